@@ -1,0 +1,46 @@
+"""Every error that llm4dsr raises on purpose, each of them one sentence: where, what, and the remedy."""
+
+from __future__ import annotations
+
+
+class Llm4dsrError(Exception):
+    """Base of all errors raised on purpose.
+
+    ``str()`` is the whole sentence, ``where: what: remedy``; the parts that are not known are left out.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(": ".join(part for part in (where, what, remedy) if part))
+
+
+class RecordError(Llm4dsrError):
+    """One line of the input cannot be used; ``--on-error skip`` goes on without it."""
+
+
+class CatalogError(Llm4dsrError):
+    """The catalog cannot be read, or contradicts itself."""
+
+
+class OutputError(Llm4dsrError):
+    """A result cannot be written where it should go."""
+
+
+class ModelError(Llm4dsrError):
+    """A base model, adapter or denoiser is missing, damaged, or does not fit."""
+
+
+class OptionError(Llm4dsrError):
+    """Options contradict each other or are out of range."""
+
+
+class MissingExtraError(Llm4dsrError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(
+            f"{package} is not installed",
+            remedy=f"pip install 'llm4dsr-cli[{extra}]'",
+        )
