@@ -1,0 +1,184 @@
+"""The record: one line of the input, its item titles, and the line it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm4dsr_cli.catalog import Catalog
+from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.json_lines import dumps, kind, parse_object, quote, quote_names
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """Where in a record its items are.
+
+    ``titles_field`` and ``parallel_fields`` name lists that run parallel to the items; ``item_id_field`` and
+    ``item_title_field`` are the fields of items that are objects.
+    """
+
+    items_field: str = "items"
+    titles_field: str | None = None
+    parallel_fields: tuple[str, ...] = ()
+    item_id_field: str = "id"
+    item_title_field: str = "title"
+
+
+@dataclass(slots=True)
+class Record:
+    """One sequence of items.
+
+    ``line`` is the original without its line ending, ``where`` is ``file:line``, ``data`` the parsed object (not to
+    be changed). ``ids`` and ``titles`` have one entry for each item; an id is None where the input has none.
+    """
+
+    line: bytes
+    where: str
+    data: dict[str, Any]
+    ids: list[Any | None]
+    titles: list[str]
+    format: RecordFormat
+
+    def render(self, drop: Collection[int] = (), add: Mapping[str, Any] | None = None) -> bytes:
+        """The output line, without a newline; the record itself stays as it is.
+
+        ``drop`` holds positions (from 0) to leave out of the items and all lists parallel to them, ``add`` fields to
+        append. With neither, it is the original line, byte for byte.
+
+        Raises RecordError when a field of ``add`` is there already, IndexError for a position that is not.
+        """
+        if not len(drop) and not add:
+            return self.line
+        data = dict(self.data)
+        if len(drop):
+            dropped = set(drop)
+            if not dropped <= set(range(len(self.titles))):
+                raise IndexError(f"{self.where}: positions {sorted(dropped)} of {len(self.titles)} items")
+            titles_field = [] if self.format.titles_field is None else [self.format.titles_field]
+            for name in (self.format.items_field, *titles_field, *self.format.parallel_fields):
+                data[name] = [value for i, value in enumerate(self.data[name]) if i not in dropped]
+        for name, value in (add or {}).items():
+            if name in self.data:
+                raise self._error(f"has a field {quote(name)} already", "rename or remove it in the input")
+            data[name] = value
+        try:
+            return dumps(data)
+        except ValueError as error:
+            raise self._error(f"cannot be written as JSON ({error})", "simplify the line") from None
+
+    def _error(self, what: str, remedy: str) -> RecordError:
+        return RecordError(what, where=self.where, remedy=remedy)
+
+
+def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | None) -> Record:
+    """Read one line (without its ending).
+
+    Items are objects, ids, or titles, all of one kind. Strings are ids when there is a catalog or a titles field,
+    else titles. A title is the first that is there (not null) of: the object's own, the entry of the titles field,
+    the catalog's.
+
+    Raises RecordError when the line has another shape, or a title is unknown or blank.
+    """
+    data = parse_object(line, where, RecordError)
+    items = _items(data, where, fmt)
+    parallel_titles: list[Any] | None = None
+    if fmt.titles_field is not None:
+        parallel_titles = _parallel_list(data, where, fmt, fmt.titles_field, "--titles-field")
+    for name in fmt.parallel_fields:
+        _parallel_list(data, where, fmt, name, "--parallel-field")
+
+    strings_are_titles = parallel_titles is None and catalog is None
+    ids: list[Any | None] = []
+    titles: list[str] = []
+    for i, item in enumerate(items):
+        place = f"{quote(fmt.items_field)}[{i}]"
+        id_, title = item, None
+        if isinstance(item, dict):
+            id_, title = item.get(fmt.item_id_field), item.get(fmt.item_title_field)
+            if type(id_) not in (int, str, type(None)):
+                raise RecordError(
+                    f"{place} has {kind(id_)} as {quote(fmt.item_id_field)}",
+                    where=where,
+                    remedy="use integers or strings",
+                )
+        elif isinstance(item, str) and strings_are_titles:
+            id_, title = None, item
+        if title is None and parallel_titles is not None:
+            title = parallel_titles[i]
+        if title is None:
+            title = _catalog_title(id_, place, where, fmt, catalog)
+        if not isinstance(title, str):
+            raise RecordError(f"the title of {place} is {kind(title)}", where=where, remedy="make it a string")
+        if not title.strip():
+            raise RecordError(f"the title of {place} is blank", where=where, remedy="give it one, or drop the item")
+        ids.append(id_)
+        titles.append(title)
+    return Record(line=line, where=where, data=data, ids=ids, titles=titles, format=fmt)
+
+
+def _items(data: dict[str, Any], where: str, fmt: RecordFormat) -> list[Any]:
+    """The list of items, all of them objects, or integers, or strings."""
+    name = quote(fmt.items_field)
+    if fmt.items_field not in data:
+        raise RecordError(
+            f"{name} is missing, the fields are {quote_names(list(data)) or 'none'}",
+            where=where,
+            remedy="say which one holds the items with --items-field",
+        )
+    items = data[fmt.items_field]
+    if not isinstance(items, list):
+        raise RecordError(
+            f"{name} is {kind(items)}", where=where, remedy="make it a list, or name another with --items-field"
+        )
+    for i, item in enumerate(items):
+        if type(item) not in (dict, int, str):
+            raise RecordError(
+                f"{name}[{i}] is {kind(item)}", where=where, remedy="use objects, integer or string ids, or titles"
+            )
+        if type(item) is not type(items[0]):
+            raise RecordError(
+                f"{name}[{i}] is {kind(item)}, {name}[0] {kind(items[0])}",
+                where=where,
+                remedy="make all items of one kind",
+            )
+    return items
+
+
+def _parallel_list(data: dict[str, Any], where: str, fmt: RecordFormat, name: str, option: str) -> list[Any]:
+    """The list named ``name``, as long as the items."""
+    if name not in data:
+        raise RecordError(
+            f"{quote(name)} is missing, the fields are {quote_names(list(data))}",
+            where=where,
+            remedy=f"add it, or leave out {option}",
+        )
+    values, items = data[name], data[fmt.items_field]
+    if not isinstance(values, list):
+        raise RecordError(f"{quote(name)} is {kind(values)}", where=where, remedy=f"make it a list, or change {option}")
+    if len(values) != len(items):
+        raise RecordError(
+            f"{quote(name)} has {len(values)} entries, {quote(fmt.items_field)} {len(items)}",
+            where=where,
+            remedy="make them equally long",
+        )
+    return values
+
+
+def _catalog_title(id_: Any | None, place: str, where: str, fmt: RecordFormat, catalog: Catalog | None) -> str:
+    if catalog is None:
+        raise RecordError(f"{place} has no title", where=where, remedy="give --catalog, or titles in the records")
+    if id_ is None:
+        raise RecordError(
+            f"{place} has neither {quote(fmt.item_title_field)} nor {quote(fmt.item_id_field)}",
+            where=where,
+            remedy="give it one of them",
+        )
+    try:
+        title = catalog.title(id_)
+    except KeyError:
+        raise RecordError(f"id {quote(id_)} is not in the catalog", where=where, remedy="add it there") from None
+    if title is None:
+        raise RecordError(f"id {quote(id_)} has no title in the catalog", where=where, remedy="add one there")
+    return title
