@@ -1,0 +1,119 @@
+"""The user's cache folder: where it is, hashes it remembers, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+from llm4dsr_cli.errors import ModelError, OutputError
+
+CHUNK = 1 << 20
+MEMO_ENTRIES = 256
+# A file written again within one tick of its file system's clock keeps its mtime (FAT ticks every 2 s).
+SETTLED_NS = 2_000_000_000
+
+
+def cache_folder() -> Path:
+    """``LLM4DSR_CACHE``, or the platform's cache folder for this user; not created here."""
+    chosen = os.environ.get("LLM4DSR_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return platformdirs.user_cache_path("llm4dsr", appauthor=False)
+
+
+def file_sha256(path: Path, *, memo: bool = True) -> str:
+    """The SHA-256 of a file in lower-case hex, remembered until the file changes.
+
+    ``memo=False`` reads the file whatever is remembered. Raises ModelError when the file cannot be read.
+    """
+    resolved = Path(os.path.realpath(path))
+    try:
+        if memo and (known := _recall(resolved, _state(resolved.stat()))):
+            return known
+        digest = hashlib.sha256()
+        with resolved.open("rb") as file:
+            before = _state(os.fstat(file.fileno()))
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+            after = _state(os.fstat(file.fileno()))
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    if memo and before == after and time.time_ns() - after[1] > SETTLED_NS:
+        _remember(resolved, after, digest.hexdigest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield an empty file beside ``target``; it becomes ``target`` when the block succeeds and vanishes when it fails.
+
+    The file keeps the target's suffix, and its permissions where it exists. The folder must exist. Raises OutputError
+    when it cannot be written (a full disk, say); other exceptions of the block pass unchanged.
+    """
+    target = Path(os.path.realpath(target))  # a link stays a link, to the new content
+    if target.exists():
+        if not target.is_file():  # replacing /dev/null would break more than this run
+            raise OutputError("is not a regular file", where=str(target), remedy="name a file to write")
+        if not os.access(target, os.W_OK):
+            raise OutputError("is read-only", where=str(target), remedy="name another file, or allow writing")
+    temp = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(8)}.tmp{target.suffix}")
+    try:
+        temp.touch(exist_ok=False)
+        if target.exists():
+            shutil.copymode(target, temp)
+        yield temp
+        with temp.open("rb+") as file:
+            os.fsync(file.fileno())
+        temp.replace(target)
+    except OSError as error:
+        if isinstance(error, ConnectionError) or str(error.filename or temp) != str(temp):
+            raise  # a closed pipe, or another file the block used
+        remedy = "free some space" if error.errno == errno.ENOSPC else None
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(target), remedy=remedy) from error
+    finally:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _memo_file() -> Path:
+    return cache_folder() / "sha256.json"
+
+
+def _read_memo() -> dict[str, object]:
+    try:
+        memo = json.loads(_memo_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the memo only saves time
+        return {}
+    return memo if isinstance(memo, dict) else {}
+
+
+def _recall(path: Path, state: list[int]) -> str | None:
+    match _read_memo().get(str(path)):
+        case [*then, str(digest)] if then == state and len(digest) == 64:
+            return digest
+    return None
+
+
+def _remember(path: Path, state: list[int], digest: str) -> None:
+    memo = _read_memo()
+    memo.pop(str(path), None)
+    memo[str(path)] = [*state, digest]
+    latest = dict(list(memo.items())[-MEMO_ENTRIES:])
+    with suppress(OSError, OutputError):
+        _memo_file().parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(_memo_file()) as temp:
+            temp.write_text(json.dumps(latest, indent=0), encoding="utf-8")
