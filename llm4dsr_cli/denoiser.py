@@ -1,0 +1,163 @@
+"""The denoiser: sequences of titles in, noise log-odds out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.base_model import find_base
+from llm4dsr_cli.cache import file_sha256
+from llm4dsr_cli.engine import Engine, Model, Request
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.prompts import Prompter
+from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.runtime_model import runtime_model
+from llm4dsr_cli.windows import overlapping_windows
+
+Scores = NDArray[np.float32]
+# Larger micro-batches are no faster: attention runs over all of a batch's cells.
+BATCH_TOKENS = 512
+
+
+class Denoiser:
+    """Scores sequences with a language model and its adapter; see ``Denoiser.load``.
+
+    Attributes:
+        metadata: what the denoiser's file says of it.
+        path: that file.
+        sha256: its hash.
+        runtime: the merged model that runs.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: DenoiserMetadata,
+        runtime: Path,
+        *,
+        threads: int | None = None,
+        gpu_layers: int | None = None,
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.runtime = runtime
+        self.sha256 = file_sha256(path)
+        self._model = Model(runtime, gpu_layers=gpu_layers)
+        self._prompter = Prompter(metadata.form, self._model.tokenize, metadata.max_title_tokens)
+        self._engine = Engine(
+            self._model,
+            causal=metadata.form.causal,
+            batch_tokens=max(BATCH_TOKENS, self._prompter.max_tokens(metadata.max_window)),
+            threads=threads,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None = None,
+        *,
+        base: str | None = None,
+        weights: str = "auto",
+        threads: int | None = None,
+        gpu_layers: int | None = None,
+        offline: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Denoiser:
+        """Find a denoiser and its base model, merge them on first use, and make ready to score.
+
+        Args:
+            model: name of a denoiser in the registry, or the path of a denoiser GGUF; None is the one that ships.
+            base: base model by name, path or ``hf:`` reference; None takes the one that the denoiser names.
+            weights: type of the runtime weights, "auto", "bf16", "q8_0" or "q4_0".
+            threads: CPU threads; None uses the cores that the process may use.
+            gpu_layers: layers to keep on a GPU; None is all of them when llama.cpp has a GPU back end.
+            offline: never pull a base model.
+            say: told in one line each what takes time.
+
+        Raises:
+            ModelError: model or base is missing, damaged, or they do not fit together.
+            OutputError: the cache folder cannot be written.
+        """
+        registry = Registry.load()
+        path = find_denoiser(model, registry)
+        reader = open_gguf(path)
+        metadata = DenoiserMetadata.read(reader, path)
+        if reader.fields["general.type"].contents() != "adapter":
+            runtime = path
+        else:
+            base_path = find_base(base or metadata.base_name, registry=registry, offline=offline, say=say)
+            found = file_sha256(base_path)
+            if found != metadata.base_sha256:
+                raise ModelError(
+                    f"it was trained on {metadata.base_name} (sha256 {metadata.base_sha256[:12]}...), "
+                    f"and {base_path} is another base model ({found[:12]}...)",
+                    where=str(path),
+                    remedy="leave out --base, or give the one it was trained on",
+                )
+            runtime = runtime_model(path, metadata, base_path, weights=weights, say=say)
+        return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        """Noise log-odds of every item of every sequence.
+
+        A sequence longer than the largest trained window is read in overlapping windows; each item is judged by the
+        window that sees most around it.
+
+        Args:
+            sequences: item titles, oldest first; sequences may be empty.
+
+        Returns:
+            One float32 array of shape (n_items,) for each sequence: log(p / (1 - p)) of its noise probability p.
+        """
+        sequences = list(sequences)
+        results = [np.empty(len(titles), dtype=np.float32) for titles in sequences]
+        windows = [
+            (number, window)
+            for number, titles in enumerate(sequences)
+            for window in overlapping_windows(len(titles), self.metadata.max_window)
+        ]
+        requests = self._requests(sequences[number][window.start : window.end] for number, window in windows)
+        answers = self._engine.log_probabilities(requests, self._prompter.answers)
+        for (number, window), rows in zip(windows, answers, strict=True):
+            judged = slice(window.judge_from, window.judge_to)
+            log_odds = rows[:, 0] - rows[:, 1]
+            results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
+        return results
+
+    def _requests(self, windows: Iterable[Sequence[str]]) -> Iterator[Request]:
+        for titles in windows:
+            prompt = self._prompter.prompt(titles)
+            yield Request(prompt.tokens, prompt.probes)
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        self._engine.close()
+        self._model.close()
+
+    def __enter__(self) -> Denoiser:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
+    return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def find_denoiser(reference: str | None, registry: Registry) -> Path:
+    """The file of a denoiser: by registry name, by path, or (None) the one that ships; the file need not exist.
+
+    Raises:
+        ModelError: the registry does not know the name.
+    """
+    known = reference is None or reference in registry.denoisers
+    if reference is not None and not known and (reference.endswith(".gguf") or Path(reference).exists()):
+        return Path(reference).expanduser()
+    return registry.denoiser(reference).path

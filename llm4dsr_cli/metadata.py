@@ -1,0 +1,188 @@
+"""What a denoiser file says about itself: all that inference needs, as GGUF metadata.
+
+A denoiser is a LoRA adapter in GGUF (or a merged model) with the keys below, all prefixed ``llm4dsr.``. Numbers and
+texts are stored as GGUF values of their own type, the training summary as a JSON text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.prompts import PromptFormat, find_format
+
+FILE_VERSION = 1
+MAKE_ONE = "make a denoiser with: llm4dsr finetune TRAIN.jsonl --output my-denoiser.gguf"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of items that belong, on windows that training did not see.
+
+    Attributes:
+        rates: false-edit rates, ascending, shape (n,).
+        log_odds: at most the share ``rates[i]`` of the items that belong scored above ``log_odds[i]``; shape (n,).
+        n_items: how many items that belong were scored.
+    """
+
+    rates: NDArray[np.float32]
+    log_odds: NDArray[np.float32]
+    n_items: int
+
+    @classmethod
+    def fit(cls, belonging: NDArray[np.floating[Any]]) -> Calibration:
+        """From the noise log-odds of items that belong, shape (n_items,).
+
+        The threshold for a rate is the conformal quantile, the ceil((n + 1)(1 - rate))-th smallest score (Vovk et
+        al.; Angelopoulos and Bates, arXiv 2107.07511, section 1): a new exchangeable item exceeds it with at most
+        that probability. Rates too small for n items are left out.
+        """
+        ordered = np.sort(np.asarray(belonging, dtype=np.float32))
+        n = len(ordered)
+        wanted = np.unique(np.concatenate([np.geomspace(0.0005, 0.5, 120), [0.001, 0.005, 0.01, 0.02, 0.05, 0.1]]))
+        rank = np.ceil((n + 1) * (1 - wanted) - 1e-9).astype(int)
+        kept = rank <= n
+        return cls(wanted[kept].astype(np.float32), ordered[rank[kept] - 1], n)
+
+    def threshold(self, rate: float) -> float:
+        """The noise log-odds above which at most the share ``rate`` of the items that belong lies.
+
+        Raises:
+            ModelError: the calibration is too small to promise so low a rate.
+        """
+        usable = np.flatnonzero(self.rates <= rate * (1 + 1e-6))
+        if not len(usable):
+            raise ModelError(
+                f"its calibration on {self.n_items} items cannot promise a false-edit rate of {rate:g}",
+                remedy="give --threshold, or a rate that is higher",
+            )
+        return float(self.log_odds[usable[-1]])
+
+
+@dataclass(frozen=True)
+class DenoiserMetadata:
+    """A denoiser's description of itself.
+
+    Attributes:
+        max_window: items of the largest window it was trained on.
+        max_title_tokens: longer titles are cut to so many tokens.
+        base_name, base_sha256: the base model's registry name (or file name) and the hash of its file.
+        calibration: None in an adapter that was never calibrated.
+        training: summary of data and settings, for people to read.
+    """
+
+    name: str
+    form: PromptFormat
+    max_window: int
+    max_title_tokens: int
+    base_name: str
+    base_sha256: str
+    base_architecture: str
+    licence: str
+    calibration: Calibration | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """Noise log-odds above which at most this share of the items that belong lies, by its own calibration.
+
+        Raises:
+            OptionError: the rate is out of range.
+            ModelError: the denoiser was never calibrated, or on too few items for this rate.
+        """
+        if not 0 < false_edit_rate < 1:
+            raise OptionError(f"--false-edit-rate {false_edit_rate:g}", remedy="give a share between 0 and 1")
+        if self.calibration is None:
+            raise ModelError(f"{self.name} carries no calibration", remedy="give --threshold")
+        return self.calibration.threshold(false_edit_rate)
+
+    def write(self, writer: GGUFWriter) -> None:
+        """Add all keys to a GGUF that is being written."""
+        writer.add_string("general.name", self.name)
+        writer.add_string("general.license", self.licence)
+        writer.add_uint32("llm4dsr.version", FILE_VERSION)
+        writer.add_string("llm4dsr.prompt.format", self.form.name)
+        writer.add_uint32("llm4dsr.prompt.version", self.form.version)
+        writer.add_string("llm4dsr.attention", "causal" if self.form.causal else "bidirectional")
+        writer.add_string("llm4dsr.probe.noise", self.form.noise)
+        writer.add_string("llm4dsr.probe.belongs", self.form.belongs)
+        writer.add_uint32("llm4dsr.max_window", self.max_window)
+        writer.add_uint32("llm4dsr.max_title_tokens", self.max_title_tokens)
+        writer.add_string("llm4dsr.base.name", self.base_name)
+        writer.add_string("llm4dsr.base.sha256", self.base_sha256)
+        writer.add_string("llm4dsr.base.architecture", self.base_architecture)
+        writer.add_string("llm4dsr.training", orjson.dumps(self.training).decode())
+        if self.calibration is not None:
+            writer.add_uint32("llm4dsr.calibration.n_items", self.calibration.n_items)
+            writer.add_array("llm4dsr.calibration.rates", self.calibration.rates.tolist())
+            writer.add_array("llm4dsr.calibration.log_odds", self.calibration.log_odds.tolist())
+
+    @classmethod
+    def read(cls, reader: GGUFReader, where: Path) -> DenoiserMetadata:
+        """From an open GGUF.
+
+        Raises:
+            ModelError: the GGUF is no denoiser, or one of a newer version.
+        """
+        values = {name: field.contents() for name, field in reader.fields.items() if name.startswith("llm4dsr.")}
+        version = values.get("llm4dsr.version")
+        if version is None:
+            raise ModelError(
+                "this GGUF is no denoiser: it carries no llm4dsr metadata", where=str(where), remedy=MAKE_ONE
+            )
+        if version > FILE_VERSION:
+            raise ModelError(
+                f"this denoiser is of file version {version}", where=str(where), remedy="pip install -U llm4dsr-cli"
+            )
+        try:
+            calibration = None
+            if "llm4dsr.calibration.n_items" in values:
+                calibration = Calibration(
+                    np.array(values["llm4dsr.calibration.rates"], dtype=np.float32),
+                    np.array(values["llm4dsr.calibration.log_odds"], dtype=np.float32),
+                    int(values["llm4dsr.calibration.n_items"]),
+                )
+            return cls(
+                name=_text(reader, "general.name"),
+                form=find_format(values["llm4dsr.prompt.format"], values["llm4dsr.prompt.version"]),
+                max_window=int(values["llm4dsr.max_window"]),
+                max_title_tokens=int(values["llm4dsr.max_title_tokens"]),
+                base_name=values["llm4dsr.base.name"],
+                base_sha256=values["llm4dsr.base.sha256"],
+                base_architecture=values["llm4dsr.base.architecture"],
+                licence=_text(reader, "general.license"),
+                calibration=calibration,
+                training=orjson.loads(values["llm4dsr.training"]),
+            )
+        except (KeyError, orjson.JSONDecodeError) as error:
+            raise ModelError(
+                f"its llm4dsr metadata is incomplete ({error})", where=str(where), remedy=MAKE_ONE
+            ) from None
+
+
+def open_gguf(path: Path) -> GGUFReader:
+    """Map a GGUF file.
+
+    Raises:
+        ModelError: it is missing, no GGUF, or cut short.
+    """
+    if not path.is_file():
+        raise ModelError("no such model file", where=str(path), remedy="check the path")
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise ModelError(
+            f"this is no whole GGUF file ({error})", where=str(path), remedy="fetch or make it again"
+        ) from None
+    return reader
+
+
+def _text(reader: GGUFReader, key: str) -> str:
+    field = reader.fields.get(key)
+    return str(field.contents()) if field is not None and field.types[0] == GGUFValueType.STRING else ""

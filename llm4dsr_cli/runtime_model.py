@@ -1,0 +1,160 @@
+"""The runtime model: base and adapter merged into one GGUF, re-typed for this machine, made once and kept.
+
+The merged weight is W + (alpha / rank) * B A, with A and B as the adapter holds them (gguf's order of rows and
+columns, as llama.cpp itself would apply them). Matrices get the chosen weight type, everything else stays 32-bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.cache import atomic_path, cache_folder, file_sha256
+from llm4dsr_cli.engine import Engine, Model, Request
+from llm4dsr_cli.errors import ModelError, OptionError, OutputError
+from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+
+Weights = Literal["auto", "bf16", "q8_0", "q4_0"]
+_TYPES = {
+    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+}
+# The weight types that "auto" times against each other: those that leave the scores as they are.
+_FAITHFUL = ("bf16", "q8_0")
+# Raised when the merged files of earlier versions should no longer be used.
+_LAYOUT = 1
+
+
+def runtime_model(
+    adapter: Path, metadata: DenoiserMetadata, base: Path, *, weights: str, say: Callable[[str], None]
+) -> Path:
+    """The merged model for this adapter, base and weight type, from the cache or made now.
+
+    Args:
+        weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here.
+        say: told in one line when a file has to be made.
+
+    Raises:
+        OptionError: an unknown weight type.
+        ModelError: base or adapter cannot be read or do not fit together.
+        OutputError: the cache folder cannot be written.
+    """
+    if weights not in get_args(Weights):
+        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(get_args(Weights))}")
+    key = hashlib.sha256(f"{_LAYOUT}/{file_sha256(base)}/{file_sha256(adapter)}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "runtime"
+    stem = f"{metadata.name}-{key}"
+    if weights == "auto":
+        for found in folder.glob(f"{stem}-auto-*.gguf"):
+            return found
+    elif (path := folder / f"{stem}-{weights}.gguf").is_file():
+        return path
+    say(f"first use of {metadata.name}: merging it with {metadata.base_name} for this machine ...")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the cache folder cannot be made ({error.strerror})",
+            where=str(folder),
+            remedy="set LLM4DSR_CACHE to a folder that can be written",
+        ) from None
+    if weights != "auto":
+        merge(adapter, base, path, weights)
+        return path
+    candidates = {
+        kind: folder / f"{stem}-auto-{kind}.{hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8]}"
+        for kind in _FAITHFUL
+    }
+    try:
+        for kind, candidate in candidates.items():
+            merge(adapter, base, candidate, kind)
+        seconds = {kind: _seconds_a_batch(candidate) for kind, candidate in candidates.items()}
+        fastest = min(seconds, key=lambda kind: seconds[kind])
+        path = folder / f"{stem}-auto-{fastest}.gguf"
+        candidates[fastest].replace(path)
+    finally:
+        for candidate in candidates.values():
+            candidate.unlink(missing_ok=True)
+    say(f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here")
+    return path
+
+
+def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
+    """Write base + adapter as one GGUF that is a denoiser itself, atomically.
+
+    Raises:
+        ModelError: the adapter adapts tensors that the base does not have, or of another shape.
+    """
+    base_file, adapter_file = open_gguf(base), open_gguf(adapter)
+    metadata = DenoiserMetadata.read(adapter_file, adapter)
+    deltas = _deltas(adapter_file, adapter)
+    weight_type, file_type = _TYPES[weights]
+    with atomic_path(target) as temporary:
+        writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
+        for name, field in base_file.fields.items():
+            if not name.startswith("GGUF.") and name not in _REPLACED:
+                sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+                writer.add_key_value(name, field.contents(), field.types[0], sub_type)
+        writer.add_file_type(file_type)
+        metadata.write(writer)
+        for tensor in base_file.tensors:
+            values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+            delta = deltas.pop(tensor.name, None)
+            if delta is not None:
+                b, a, scale = delta
+                if (b.shape[0], a.shape[1]) != values.shape:
+                    raise ModelError(
+                        f"{tensor.name} is {values.shape} in the base, ({b.shape[0]}, {a.shape[1]}) in the adapter",
+                        where=str(adapter),
+                        remedy=f"use it with its own base model, {metadata.base_name}",
+                    )
+                values = values + scale * (b @ a)
+            kind = weight_type if values.ndim > 1 else gguf.GGMLQuantizationType.F32
+            writer.add_tensor(tensor.name, gguf.quantize(values, kind), raw_dtype=kind)
+        if deltas:
+            raise ModelError(
+                f"it adapts {next(iter(deltas))}, which the base does not have",
+                where=str(adapter),
+                remedy=f"use it with its own base model, {metadata.base_name}",
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+_REPLACED = ("general.architecture", "general.file_type", "general.name", "general.license")
+
+
+def _deltas(adapter: gguf.GGUFReader, where: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
+    """(B, A, scale) for each adapted tensor; B (out, rank), A (rank, in)."""
+    sides: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for tensor in adapter.tensors:
+        name, _, side = tensor.name.rpartition(".")
+        sides.setdefault(name, {})[side] = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    alpha = adapter.fields.get("adapter.lora.alpha")
+    if alpha is None or not all(pair.keys() == {"lora_a", "lora_b"} for pair in sides.values()):
+        raise ModelError("this is no whole LoRA adapter", where=str(where), remedy="fetch or make it again")
+    scale = float(alpha.contents())
+    return {name: (pair["lora_b"], pair["lora_a"], scale / pair["lora_a"].shape[0]) for name, pair in sides.items()}
+
+
+def _seconds_a_batch(path: Path) -> float:
+    """Time of one full batch, the better of three."""
+    with Model(path) as model, Engine(model, causal=False) as engine:
+        tokens = np.arange(64, dtype=np.int32) + 100
+        requests = [Request(tokens, tokens[-1:] * 0 + 63)] * (engine.batch_tokens // 64)
+        best = float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            list(engine.log_probabilities(requests, tokens[:2]))
+            best = min(best, time.perf_counter() - began)
+    return best

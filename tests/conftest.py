@@ -1,0 +1,154 @@
+"""A tiny random model in the real file format, and a denoiser made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from llm4dsr_cli.metadata import Calibration, DenoiserMetadata
+from llm4dsr_cli.prompts import DEFAULT_FORMAT
+
+LAYERS, WIDTH, HEADS, KV_HEADS, INNER = 2, 64, 4, 2, 96
+RANK = 4
+
+
+def byte_vocabulary() -> tuple[list[str], list[str]]:
+    """A byte-level BPE vocabulary in GPT-2's alphabet: all bytes, and the two answers as tokens of their own."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    tokens = [alphabet[byte] for byte in range(256)]
+    merges = []
+    for word in ("Ġyes", "Ġno"):
+        for end in range(2, len(word) + 1):
+            merges.append(f"{word[: end - 1]} {word[end - 1]}")
+            tokens.append(word[:end])
+    return [*tokens, "<|endoftext|>", "<|im_end|>"], merges
+
+
+def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -> Path:
+    """A random two-layer model with grouped-query attention (4 query heads, 2 key-value heads), 32-bit."""
+    rng = np.random.default_rng(seed)
+    tokens, merges = byte_vocabulary()
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_vocab_size(len(tokens))
+    writer.add_context_length(2048)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * (len(tokens) - 2) + [gguf.TokenType.CONTROL] * 2)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_eos_token_id(len(tokens) - 1)
+
+    def random(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[-1])).astype(np.float32)
+
+    head = WIDTH // HEADS
+    writer.add_tensor("token_embd.weight", random(len(tokens), WIDTH) * 4)
+    writer.add_tensor("output_norm.weight", 1 + 0.1 * rng.standard_normal(WIDTH).astype(np.float32))
+    for n in range(LAYERS):
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{n}.{name}.weight", 1 + 0.1 * rng.standard_normal(WIDTH).astype(np.float32))
+        writer.add_tensor(f"blk.{n}.attn_q.weight", random(WIDTH, WIDTH))
+        writer.add_tensor(f"blk.{n}.attn_k.weight", random(KV_HEADS * head, WIDTH))
+        writer.add_tensor(f"blk.{n}.attn_v.weight", random(KV_HEADS * head, WIDTH))
+        writer.add_tensor(f"blk.{n}.attn_output.weight", random(WIDTH, WIDTH))
+        writer.add_tensor(f"blk.{n}.ffn_gate.weight", random(INNER, WIDTH))
+        writer.add_tensor(f"blk.{n}.ffn_up.weight", random(INNER, WIDTH))
+        writer.add_tensor(f"blk.{n}.ffn_down.weight", random(WIDTH, INNER))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_tiny_adapter(path: Path, base: Path, seed: int = 1, *, calibrated: bool = True, max_window: int = 6) -> Path:
+    """A random adapter (B not zero) for ``write_tiny_base``'s model, with a denoiser's metadata."""
+    from llm4dsr_cli.cache import file_sha256
+
+    rng = np.random.default_rng(seed)
+    head = WIDTH // HEADS
+    shapes = {
+        "attn_q": (WIDTH, WIDTH),
+        "attn_k": (KV_HEADS * head, WIDTH),
+        "attn_v": (KV_HEADS * head, WIDTH),
+        "attn_output": (WIDTH, WIDTH),
+        "ffn_gate": (INNER, WIDTH),
+        "ffn_up": (INNER, WIDTH),
+        "ffn_down": (WIDTH, INNER),
+    }
+    metadata = DenoiserMetadata(
+        name="tiny-denoiser",
+        form=DEFAULT_FORMAT,
+        max_window=max_window,
+        max_title_tokens=16,
+        base_name=str(base),
+        base_sha256=file_sha256(base),
+        base_architecture="llama",
+        licence="Apache-2.0",
+        calibration=Calibration.fit(rng.standard_normal(5000)) if calibrated else None,
+        training={"windows": 0},
+    )
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    metadata.write(writer)
+    for n in range(LAYERS):
+        for name, (out, width) in shapes.items():
+            for side, shape in (("lora_a", (RANK, width)), ("lora_b", (out, RANK))):
+                values = (rng.standard_normal(shape) * 0.15).astype(np.float32)
+                writer.add_tensor(f"blk.{n}.{name}.weight.{side}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tests never see, nor fill, the cache of whoever runs them."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LLM4DSR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("tiny") / "tiny-base.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_denoiser(tiny_base: Path) -> Path:
+    return write_tiny_adapter(tiny_base.with_name("tiny-denoiser.gguf"), tiny_base)
+
+
+@pytest.fixture
+def random_titles() -> Callable[[int, int], list[list[str]]]:
+    """``random_titles(n, seed)``: n sequences of random words as titles, of 1 to 6 items."""
+
+    def make(n: int, seed: int) -> list[list[str]]:
+        rng = np.random.default_rng(seed)
+        letters = np.array(list("abcdefghijklmnopqrstuvwxyz "))
+        return [
+            ["".join(rng.choice(letters, rng.integers(2, 12))).strip() or "x" for _ in range(rng.integers(1, 7))]
+            for _ in range(n)
+        ]
+
+    return make
