@@ -1,0 +1,45 @@
+"""Entry point: runs a command and turns its errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from llm4dsr_cli.errors import Llm4dsrError, OptionError
+
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted."""
+    from llm4dsr_cli.commands import app
+
+    try:
+        code = app(standalone_mode=False)
+    except OptionError as error:
+        code = _fail(str(error), USAGE)
+    except Llm4dsrError as error:
+        code = _fail(str(error), FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    except KeyboardInterrupt as error:
+        code = _fail(str(error) or "interrupted", INTERRUPTED)
+    except Exception as error:
+        # Typer raises usage errors of its own, with an exit code and a way to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        code = getattr(error, "exit_code", USAGE)
+    sys.exit(code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    sys.stderr.write(f"llm4dsr: {sentence}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The command line. Commands parse, call the library, and print; nothing else happens here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from llm4dsr_cli.commands.clean import clean
+from llm4dsr_cli.commands.finetune import finetune
+from llm4dsr_cli.commands.models import models
+from llm4dsr_cli.version import __version__
+
+app = typer.Typer(
+    name="llm4dsr",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find and fix the items of a user's interaction sequence that do not belong.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"llm4dsr {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    pass
+
+
+app.command()(clean)
+app.command()(finetune)
+app.add_typer(models, name="models")

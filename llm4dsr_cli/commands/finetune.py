@@ -1,0 +1,203 @@
+"""``llm4dsr finetune``"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm4dsr_cli.commands import options
+from llm4dsr_cli.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.console import Advance
+    from llm4dsr_cli.finetune.data import Domain
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def finetune(
+    train: Annotated[
+        list[str], typer.Argument(metavar="TRAIN...", help="JSONL of sequences; several files may be given.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.gguf", help="The denoiser to write.")],
+    catalog: Annotated[
+        list[str] | None,
+        typer.Option("--catalog", metavar="FILE", help="Titles by id: one for all files, or one for each, in order."),
+    ] = None,
+    items_field: options.ItemsField = "items",
+    titles_field: options.TitlesField = None,
+    user_field: Annotated[
+        str,
+        typer.Option(
+            "--user-field", metavar="NAME", help="Whose sequence it is; held-out sequences are of other users."
+        ),
+    ] = "user_id",
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            "--windows", metavar="N", help="Windows to train on. [default: 20000, or what the time budget allows]"
+        ),
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="TIME", help="Training time, such as 90s, 60m or 2h.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="ADAPTER", help="Denoiser to start from. [default: the base model alone]"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    base: Annotated[
+        str,
+        typer.Option("--base", metavar="NAME|FILE", envvar="LLM4DSR_BASE", help="Base model to adapt."),
+    ] = "smollm2-135m-instruct",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="Peak learning rate.")] = 1e-3,
+    rank: Annotated[int, typer.Option("--rank", metavar="N", help="Rank of the adapter.")] = 16,
+    max_window: Annotated[int, typer.Option("--max-window", metavar="N", help="Items of the largest window.")] = 20,
+    max_title_tokens: Annotated[
+        int, typer.Option("--max-title-tokens", metavar="N", help="Longer titles are cut to this many tokens.")
+    ] = 16,
+    batch_windows: Annotated[int, typer.Option("--batch-windows", metavar="N", help="Windows of one step.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0,
+    licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = "",
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    compile_layers: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the layers: a minute's wait, then faster. [default: when a C++ compiler is there]",
+        ),
+    ] = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Train a denoiser on your own sequences, by self-supervision; no labels are needed.
+
+    Needs the extra: pip install 'llm4dsr-cli[finetune]'
+
+    Example: llm4dsr finetune train.jsonl --catalog catalog.jsonl --output my-denoiser.gguf --time-budget 60m
+    """
+    if not output.endswith(".gguf"):
+        raise OptionError(f"--output {output}: a denoiser is a .gguf file", remedy=f"name it {output}.gguf")
+    if not Path(output).parent.is_dir():
+        raise OptionError(f"--output {output}: its folder is missing", remedy=f"mkdir -p {Path(output).parent}")
+    catalogs = catalog or []
+    if len(catalogs) not in (0, 1, len(train)):
+        raise OptionError(
+            f"{len(catalogs)} catalogs for {len(train)} training files", remedy="give one for all, or one for each"
+        )
+    budget = None if time_budget is None else seconds_of(time_budget)
+
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.finetune.settings import Settings
+
+    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    settings = Settings(
+        windows=20_000 if windows is None and budget is None else windows,
+        time_budget=budget,
+        learning_rate=learning_rate,
+        rank=rank,
+        alpha=2.0 * rank,
+        max_window=max_window,
+        max_title_tokens=max_title_tokens,
+        batch_windows=batch_windows,
+        seed=seed,
+    )
+    try:
+        from llm4dsr_cli.finetune.run import Outputs
+        from llm4dsr_cli.finetune.run import finetune as run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("finetune", error.name or "torch") from None
+    domains = _domains(train, catalogs, items_field, titles_field, user_field)
+    try:
+        with console.progress() as advance:
+            history = run(
+                domains,
+                Path(output),
+                settings,
+                base=base,
+                init=init,
+                resume=resume,
+                device=device,
+                compile_layers=compile_layers,
+                offline=offline,
+                licence=licence,
+                say=console.say,
+                on_step=_reporter(advance, settings.total_steps, budget),
+            )
+    except KeyboardInterrupt:
+        kept = Outputs(Path(output)).checkpoint
+        if not kept.exists():
+            raise
+        raise KeyboardInterrupt(f"interrupted; the run is kept in {kept.parent}: go on with --resume") from None
+    last = history[-1]
+    console.say(
+        f"{output}: {last['windows']:,} windows in {last['seconds'] / 60:.0f} min; on users it never saw: "
+        f"AUROC {last['auroc']:.3f}, average precision {last['average_precision']:.3f}"
+    )
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time such as ``90s``, ``60m`` or ``1.5h``.
+
+    Raises:
+        OptionError: it is no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match or float(match[1]) == 0:
+        raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 60m or 2h")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _domains(
+    train: list[str], catalogs: list[str], items_field: str, titles_field: str | None, user_field: str
+) -> list[Domain]:
+    """One domain for each catalog; files that share one are one domain."""
+    from llm4dsr_cli.catalog import Catalog
+    from llm4dsr_cli.finetune.data import Domain
+    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.records import RecordFormat
+
+    form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    files: dict[str | None, list[str]] = {}
+    for number, path in enumerate(train):
+        files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
+    domains = []
+    for catalog_path, paths in files.items():
+        catalog = None if catalog_path is None else Catalog.load(Path(catalog_path))
+        sequences: list[tuple[Any, list[str]]] = []
+        for path in paths:
+            with LineReader.open(path) as reader:
+                for batch in read_records(reader, 1024, form, catalog):
+                    sequences += [(_user(record.data, user_field, record.where), record.titles) for record in batch]
+        titles = [] if catalog is None else [title for _, title in catalog if title is not None]
+        domains.append(Domain.build(_name(paths[0]), titles, sequences))
+    return domains
+
+
+def _user(data: dict[str, Any], user_field: str, where: str) -> Any:
+    """The record's user; a record that names none is a user of its own."""
+    user = data.get(user_field, where)
+    return user if isinstance(user, (str, int)) else repr(user)
+
+
+def _name(path: str) -> str:
+    """A domain's name: its file's, or its folder's where the file's says only what part of the data it is."""
+    stem = Path(path).name.split(".")[0]
+    return Path(path).parent.name or stem if stem in ("train", "sequences", "data", "interactions") else stem
+
+
+def _reporter(advance: Advance, total_steps: float, budget: float | None) -> Any:
+    def report(progress: Any) -> None:
+        fraction = max(progress.step / total_steps, progress.seconds / budget if budget else 0.0)
+        text = f"{progress.windows:,} windows, loss {progress.loss:.3f}"
+        if progress.history:
+            last = progress.history[-1]
+            text += f", AUROC {last['auroc']:.3f}, AP {last['average_precision']:.3f}"
+        advance(text, fraction)
+
+    return report

@@ -1,0 +1,134 @@
+"""``llm4dsr models``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm4dsr_cli.commands import options
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.metadata import DenoiserMetadata
+
+models = typer.Typer(help="List, fetch, describe and check models.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_() -> None:
+    """List base models and denoisers that are known by name.
+
+    Example: llm4dsr models list
+    """
+    import rich.console
+    import rich.table
+
+    from llm4dsr_cli.base_model import list_models
+    from llm4dsr_cli.registry import Registry
+
+    table = rich.table.Table("name", "kind", "licence", "size", "here", box=None, pad_edge=False)
+    for model in list_models(Registry.load()):
+        size = "" if model.size is None else f"{model.size / 1e6:.1f} MB"
+        table.add_row(model.name, model.kind, model.licence or "", size, "yes" if model.present else "no")
+    rich.console.Console(file=sys.stdout, highlight=False).print(table)
+
+
+@models.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A base model: a name, or hf:ORG/REPO/FILE.gguf[@REVISION].")],
+    force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it is here.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch a base model into the cache, and check its hash.
+
+    Example: llm4dsr models pull smollm2-135m-instruct
+    """
+    from llm4dsr_cli.base_model import pull as pull_base
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.registry import Registry
+
+    path = pull_base(name, registry=Registry.load(), say=Console(quiet=quiet).say, force=force)
+    sys.stdout.write(f"{path}\n")
+
+
+@models.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A denoiser: a name, or a GGUF file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Describe a denoiser by the metadata in its file.
+
+    Example: llm4dsr models show my-denoiser.gguf
+    """
+    import orjson
+
+    from llm4dsr_cli.denoiser import find_denoiser
+    from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+    from llm4dsr_cli.registry import Registry
+
+    path = find_denoiser(model, Registry.load())
+    description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
+    if json:
+        sys.stdout.write(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    for name, value in description.items():
+        if isinstance(value, dict):
+            sys.stdout.write(f"{name}:\n")
+            for key, inner in value.items():
+                sys.stdout.write(
+                    f"  {key}: {orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner}\n"
+                )
+        else:
+            sys.stdout.write(f"{name}: {value}\n")
+
+
+@models.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A base model of the registry.")],
+) -> None:
+    """Read a base model whole and compare its hash with the registry's.
+
+    Example: llm4dsr models verify smollm2-135m-instruct
+    """
+    from llm4dsr_cli.base_model import verify as verify_base
+    from llm4dsr_cli.registry import Registry
+
+    sys.stdout.write(f"{verify_base(name, registry=Registry.load())}: ok\n")
+
+
+def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from llm4dsr_cli.cache import file_sha256
+    from llm4dsr_cli.denoiser import probability
+
+    calibration: dict[str, Any] | str = "none"
+    if metadata.calibration is not None:
+        thresholds = {
+            f"threshold at false-edit rate {rate:g}": round(
+                float(probability(np.array(metadata.calibration.threshold(rate)))), 4
+            )
+            for rate in (0.005, 0.01, 0.02, 0.05, 0.1)
+            if rate >= metadata.calibration.rates[0]
+        }
+        calibration = {"items that belong": metadata.calibration.n_items, **thresholds}
+    return {
+        "name": metadata.name,
+        "file": str(path),
+        "sha256": file_sha256(path),
+        "licence": metadata.licence or "not stated",
+        "prompt format": f"{metadata.form.name} version {metadata.form.version}",
+        "attention": "causal" if metadata.form.causal else "bidirectional",
+        "probe": f"log-odds of {metadata.form.noise!r} over {metadata.form.belongs!r}",
+        "largest window": metadata.max_window,
+        "title tokens": metadata.max_title_tokens,
+        "base": {
+            "name": metadata.base_name,
+            "architecture": metadata.base_architecture,
+            "sha256": metadata.base_sha256,
+        },
+        "calibration": calibration,
+        "training": metadata.training,
+    }

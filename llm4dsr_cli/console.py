@@ -1,0 +1,75 @@
+"""What goes to a person: messages, progress and warnings, all on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Tells a progress bar where the work stands."""
+
+    def __call__(self, text: str, fraction: float | None) -> None:
+        """``text`` says what was done; ``fraction`` is 0 to 1, or None where the end is unknown."""
+
+
+class Console:
+    """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, color: bool = True) -> None:
+        self.quiet = quiet
+        self.color = color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        if verbose:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            logger = logging.getLogger("llm4dsr")
+            logger.addHandler(handler)
+            logger.setLevel(logging.DEBUG)
+
+    def say(self, line: str) -> None:
+        """One line about what happens, unless quiet."""
+        if not self.quiet:
+            self.warn(line)
+
+    def warn(self, line: str) -> None:
+        """One line that even a quiet run prints."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[Advance]:
+        """A bar with text and the time left on a terminal; nothing elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda text, fraction: None
+            return
+        import rich.console
+        import rich.progress
+
+        bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[left]}"),
+            console=rich.console.Console(stderr=True, no_color=not self.color),
+            transient=True,
+        )
+        began = time.monotonic()
+        with bar:
+            task = bar.add_task("", total=None, left="")
+
+            def advance(text: str, fraction: float | None) -> None:
+                # Batches, not items, advance the bar: rich's own estimate would swing.
+                left = _time_left(time.monotonic() - began, fraction) if fraction else ""
+                bar.update(task, description=text, total=1 if fraction else None, completed=fraction or 0, left=left)
+
+            yield advance
+
+
+def _time_left(seconds: float, fraction: float) -> str:
+    minutes, rest = divmod(round(seconds * (1 - fraction) / fraction), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"
