@@ -1,0 +1,1 @@
+"""Fine-tuning by self-supervision; needs the extra ``finetune``."""

@@ -1,0 +1,123 @@
+"""Low-rank adaptation of a transformers model, kept in PEFT's file format.
+
+The base weights stay frozen; each adapted linear layer adds scale * B @ A to its weight (Hu et al., arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class _FoldedLinear(torch.autograd.Function):
+    """y = x (W + s B A)^T, with gradients for x, A and B alone.
+
+    The weight is folded in the forward pass, in the weight's own type: the model trains with the very numbers that
+    the merged runtime file will hold, and no low-rank product as large as the activations is ever made.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float) -> Any:
+        a, b = a.to(weight.dtype), b.to(weight.dtype)
+        folded = torch.addmm(weight, b, a, alpha=scale)
+        flat = x.reshape(-1, x.shape[-1])
+        ctx.save_for_backward(flat, folded, a, b)
+        ctx.scale, ctx.shape = scale, x.shape
+        y = flat @ folded.t()
+        if bias is not None:
+            y = y + bias
+        return y.view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        flat, folded, a, b = ctx.saved_tensors
+        dy = dy.reshape(-1, dy.shape[-1])
+        grad_x = (dy @ folded).view(ctx.shape)
+        grad_b = (dy.t() @ (flat @ a.t())).float() * ctx.scale
+        grad_a = ((dy @ b).t() @ flat).float() * ctx.scale
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank addition.
+
+    ``lora_a`` has shape (rank, in), ``lora_b`` (out, rank), both float32; B starts at zero, so that the model starts
+    as its base.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.weight = base.weight
+        self.bias = base.bias
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(torch.empty(rank, base.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _FoldedLinear.apply(x, self.weight, self.bias, self.lora_a, self.lora_b, self.scale)
+
+
+def add_lora(backbone: nn.Module, rank: int, alpha: float) -> None:
+    """Freeze ``backbone`` and give every linear layer named in TARGETS a low-rank addition, in place."""
+    backbone.requires_grad_(False)
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear) and name in TARGETS:
+                setattr(parent, name, LoraLinear(child, rank, alpha))
+
+
+def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """The adapted layers by their module path, such as ``layers.0.self_attn.q_proj``."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
+
+
+def lora_state(backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the trainable tensors, float32 on the CPU, under PEFT's names without their prefix."""
+    state = {}
+    for name, layer in lora_layers(backbone):
+        state[f"{name}.lora_A.weight"] = layer.lora_a.detach().float().cpu().clone()
+        state[f"{name}.lora_B.weight"] = layer.lora_b.detach().float().cpu().clone()
+    return state
+
+
+def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Set the trainable tensors from ``lora_state``'s form.
+
+    Raises:
+        KeyError: a layer is missing from ``state``.
+        ValueError: a shape differs, as it does for another rank or base model.
+    """
+    for name, layer in lora_layers(backbone):
+        for parameter, key in ((layer.lora_a, "lora_A"), (layer.lora_b, "lora_B")):
+            tensor = state[f"{name}.{key}.weight"]
+            if tensor.shape != parameter.shape:
+                raise ValueError(f"{name}: {key} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+            with torch.no_grad():
+                parameter.copy_(tensor)
+
+
+def save_peft(state: dict[str, torch.Tensor], folder: Path, *, rank: int, alpha: float, base_name: str) -> None:
+    """Write ``lora_state`` as a PEFT folder, for use with transformers."""
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(TARGETS),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_name,
+    ).save_pretrained(str(folder))
+    tensors = {f"base_model.model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, str(folder / "adapter_model.safetensors"))

@@ -1,0 +1,125 @@
+"""The model in training: a base GGUF dequantized by transformers, bidirectional, read at its probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.prompts import Prompt
+
+# transformers reads these from a GGUF, and llama.cpp's non-causal mode is tested with them.
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one optimizer step, padded at the right.
+
+    Attributes:
+        tokens: int64, shape (n_windows, length).
+        present: bool, the same shape, False at padding.
+        rows, columns: where the probes are, int64, shape (n_probes,).
+        labels: float32, shape (n_probes,), 1 = noise.
+    """
+
+    tokens: torch.Tensor
+    present: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in ("tokens", "present", "rows", "columns", "labels")))
+
+
+def collate(prompts: list[Prompt], labels: list[NDArray[np.int8]], multiple: int = 8) -> Batch:
+    """One padded batch from prompts and their items' labels; the length is rounded up to ``multiple`` tokens."""
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    length = -(-longest // multiple) * multiple
+    tokens = np.zeros((len(prompts), length), dtype=np.int64)
+    present = np.zeros((len(prompts), length), dtype=bool)
+    for i, prompt in enumerate(prompts):
+        tokens[i, : len(prompt.tokens)] = prompt.tokens
+        present[i, : len(prompt.tokens)] = True
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        present=torch.from_numpy(present),
+        rows=torch.from_numpy(np.repeat(np.arange(len(prompts)), [len(prompt.probes) for prompt in prompts])),
+        columns=torch.from_numpy(np.concatenate([prompt.probes for prompt in prompts]).astype(np.int64)),
+        labels=torch.from_numpy(np.concatenate(labels).astype(np.float32)),
+    )
+
+
+class NoiseModel(nn.Module):
+    """Noise log-odds at the probes of a batch, from a decoder without its causal mask.
+
+    Args:
+        causal_lm: a transformers causal language model; only its backbone and two rows of its head are used.
+        answers: token ids (noise, belongs), shape (2,).
+    """
+
+    def __init__(self, causal_lm: nn.Module, answers: NDArray[np.int32]) -> None:
+        super().__init__()
+        self.backbone = causal_lm.model
+        head = causal_lm.get_output_embeddings().weight.detach()[torch.from_numpy(answers.astype(np.int64))]
+        self.register_buffer("direction", (head[0].float() - head[1].float()))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Log-odds that each probed item is noise, float32, shape (n_probes,)."""
+        dtype = next(self.backbone.parameters()).dtype
+        n, length = batch.tokens.shape
+        # Every token sees every present token of its window: a key mask alone, no triangle.
+        mask = torch.zeros(n, 1, 1, length, dtype=dtype, device=batch.tokens.device)
+        mask.masked_fill_(~batch.present[:, None, None, :], torch.finfo(dtype).min)
+        hidden = self.backbone(
+            input_ids=batch.tokens, attention_mask=mask.expand(n, 1, length, length), use_cache=False
+        ).last_hidden_state
+        return hidden[batch.rows, batch.columns].float() @ self.direction
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device named, or the best there is: CUDA, then Apple's MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast, else float32."""
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if device.type == "mps" or torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_base(path: Path, architecture: str, dtype: torch.dtype) -> nn.Module:
+    """The base GGUF's dequantized weights as a transformers causal language model.
+
+    Raises:
+        ModelError: the architecture is not one that both transformers and llama.cpp can train and serve here.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"fine-tuning does not support the architecture {architecture!r}",
+            where=str(path),
+            remedy=f"choose a base of {', '.join(ARCHITECTURES)}",
+        )
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        str(path.parent),
+        gguf_file=path.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=dtype,
+        attn_implementation="eager",
+    )

@@ -1,0 +1,58 @@
+"""All that decides a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llm4dsr_cli.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a training run; with the data and the base model they determine the result.
+
+    Attributes:
+        windows: training windows to see; None when only the time budget ends the run.
+        time_budget: seconds of training; None when only the number of windows ends it. A run that time ends is not
+            repeatable to the bit.
+        learning_rate: its peak; warm-up over ``warmup_steps``, then cosine decay to nothing at the run's end.
+        rank, alpha: of the low-rank adaptation; its scale is alpha / rank.
+        batch_windows: windows of one optimizer step.
+        max_window: items of the largest window.
+        max_title_tokens: longer titles are cut to this many tokens.
+        rates: noise rates, of which each training window draws one.
+        shorten: share of training windows cut to a random length.
+        validation, calibration: shares of the users held out.
+        validation_windows: at most so many held-out windows measure progress.
+        validate_every: steps between validations and checkpoints.
+        seed: fixes data and initial weights.
+    """
+
+    windows: int | None = 20_000
+    time_budget: float | None = None
+    learning_rate: float = 1e-3
+    rank: int = 16
+    alpha: float = 32.0
+    batch_windows: int = 16
+    warmup_steps: int = 20
+    max_window: int = 20
+    max_title_tokens: int = 16
+    rates: tuple[float, ...] = (0.1, 0.2, 0.3)
+    shorten: float = 0.25
+    validation: float = 0.05
+    calibration: float = 0.1
+    validation_windows: int = 400
+    validate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.windows is None and self.time_budget is None:
+            raise OptionError("nothing would end the training", remedy="give --windows or --time-budget")
+        if self.max_window < 3:
+            raise OptionError(f"--max-window {self.max_window}: windows of at least 3 items are needed")
+        if not all(0 < rate < 1 for rate in self.rates):
+            raise OptionError("noise rates lie between 0 and 1")
+
+    @property
+    def total_steps(self) -> float:
+        return float("inf") if self.windows is None else -(-self.windows // self.batch_windows)

@@ -1,0 +1,244 @@
+"""The training loop: steps, validation, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from llm4dsr_cli.cache import atomic_path
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
+from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
+from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate
+from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.metrics import auroc, average_precision
+from llm4dsr_cli.prompts import Prompter
+
+# Windows of this many batches are sorted by length together, so that a batch holds little padding.
+POOL_BATCHES = 16
+
+
+@dataclass
+class Progress:
+    """Where a run stands: after ``step`` steps and ``seconds`` of training; ``history`` has a row a validation."""
+
+    step: int = 0
+    seconds: float = 0.0
+    windows: int = 0
+    tokens: int = 0
+    loss: float = math.nan
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Fits a NoiseModel to windows with injected noise, by binary cross-entropy over all their items.
+
+    Args:
+        identity: what must not differ between a run and its resumption, such as fingerprints of base and data.
+        on_step: called after every step with the progress.
+    """
+
+    def __init__(
+        self,
+        model: NoiseModel,
+        prompter: Prompter,
+        train: Sampler,
+        validation: list[LabelledWindow],
+        settings: Settings,
+        *,
+        checkpoint: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.model = model
+        self.prompter = prompter
+        self.train = train
+        self.validation = validation
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.identity = {"settings": asdict(settings), **(identity or {})}
+        self.on_step = on_step
+        self.progress = Progress()
+        self.device = next(model.parameters()).device
+        self._pool: list[Batch] = []
+        self._pool_number = -1
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+
+    def run(self) -> Progress:
+        """Train to the end; validate and save on the way.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; the step in hand was finished and the checkpoint saved.
+        """
+        with _deferred_interrupt() as interrupted:
+            self.model.train()
+            while self._fraction() < 1:
+                self._step()
+                self.on_step(self.progress)
+                if interrupted():
+                    self.save()
+                    raise KeyboardInterrupt
+                if self.progress.step % self.settings.validate_every == 0 and self._fraction() < 1:
+                    self.validate()
+                    self.save()
+            if not self.progress.history or self.progress.history[-1]["step"] != self.progress.step:
+                self.validate()
+                self.save()
+        return self.progress
+
+    def validate(self) -> dict[str, float]:
+        """AUROC and average precision on the held-out windows' items, the last item of each window left out."""
+        scores, labels, domains = [], [], []
+        for window, log_odds in zip(self.validation, self.log_odds(self.validation), strict=True):
+            scores.append(log_odds[:-1])
+            labels.append(window.labels[:-1])
+            domains.append(np.full(len(log_odds) - 1, window.domain))
+        score, label, domain = np.concatenate(scores), np.concatenate(labels), np.concatenate(domains)
+        row = {
+            "step": self.progress.step,
+            "windows": self.progress.windows,
+            "seconds": round(self.progress.seconds, 1),
+            "loss": round(self.progress.loss, 4),
+            "auroc": round(auroc(score, label), 4),
+            "average_precision": round(average_precision(score, label), 4),
+        }
+        if len(names := {d.name for d in self.train.domains}) > 1 and len(names) == len(self.train.domains):
+            for number, d in enumerate(self.train.domains):
+                here = domain == number
+                row[f"auroc_{d.name}"] = round(auroc(score[here], label[here]), 4)
+        self.progress.history.append(row)
+        return row
+
+    def log_odds(self, windows: list[LabelledWindow]) -> list[NDArray[np.float32]]:
+        """Noise log-odds of each window's items, by the model as it is now; shapes (n_items,)."""
+        self.model.eval()
+        results = [np.empty(0, dtype=np.float32)] * len(windows)
+        with torch.no_grad():
+            for numbers, batch in self._batches(windows):
+                flat = self.model(batch.to(self.device)).float().cpu().numpy()
+                bounds = np.cumsum([len(windows[i].titles) for i in numbers])[:-1]
+                for i, part in zip(numbers, np.split(flat, bounds), strict=True):
+                    results[i] = part
+        self.model.train()
+        return results
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically."""
+        if self.checkpoint is None:
+            return
+        with atomic_path(self.checkpoint) as path:
+            torch.save(
+                {
+                    "identity": self.identity,
+                    "progress": asdict(self.progress),
+                    "lora": lora_state(self.model.backbone),
+                    "optimizer": self._optimizer.state_dict(),
+                },
+                path,
+            )
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            OptionError: there is none, or it is of other settings, data or base model.
+        """
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            raise OptionError("there is no run to resume", where=str(self.checkpoint), remedy="leave out --resume")
+        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        changed = [key for key, value in self.identity.items() if saved["identity"].get(key) != value]
+        if changed:
+            raise OptionError(
+                f"the run to resume had other {' and '.join(changed)}",
+                where=str(self.checkpoint),
+                remedy="give the same options and data, or leave out --resume",
+            )
+        load_lora_state(self.model.backbone, saved["lora"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self.progress = Progress(**saved["progress"])
+
+    def _fraction(self) -> float:
+        """How much of the run is done, 0 to 1: by steps or by time, whichever is further."""
+        done = self.progress.step / self.settings.total_steps
+        if self.settings.time_budget is not None:
+            done = max(done, self.progress.seconds / self.settings.time_budget)
+        return done
+
+    def _learning_rate(self) -> float:
+        warm_up = min(1.0, (self.progress.step + 1) / self.settings.warmup_steps)
+        return self.settings.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, self._fraction())))
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        rate = self._learning_rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        batch = self._training_batch(self.progress.step).to(self.device)
+        loss = binary_cross_entropy_with_logits(self.model(batch), batch.labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        progress = self.progress
+        smooth = min(0.98, progress.step / (progress.step + 1))
+        progress.loss = loss.item() if progress.step == 0 else smooth * progress.loss + (1 - smooth) * loss.item()
+        progress.step += 1
+        progress.windows += batch.tokens.shape[0]
+        progress.tokens += int(batch.present.sum())
+        progress.seconds += time.monotonic() - began
+
+    def _training_batch(self, step: int) -> Batch:
+        pool, place = divmod(step, POOL_BATCHES)
+        size = self.settings.batch_windows
+        if self._pool_number != pool:
+            numbers = range(pool * POOL_BATCHES * size, (pool + 1) * POOL_BATCHES * size)
+            windows = [self.train.draw(number) for number in numbers]
+            order = np.random.default_rng([self.settings.seed, 2, pool]).permutation(POOL_BATCHES)
+            batches = list(self._batches(windows))
+            self._pool = [batches[i][1] for i in order]
+            self._pool_number = pool
+        return self._pool[place]
+
+    def _batches(self, windows: list[LabelledWindow]) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of windows of similar length, with the windows' numbers."""
+        prompts = [self.prompter.prompt(window.titles) for window in windows]
+        order = sorted(range(len(windows)), key=lambda i: len(prompts[i].tokens))
+        size = self.settings.batch_windows
+        for at in range(0, len(order), size):
+            chosen = order[at : at + size]
+            yield chosen, collate([prompts[i] for i in chosen], [windows[i].labels for i in chosen])
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Notes the first Ctrl-C instead of raising at once; a second one raises."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: nobody presses Ctrl-C here
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

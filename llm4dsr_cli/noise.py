@@ -1,0 +1,42 @@
+"""Noise of known place: items of a window replaced by random ones, the labels of self-supervision.
+
+Source: LLM4DSR (Wang et al., arXiv 2408.08208), section 3.2, with an independent draw for each item where the paper
+replaces exactly one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+def inject_noise(
+    window: Indices, n_titles: int, rate: float, rng: np.random.Generator
+) -> tuple[Indices, NDArray[np.int8]]:
+    """Replace each item with probability ``rate`` by a title drawn uniformly from those not in the window.
+
+    Args:
+        window: title indices, shape (n_items,), each in 0..n_titles-1.
+        n_titles: number of different titles to draw from; more than two windows' worth is needed.
+        rate: noise rate, 0 to 1.
+
+    Returns:
+        The noisy window and its labels (1 = replaced), both of shape (n_items,).
+
+    Raises:
+        ValueError: too few titles to draw from.
+    """
+    if n_titles < 2 * len(window):
+        raise ValueError(f"{n_titles} titles are too few to draw noise for a window of {len(window)} items")
+    labels = (rng.random(len(window)) < rate).astype(np.int8)
+    noisy = window.copy()
+    present = set(window.tolist())
+    for i in np.flatnonzero(labels):
+        drawn = int(rng.integers(n_titles))
+        while drawn in present:
+            drawn = int(rng.integers(n_titles))
+        present.add(drawn)
+        noisy[i] = drawn
+    return noisy, labels
