@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,6 +108,8 @@ def finetune(
         batch_windows=batch_windows,
         seed=seed,
     )
+    # Other libraries' progress bars would write over ours.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         from llm4dsr_cli.finetune.run import Outputs
         from llm4dsr_cli.finetune.run import finetune as run

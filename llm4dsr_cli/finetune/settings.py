@@ -34,15 +34,15 @@ class Settings:
     rank: int = 16
     alpha: float = 32.0
     batch_windows: int = 16
-    warmup_steps: int = 20
+    warmup_steps: int = 50
     max_window: int = 20
     max_title_tokens: int = 16
     rates: tuple[float, ...] = (0.1, 0.2, 0.3)
     shorten: float = 0.25
     validation: float = 0.05
     calibration: float = 0.1
-    validation_windows: int = 400
-    validate_every: int = 250
+    validation_windows: int = 300
+    validate_every: int = 150
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
@@ -25,19 +26,29 @@ from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.metrics import auroc, average_precision
 from llm4dsr_cli.prompts import Prompter
 
+# A run that lost so much AUROC, and so much of what its best had above chance, has diverged.
+DIVERGED, DIVERGED_SHARE = 0.03, 0.25
 # Windows of this many batches are sorted by length together, so that a batch holds little padding.
 POOL_BATCHES = 16
 
 
 @dataclass
 class Progress:
-    """Where a run stands: after ``step`` steps and ``seconds`` of training; ``history`` has a row a validation."""
+    """Where a run stands.
+
+    Attributes:
+        seconds: of training, validations left out.
+        loss: binary cross-entropy, smoothed over about 50 steps.
+        slow_down: factor on the learning rate, halved whenever the run had to go back.
+        history: a row for each validation.
+    """
 
     step: int = 0
     seconds: float = 0.0
     windows: int = 0
     tokens: int = 0
     loss: float = math.nan
+    slow_down: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -71,6 +82,7 @@ class Trainer:
         self.on_step = on_step
         self.progress = Progress()
         self.device = next(model.parameters()).device
+        self._best: dict[str, Any] | None = None
         self._pool: list[Batch] = []
         self._pool_number = -1
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -93,12 +105,30 @@ class Trainer:
                     self.save()
                     raise KeyboardInterrupt
                 if self.progress.step % self.settings.validate_every == 0 and self._fraction() < 1:
-                    self.validate()
-                    self.save()
+                    self._keep_or_go_back()
             if not self.progress.history or self.progress.history[-1]["step"] != self.progress.step:
-                self.validate()
-                self.save()
+                self._keep_or_go_back()
         return self.progress
+
+    def _keep_or_go_back(self) -> None:
+        """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""
+        auroc_now = self.validate()["auroc"]
+        if self._best is None or auroc_now > self._best["auroc"]:
+            self._best = {"auroc": auroc_now, **self._weights()}
+        elif self._best["auroc"] - auroc_now > max(DIVERGED, DIVERGED_SHARE * (self._best["auroc"] - 0.5)):
+            self._load_weights(self._best)
+            self.progress.slow_down /= 2
+        self.save()
+
+    def _weights(self) -> dict[str, Any]:
+        return {
+            "lora": lora_state(self.model.backbone),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+        }
+
+    def _load_weights(self, saved: dict[str, Any]) -> None:
+        load_lora_state(self.model.backbone, saved["lora"])
+        self._optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
 
     def validate(self) -> dict[str, float]:
         """AUROC and average precision on the held-out windows' items, the last item of each window left out."""
@@ -113,6 +143,7 @@ class Trainer:
             "windows": self.progress.windows,
             "seconds": round(self.progress.seconds, 1),
             "loss": round(self.progress.loss, 4),
+            "learning_rate": round(self._learning_rate(), 7),
             "auroc": round(auroc(score, label), 4),
             "average_precision": round(average_precision(score, label), 4),
         }
@@ -145,8 +176,8 @@ class Trainer:
                 {
                     "identity": self.identity,
                     "progress": asdict(self.progress),
-                    "lora": lora_state(self.model.backbone),
-                    "optimizer": self._optimizer.state_dict(),
+                    "best": self._best,
+                    **self._weights(),
                 },
                 path,
             )
@@ -167,8 +198,8 @@ class Trainer:
                 where=str(self.checkpoint),
                 remedy="give the same options and data, or leave out --resume",
             )
-        load_lora_state(self.model.backbone, saved["lora"])
-        self._optimizer.load_state_dict(saved["optimizer"])
+        self._load_weights(saved)
+        self._best = saved["best"]
         self.progress = Progress(**saved["progress"])
 
     def _fraction(self) -> float:
@@ -180,7 +211,8 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         warm_up = min(1.0, (self.progress.step + 1) / self.settings.warmup_steps)
-        return self.settings.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, self._fraction())))
+        peak = self.settings.learning_rate * self.progress.slow_down
+        return peak * warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, self._fraction())))
 
     def _step(self) -> None:
         began = time.monotonic()
