@@ -5,11 +5,11 @@
 Every item of the valid windows is judged, except the last of each window: it is the recommender's target and is
 protected (it still serves as context). Noise labels are read for measuring only.
 
-Baselines count two folds of users in turn: a fold is judged by what the train file and the other fold's valid windows
-show, without any window of a user who is being judged. Scores of both folds are ranked together. EASE counts each
-user's windows as one joined history, which is how it was published and does better; the others count windows.
-With ``--train-only`` they count the train file alone: what there is when only the past is known.
-The denoiser is judged alone, without counts. Its training data is its card's to state.
+Every baseline stands in two rows. "past": it counts the train file alone, as the denoiser has seen no more than that.
+"past and present": it counts the train file and the valid windows of other users, two folds of users in turn, which
+is what a person who cleans a whole data set at once has. No window of a user who is being judged is ever counted.
+EASE counts each user's windows as one joined history, which is how it was published and does better; the others count
+windows. The denoiser is judged alone, without counts. Its training data is its card's to state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def two_folds(users: Sequence[Any]) -> dict[Any, int]:
 
 
 def score_by_folds(
-    baseline: NoiseScorer,
+    build: Callable[[], NoiseScorer],
     sequences: Callable[[Sequence[Window]], list[list[int]]],
     domain: Domain,
     judged: list[int],
@@ -98,6 +99,7 @@ def score_by_folds(
     fold = two_folds([window.user for window in domain.valid])
     counted = domain.train if train_only else domain.train + domain.valid
     scores: dict[int, NDArray[Any]] = {}
+    baseline = build()
     for judged_fold in (0, 1):
         here = [place for place in judged if fold[domain.valid[place].user] == judged_fold]
         baseline.fit(sequences([window for window in counted if fold.get(window.user) != judged_fold]))
@@ -141,16 +143,18 @@ def evaluate(name: str, domain: Domain, arguments: argparse.Namespace) -> list[d
     labels = measured([domain.valid[place].noise for place in judged])
     quintile, spans = popularity_quintiles(domain, judged)
 
-    def baseline(scorer: NoiseScorer, sequences: Callable[..., list[list[int]]]) -> Callable[[], Scores]:
-        return lambda: score_by_folds(scorer, sequences, domain, judged, arguments.train_only)
+    scorers: dict[str, Callable[[], Scores]] = {}
 
-    scorers: dict[str, Callable[[], Scores]] = {
-        "popularity": baseline(Popularity(n_items), as_they_are),
-        "co-occurrence + TF-IDF": baseline(CoOccurrenceTfidf(domain.titles), as_they_are),
-        "EASE": baseline(Ease(n_items), joined_by_user),
-    }
-    if arguments.denoiser:
-        scorers["denoiser alone"] = lambda: score_with_denoiser(arguments.denoiser, domain, judged)
+    def add_baseline(scorer: str, build: Callable[[], NoiseScorer], sequences: Callable[..., list[list[int]]]) -> None:
+        for counted, train_only in (("past", True), ("past and present", False)):
+            scorers[f"{scorer}, {counted}"] = partial(score_by_folds, build, sequences, domain, judged, train_only)
+
+    if "baselines" in arguments.scorers:
+        add_baseline("popularity", lambda: Popularity(n_items), as_they_are)
+        add_baseline("co-occurrence + TF-IDF", lambda: CoOccurrenceTfidf(domain.titles), as_they_are)
+        add_baseline("EASE", lambda: Ease(n_items), joined_by_user)
+    if "denoiser" in arguments.scorers and arguments.denoiser:
+        scorers["denoiser alone"] = partial(score_with_denoiser, arguments.denoiser, domain, judged)
     rows = []
     for scorer, run in scorers.items():
         print(f"{name}: {scorer} ...", file=sys.stderr, flush=True)
@@ -206,7 +210,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--domains", nargs="+", default=["toy", "movie"])
     parser.add_argument("--denoiser", default=shipped_denoiser(), help="GGUF file; default: the one that ships")
     parser.add_argument("--limit", type=int, help="judge only this many valid windows, evenly spaced")
-    parser.add_argument("--train-only", action="store_true", help="baselines count the train file alone")
+    parser.add_argument("--scorers", nargs="+", default=["baselines", "denoiser"], help="what to run of the two")
     parser.add_argument("--by-popularity", action="store_true", help="AUROC within popularity quintiles, too")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     return parser.parse_args()

@@ -87,9 +87,16 @@ class Denoiser:
         path = find_denoiser(model, registry)
         reader = open_gguf(path)
         metadata = DenoiserMetadata.read(reader, path)
-        if reader.fields["general.type"].contents() != "adapter":
+        kind = reader.fields.get("general.type")
+        if kind is None or kind.contents() != "adapter":
             runtime = path
         else:
+            if base is None and not _can_find(metadata.base_name, registry):
+                raise ModelError(
+                    f"its base model, {metadata.base_name}, is not in the registry",
+                    where=str(path),
+                    remedy="give its file with --base",
+                )
             base_path = find_base(base or metadata.base_name, registry=registry, offline=offline, say=say)
             found = file_sha256(base_path)
             if found != metadata.base_sha256:
@@ -149,6 +156,10 @@ class Denoiser:
 def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
     return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def _can_find(base: str, registry: Registry) -> bool:
+    return base in registry.bases or base.startswith("hf:") or Path(base).is_file()
 
 
 def find_denoiser(reference: str | None, registry: Registry) -> Path:

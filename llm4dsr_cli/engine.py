@@ -23,17 +23,22 @@ from llm4dsr_cli.errors import ModelError, OptionError
 Tokens = NDArray[np.int32]
 
 log = logging.getLogger("llm4dsr.llama_cpp")
+# Without a handler of its own, logging would print warnings to standard error.
+log.addHandler(logging.NullHandler())
 
 # llama.cpp refuses contexts with more sequences than this (LLAMA_MAX_SEQ).
 MAX_SEQUENCES = 256
-_GGML_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.DEBUG, 5: logging.DEBUG}
+# ggml_log_level of ggml.h; llama_cpp._logger still has the numbers of an older one.
+_GGML_ERROR = 4
+_GGML_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
+# Of the call in hand: the first names the cause, later ones what failed in consequence.
 _last_errors: list[str] = []
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
     line = text.decode("utf-8", "replace").rstrip("\n")
-    if level == 3:
+    if level == _GGML_ERROR:
         _last_errors.append(line)
     if line:
         log.log(_GGML_LEVELS.get(level, logging.DEBUG), line)
@@ -82,7 +87,7 @@ class Model:
         _last_errors.clear()
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            reason = _last_errors[-1] if _last_errors else "unknown reason"
+            reason = _last_errors[0] if _last_errors else "unknown reason"
             raise ModelError(
                 f"llama.cpp cannot load it ({reason})",
                 where=str(path),
@@ -166,7 +171,7 @@ class Engine:
         self._model = model
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
-            reason = _last_errors[-1] if _last_errors else "out of memory?"
+            reason = _last_errors[0] if _last_errors else "out of memory?"
             raise ModelError(f"llama.cpp cannot make a context of {batch_tokens} tokens ({reason})")
         llama_cpp.llama_set_causal_attn(self._context, causal)
         self._memory = llama_cpp.llama_get_memory(self._context)
@@ -225,7 +230,7 @@ class Engine:
         _last_errors.clear()
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
-            reason = _last_errors[-1] if _last_errors else f"status {status}"
+            reason = _last_errors[0] if _last_errors else f"status {status}"
             raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({reason})")
         n_vocab = self._model.n_vocab
         for request, start in zip(requests, starts, strict=False):

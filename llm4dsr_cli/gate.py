@@ -33,7 +33,7 @@ class Gate:
         if math.isnan(self.threshold):
             raise OptionError("--threshold is not a number", remedy="give a probability between 0 and 1")
         if self.max_edits is not None and not (
-            0 <= self.max_edits < 1 or (self.max_edits >= 1 and self.max_edits == int(self.max_edits))
+            0 <= self.max_edits < 1 or (self.max_edits >= 1 and float(self.max_edits).is_integer())
         ):
             raise OptionError(
                 f"--max-edits {self.max_edits:g}", remedy="give a whole number of items, or a share of them below 1"

@@ -7,6 +7,7 @@ columns, as llama.cpp itself would apply them). Matrices get the chosen weight t
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,10 +70,8 @@ def runtime_model(
     if weights != "auto":
         merge(adapter, base, path, weights)
         return path
-    candidates = {
-        kind: folder / f"{stem}-auto-{kind}.{hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8]}"
-        for kind in _FAITHFUL
-    }
+    run = secrets.token_hex(4)
+    candidates = {kind: folder / f".{stem}-{kind}-{run}.gguf" for kind in _FAITHFUL}
     try:
         for kind, candidate in candidates.items():
             merge(adapter, base, candidate, kind)

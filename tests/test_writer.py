@@ -110,10 +110,16 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, exists: bool) -
 
 
 def test_devices_and_fifos_are_written_directly(tmp_path: Path) -> None:
-    """Guards: /dev/null replaced by a file, which root's run would do; a FIFO's reader that waits for ever."""
-    with OutputFile(os.devnull) as output:
+    """Guards: a device replaced by a file, which root's run would do; a FIFO's reader that waits for ever.
+
+    The device is a terminal, whose folder takes no files: a run as root that fails here must not harm /dev.
+    """
+    ours, theirs = os.openpty()
+    with OutputFile(os.ttyname(theirs)) as output:
         output.write(b"a")
-    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+    assert os.read(ours, 100) == b"a\r\n"
+    os.close(theirs)
+    os.close(ours)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     received: list[bytes] = []
@@ -137,16 +143,30 @@ def test_devices_and_fifos_are_written_directly(tmp_path: Path) -> None:
     assert fifo.is_fifo()
 
 
+@pytest.fixture
+def full_device(tmp_path: Path) -> Path:
+    """A device that is always full; of our own where /dev could be harmed."""
+    if not os.access("/dev", os.W_OK):
+        return Path("/dev/full")
+    device = tmp_path / "full"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, Path("/dev/full").stat().st_rdev)
+        device.open("wb").close()
+    except OSError as error:
+        pytest.skip(f"no device of our own: {error}")
+    return device
+
+
 @needs_full_device
-def test_a_full_device_is_one_sentence() -> None:
+def test_a_full_device_is_one_sentence(full_device: Path) -> None:
     """Guards: a traceback, or silence, when what is buffered fails only at the flush or the close."""
-    sentence = "^/dev/full: no space left on device: free some space or choose another folder$"
-    with pytest.raises(OutputError, match=sentence), OutputFile("/dev/full") as output:
+    sentence = f"^{re.escape(str(full_device))}: no space left on device: free some space or choose another folder$"
+    with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
         output.write(b"a")
         output.flush()
-    with pytest.raises(OutputError, match=sentence), OutputFile("/dev/full") as output:
+    with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
         output.write(b"a")
-    with pytest.raises(OutputError, match=sentence), OutputFile("/dev/full") as output:
+    with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
         output.write(b"a" * 10_000_000)
 
 

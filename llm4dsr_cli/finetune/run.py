@@ -150,7 +150,7 @@ def finetune(
         form=DEFAULT_FORMAT,
         max_window=train.longest_window,
         max_title_tokens=settings.max_title_tokens,
-        base_name=base if base in Registry.load().bases else base_path.name,
+        base_name=base_path.name if base.endswith(".gguf") and not base.startswith("hf:") else base,
         base_sha256=file_sha256(base_path),
         base_architecture=architecture,
         licence=licence,
