@@ -34,13 +34,13 @@ def peft_model(model: NoiseModel) -> Callable[[], contextlib.AbstractContextMana
     return lambda: torch.autocast("cpu", torch.bfloat16)
 
 
-def folded_model(model: NoiseModel) -> Callable[[], contextlib.AbstractContextManager[None]]:
+def our_model(model: NoiseModel) -> Callable[[], contextlib.AbstractContextManager[None]]:
     add_lora(model.backbone, 16, 32.0)
     return contextlib.nullcontext
 
 
 def compiled_model(model: NoiseModel) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    context = folded_model(model)
+    context = our_model(model)
     for layer in model.backbone.layers:
         layer.compile(dynamic=True)
     return context
@@ -59,7 +59,7 @@ def main() -> None:
     dtype = pick_dtype(torch.device("cpu"))
     print(f"{WINDOWS} windows of {LENGTH} tokens, {dtype}, {torch.get_num_threads()} threads\n")
     print("| variant | forward + backward | forward |\n| --- | ---: | ---: |")
-    for name, prepare in (("PEFT", peft_model), ("folded", folded_model), ("folded, compiled", compiled_model)):
+    for name, prepare in (("PEFT", peft_model), ("ours", our_model), ("ours, layers compiled", compiled_model)):
         model = NoiseModel(load_base(base, "llama", dtype), prompter.answers)
         context = prepare(model)
         both, forward = [], []

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import sys
 
-from llm4dsr_cli.errors import Llm4dsrError, OptionError
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted."""
-    from llm4dsr_cli.commands import app
-
     try:
-        code = app(standalone_mode=False)
+        code = _run()
     except OptionError as error:
         code = _fail(str(error), USAGE)
     except Llm4dsrError as error:
         code = _fail(str(error), FAILED)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _forget_stdout()
         code = BROKEN_PIPE
     except KeyboardInterrupt as error:
         code = _fail(str(error) or "interrupted", INTERRUPTED)
@@ -34,6 +31,28 @@ def main() -> None:
         show()
         code = getattr(error, "exit_code", USAGE)
     sys.exit(code)
+
+
+def _run() -> int | None:
+    from llm4dsr_cli.commands import Stopped, app
+
+    try:
+        code: int | None = app(standalone_mode=False)
+    except Stopped as stopped:
+        raise stopped.cause from None
+    try:
+        sys.stdout.flush()  # Python's own flush, at exit, would only complain
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_stdout()
+        raise OutputError(str(error.strerror).lower(), where="stdout", remedy="free some space") from error
+    return code
+
+
+def _forget_stdout() -> None:
+    """Let what is still unwritten go to the null device; Python would complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(sentence: str, code: int) -> int:

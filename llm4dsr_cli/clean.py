@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.edits import Action, EditedRecord, edit_record
+from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.gate import Gate
 from llm4dsr_cli.records import Record
 
@@ -43,8 +44,13 @@ class Cleaner:
     annotate: bool = False
     counts: Counts = field(default_factory=Counts)
 
-    def clean(self, batches: Iterable[list[Record]]) -> Iterator[list[EditedRecord]]:
+    def clean(
+        self, batches: Iterable[list[Record]], on_error: Callable[[RecordError, bytes], None] | None = None
+    ) -> Iterator[list[EditedRecord]]:
         """For each batch of records, the edited ones in the same order.
+
+        ``on_error`` gets the line of each record that cannot be edited, with the error; without it, the error is
+        raised.
 
         Raises:
             RecordError: a field that is to be added is in the record already.
@@ -53,15 +59,21 @@ class Cleaner:
             scores = self.denoiser.score(record.titles for record in records)
             results = []
             for record, log_odds in zip(records, scores, strict=True):
-                edited = edit_record(
-                    record,
-                    log_odds,
-                    self.gate.decide(log_odds),
-                    action=self.action,
-                    annotate=self.annotate,
-                    output_line=self.counts.records + 1,
-                    threshold=self.gate.threshold,
-                )
+                try:
+                    edited = edit_record(
+                        record,
+                        log_odds,
+                        self.gate.decide(log_odds),
+                        action=self.action,
+                        annotate=self.annotate,
+                        output_line=self.counts.records + 1,
+                        threshold=self.gate.threshold,
+                    )
+                except RecordError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error, record.line)
+                    continue
                 self.counts.add(record, edited)
                 results.append(edited)
             yield results

@@ -210,7 +210,7 @@ class Engine:
         if pending:
             yield from self._decode(pending, candidates)
 
-    def _decode(self, requests: Sequence[Request], candidates: Tokens) -> Iterator[NDArray[np.float32]]:
+    def _decode(self, requests: Sequence[Request], candidates: Tokens) -> list[NDArray[np.float32]]:
         batch = self._batch
         lengths = [len(request.tokens) for request in requests]
         starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -233,6 +233,8 @@ class Engine:
             reason = _last_errors[0] if _last_errors else f"status {status}"
             raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({reason})")
         n_vocab = self._model.n_vocab
+        # All read at once: the next decode, which may be another caller's, overwrites the logits.
+        results = []
         for request, start in zip(requests, starts, strict=False):
             rows = np.empty((len(request.positions), n_vocab), dtype=np.float32)
             for row, position in zip(rows, request.positions, strict=True):
@@ -240,7 +242,8 @@ class Engine:
                 row[:] = np.ctypeslib.as_array(pointer, shape=(n_vocab,))
             peak = rows.max(axis=1, keepdims=True)
             normalizer = peak + np.log(np.exp(rows - peak).sum(axis=1, keepdims=True))
-            yield rows[:, candidates] - normalizer
+            results.append(rows[:, candidates] - normalizer)
+        return results
 
     def close(self) -> None:
         """Free the context; the model stays the caller's."""

@@ -136,11 +136,11 @@ class DenoiserMetadata:
             raise ModelError(
                 "this GGUF is no denoiser: it carries no llm4dsr metadata", where=str(where), remedy=MAKE_ONE
             )
-        if version > FILE_VERSION:
-            raise ModelError(
-                f"this denoiser is of file version {version}", where=str(where), remedy="pip install -U llm4dsr-cli"
-            )
         try:
+            if version > FILE_VERSION:
+                raise ModelError(
+                    f"this denoiser is of file version {version}", where=str(where), remedy="pip install -U llm4dsr-cli"
+                )
             calibration = None
             if "llm4dsr.calibration.n_items" in values:
                 calibration = Calibration(
@@ -160,9 +160,9 @@ class DenoiserMetadata:
                 calibration=calibration,
                 training=orjson.loads(values["llm4dsr.training"]),
             )
-        except (KeyError, orjson.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # ValueError: orjson.JSONDecodeError is one
             raise ModelError(
-                f"its llm4dsr metadata is incomplete ({error})", where=str(where), remedy=MAKE_ONE
+                f"its llm4dsr metadata is incomplete or damaged ({error})", where=str(where), remedy=MAKE_ONE
             ) from None
 
 

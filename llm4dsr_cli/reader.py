@@ -70,7 +70,8 @@ class LineReader:
     @classmethod
     def open(cls, path: str) -> LineReader:
         """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
-        return cls(open_input(path), "stdin" if path == "-" else path)
+        # A file's name need not be UTF-8, what is written about it must be.
+        return cls(open_input(path), "stdin" if path == "-" else path.encode("utf-8", "replace").decode())
 
     def __enter__(self) -> LineReader:
         return self

@@ -9,20 +9,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from conftest import write_tiny_adapter
 
+from llm4dsr_cli import runtime_model
 from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.engine import MAX_SEQUENCES, Engine, Model, Request, usable_cores
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.windows import overlapping_windows
 
-# Log-odds and log-probabilities, in nats; the tiny model's span about 20. A neighbour that leaks, or an item that is
-# not seen, moves them by more than 0.5. Its 32-bit weights leave only the 16-bit key-value cache to differ.
-TOLERANCE = 0.05
-EXACT = 0.005
+# How far batched log-odds may lie from those computed alone, in nats. The random model's log-odds span about 40, and
+# its large weights amplify what a trained model damps: 0.04 was measured with 32-bit weights (the flash attention
+# kernel's rounding), 0.2 with bf16. What a leak or a mix-up changes is of the order of 10.
+TOLERANCE = 0.1
+TOLERANCE_BF16 = 0.6
 
 RandomTitles = Callable[[int, int], list[list[str]]]
 
@@ -43,6 +46,15 @@ def random_window(n_items: int, seed: int, length: int = 12) -> list[str]:
     return ["".join(rng.choice(list("abcdefgh "), rng.integers(1, length + 1))) for _ in range(n_items)]
 
 
+def float_denoiser(folder: Path, base: Path, max_window: int) -> Path:
+    """A merged denoiser with 32-bit weights."""
+    adapter = write_tiny_adapter(folder / "adapter.gguf", base, max_window=max_window)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(runtime_model._TYPES, "bf16", (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32))
+        runtime_model.merge(adapter, base, folder / "merged.gguf", "bf16")
+    return folder / "merged.gguf"
+
+
 def request(prompter: Prompter, titles: list[str]) -> Request:
     prompt = prompter.prompt(titles)
     return Request(prompt.tokens, prompt.probes)
@@ -57,11 +69,11 @@ def log_odds(engine: Engine, prompter: Prompter, *windows: list[str]) -> list[np
 def test_batched_scores_equal_one_at_a_time(tiny_base: Path, tmp_path: Path, max_window: int) -> None:
     """Guards positions, sequence ids or probes mixed up within a batch, windows cut across micro-batches, and a
     largest window (40 items of 16 tokens) that outgrows the usual micro-batch."""
-    path = write_tiny_adapter(tmp_path / "d.gguf", tiny_base, max_window=max_window)
+    path = float_denoiser(tmp_path, tiny_base, max_window)
     sizes = [*range(1, max_window + 1), max_window, 1, 0, 1, max_window]
     sequences = [random_window(size, seed, 30) for seed, size in enumerate(sizes)]
     sequences.append(["abcdefghijklmnopqrstuvwxyz"] * max_window)
-    with Denoiser.load(str(path), base=str(tiny_base), weights="bf16", threads=1) as denoiser:
+    with Denoiser.load(str(path), threads=1) as denoiser:
         together = denoiser.score(sequences)
         alone = [denoiser.score([titles])[0] for titles in sequences]
     assert [len(scores) for scores in together] == [len(titles) for titles in sequences]
@@ -77,12 +89,24 @@ def test_as_many_sequences_as_llama_cpp_allows_share_a_batch(model: Model, promp
     with Engine(model, causal=False, batch_tokens=2048, threads=1) as engine:
         scores = log_odds(engine, prompter, *windows)
         alone = log_odds(engine, prompter, ["h"])[0]
-    np.testing.assert_allclose(scores[7::8], np.tile(alone, (80, 1)), atol=EXACT)
+    np.testing.assert_allclose(scores[7::8], np.tile(alone, (80, 1)), atol=TOLERANCE)
 
 
-def test_a_long_sequence_equals_each_of_its_windows_alone(tiny_base: Path, tiny_denoiser: Path) -> None:
-    """Guards items taken from the wrong window, or at the wrong place of the right one."""
+def test_batched_scores_equal_one_at_a_time_with_16_bit_weights_too(
+    tiny_base: Path, tiny_denoiser: Path, random_titles: RandomTitles
+) -> None:
+    """Guards a kernel of the weight type that serves which depends on more than rounding on the batch."""
+    sequences = random_titles(60, 5)
     with Denoiser.load(str(tiny_denoiser), base=str(tiny_base), weights="bf16", threads=1) as denoiser:
+        together = np.concatenate(denoiser.score(sequences))
+        alone = np.concatenate([denoiser.score([titles])[0] for titles in sequences])
+    np.testing.assert_allclose(together, alone, atol=TOLERANCE_BF16)
+    assert np.median(np.abs(together - alone)) < TOLERANCE
+
+
+def test_a_long_sequence_equals_each_of_its_windows_alone(tiny_base: Path, tmp_path: Path) -> None:
+    """Guards items taken from the wrong window, or at the wrong place of the right one."""
+    with Denoiser.load(str(float_denoiser(tmp_path, tiny_base, 6)), threads=1) as denoiser:
         size = denoiser.metadata.max_window
         for n_items in (size + 1, 2 * size, 2 * size + 1, 47):
             titles = random_window(n_items, n_items)
@@ -110,7 +134,7 @@ def test_only_bidirectional_attention_lets_the_first_item_see_the_last(model: Mo
     assert abs(before[0] - after[0]) > 0.1
     with Engine(model, causal=True, threads=1) as engine:
         before, after = log_odds(engine, prompter, titles, changed)
-    np.testing.assert_allclose(before[:-1], after[:-1], atol=EXACT)
+    np.testing.assert_allclose(before[:-1], after[:-1], atol=TOLERANCE)
     assert abs(before[-1] - after[-1]) > 0.1
 
 
@@ -124,7 +148,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(model: Model, prompter: Prom
             others = [random_window(n, 10 * seed + n) for n in (1, 5, 3)]
             for place in range(4):
                 scores = log_odds(engine, prompter, *others[:place], titles, *others[place:])
-                np.testing.assert_allclose(scores[place], alone, atol=EXACT)
+                np.testing.assert_allclose(scores[place], alone, atol=TOLERANCE)
 
 
 def test_two_runs_read_in_turn_do_not_mix(model: Model, prompter: Prompter) -> None:
@@ -136,7 +160,7 @@ def test_two_runs_read_in_turn_do_not_mix(model: Model, prompter: Prompter) -> N
         second = engine.log_probabilities([request(prompter, w) for w in windows[2:]], prompter.answers)
         found = [next(first), next(second), next(first), next(second)]
     for i, place in enumerate((0, 2, 1, 3)):
-        np.testing.assert_allclose(found[i], expected[place], atol=EXACT)
+        np.testing.assert_allclose(found[i], expected[place], atol=TOLERANCE)
 
 
 def test_a_sequence_longer_than_a_batch_is_refused(model: Model, prompter: Prompter) -> None:
@@ -252,7 +276,9 @@ def test_standard_output_and_error_belong_to_the_caller(tiny_base: Path, tmp_pat
 def test_usable_cores_are_those_of_the_affinity_mask() -> None:
     """Guards threads started for every core of a machine of which a container may use one."""
     one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from llm4dsr_cli.engine import usable_cores as n; print(n())"
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{one}}}); from llm4dsr_cli.engine import usable_cores as n; print(n())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "1\n"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

@@ -51,7 +51,7 @@ def test_titles_are_folded_to_one_line(title: str, folded: str) -> None:
 
 
 @unhurried
-@given(st.text())
+@given(st.text(max_size=40))
 def test_no_folded_title_holds_a_line_break_or_control_character(title: str) -> None:
     """Guards control characters that a pattern forgot; folding again changes nothing."""
     folded = clean_title(title)

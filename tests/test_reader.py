@@ -206,14 +206,14 @@ def test_errors_of_the_thread_reach_the_consumer(tmp_path: Path) -> None:
 
 def test_progress_grows_to_one(tmp_path: Path) -> None:
     """Guards: progress by decompressed bytes, which runs past the end of a .gz file."""
-    lines = b"".join(os.urandom(20).hex().encode() + b"\n" for _ in range(20_000))
+    lines = b"".join(os.urandom(20).hex().encode() + b" " * 200 + b"\n" for _ in range(20_000))
     for name, content in (("in.jsonl", lines), ("in.jsonl.gz", gzip.compress(lines))):
         (tmp_path / name).write_bytes(content)
         with LineReader.open(str(tmp_path / name)) as reader:
             fractions = [reader.fraction, *(reader.fraction for _ in reader.batches(5000))]
         assert fractions == sorted(fractions)
         assert fractions[0] == 0
-        assert 0.2 < fractions[1] < 0.5
+        assert 0.2 < fractions[1] < 0.7
         assert fractions[-1] == 1
     (tmp_path / "empty").touch()
     with LineReader.open(str(tmp_path / "empty")) as reader:

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+import typer.core
 
 from llm4dsr_cli.commands.clean import clean
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
 from llm4dsr_cli.version import __version__
 
+
+class Stopped(Exception):
+    """Carries an interrupt or a broken pipe past Typer, which would make a bare exit code of it."""
+
+    def __init__(self, cause: KeyboardInterrupt | BrokenPipeError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as cause:
+            raise Stopped(cause) from cause
+
+
 app = typer.Typer(
     name="llm4dsr",
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

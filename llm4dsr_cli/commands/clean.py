@@ -111,7 +111,7 @@ def clean(
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     check_paths(
-        _given({"IN": source, "--catalog": catalog}),
+        _given({"IN": source, "--catalog": catalog, "--model": model, "--base": base}),
         _given({"OUT": target, "--audit": audit, "--report": report, "--rejects": rejects}),
     )
     # All that can be wrong with paths and options is found before the model is loaded.
@@ -152,10 +152,11 @@ def clean(
             if cleaner.counts.skipped <= SHOWN_REJECTS:
                 console.warn(f"skipped {error}")
 
-        batches = read_records(reader, BATCH_RECORDS, form, titles, skip if on_error == "skip" else None)
+        on_record_error = skip if on_error == "skip" else None
+        batches = read_records(reader, BATCH_RECORDS, form, titles, on_record_error)
         advance = stack.enter_context(console.progress())
         scoring = time.monotonic()
-        for edited in cleaner.clean(batches):
+        for edited in cleaner.clean(batches, on_record_error):
             for result in edited:
                 out.write(result.line)
                 if audit_file:

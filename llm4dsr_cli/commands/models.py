@@ -32,7 +32,8 @@ def list_() -> None:
     for model in list_models(Registry.load()):
         size = "" if model.size is None else f"{model.size / 1e6:.1f} MB"
         table.add_row(model.name, model.kind, model.licence or "", size, "yes" if model.present else "no")
-    rich.console.Console(file=sys.stdout, highlight=False).print(table)
+    # Wide, because rich would cut the names to fit a narrow terminal, or 80 columns in a pipe.
+    rich.console.Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
 @models.command()

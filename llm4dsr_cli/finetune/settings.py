@@ -34,7 +34,7 @@ class Settings:
     rank: int = 16
     alpha: float = 32.0
     batch_windows: int = 16
-    warmup_steps: int = 50
+    warmup_steps: int = 30
     max_window: int = 20
     max_title_tokens: int = 16
     rates: tuple[float, ...] = (0.1, 0.2, 0.3)
@@ -48,6 +48,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.windows is None and self.time_budget is None:
             raise OptionError("nothing would end the training", remedy="give --windows or --time-budget")
+        if self.batch_windows < 2 or self.batch_windows % 2:
+            raise OptionError(f"--batch-windows {self.batch_windows}", remedy="give an even number")
         if self.max_window < 3:
             raise OptionError(f"--max-window {self.max_window}: windows of at least 3 items are needed")
         if not all(0 < rate < 1 for rate in self.rates):

@@ -28,8 +28,8 @@ from llm4dsr_cli.prompts import Prompter
 
 # A run that lost so much AUROC, and so much of what its best had above chance, has diverged.
 DIVERGED, DIVERGED_SHARE = 0.03, 0.25
-# Windows of this many batches are sorted by length together, so that a batch holds little padding.
-POOL_BATCHES = 16
+# Windows of this many steps are sorted by length together, so that a batch holds little padding.
+POOL_STEPS = 16
 
 
 @dataclass
@@ -83,11 +83,11 @@ class Trainer:
         self.progress = Progress()
         self.device = next(model.parameters()).device
         self._best: dict[str, Any] | None = None
-        self._pool: list[Batch] = []
+        self._pool: list[list[Batch]] = []
         self._pool_number = -1
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0
         )
 
     def run(self) -> Progress:
@@ -159,7 +159,7 @@ class Trainer:
         self.model.eval()
         results = [np.empty(0, dtype=np.float32)] * len(windows)
         with torch.no_grad():
-            for numbers, batch in self._batches(windows):
+            for numbers, batch in self._batches(windows, self.settings.batch_windows):
                 flat = self.model(batch.to(self.device)).float().cpu().numpy()
                 bounds = np.cumsum([len(windows[i].titles) for i in numbers])[:-1]
                 for i, part in zip(numbers, np.split(flat, bounds), strict=True):
@@ -219,37 +219,45 @@ class Trainer:
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        batch = self._training_batch(self.progress.step).to(self.device)
-        loss = binary_cross_entropy_with_logits(self.model(batch), batch.labels)
-        loss.backward()
+        batches = self._training_batches(self.progress.step)
+        n_items = sum(len(batch.labels) for batch in batches)
+        total = 0.0
+        for batch in batches:
+            batch = batch.to(self.device)
+            loss = binary_cross_entropy_with_logits(self.model(batch), batch.labels, reduction="sum") / n_items
+            loss.backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         progress = self.progress
         smooth = min(0.98, progress.step / (progress.step + 1))
-        progress.loss = loss.item() if progress.step == 0 else smooth * progress.loss + (1 - smooth) * loss.item()
+        progress.loss = total if progress.step == 0 else smooth * progress.loss + (1 - smooth) * total
         progress.step += 1
-        progress.windows += batch.tokens.shape[0]
-        progress.tokens += int(batch.present.sum())
+        progress.windows += sum(len(batch.tokens) for batch in batches)
+        progress.tokens += sum(int(batch.present.sum()) for batch in batches)
         progress.seconds += time.monotonic() - began
 
-    def _training_batch(self, step: int) -> Batch:
-        pool, place = divmod(step, POOL_BATCHES)
-        size = self.settings.batch_windows
+    def _training_batches(self, step: int) -> list[Batch]:
+        """The step's windows in two batches, one of short windows and one of long ones, for little padding.
+
+        Steps of short windows alone, or of long ones alone, would pull the weights to and fro, the more so as
+        domains differ in length.
+        """
+        pool, place = divmod(step, POOL_STEPS)
         if self._pool_number != pool:
-            numbers = range(pool * POOL_BATCHES * size, (pool + 1) * POOL_BATCHES * size)
-            windows = [self.train.draw(number) for number in numbers]
-            order = np.random.default_rng([self.settings.seed, 2, pool]).permutation(POOL_BATCHES)
-            batches = list(self._batches(windows))
-            self._pool = [batches[i][1] for i in order]
+            size = POOL_STEPS * self.settings.batch_windows
+            windows = [self.train.draw(number) for number in range(pool * size, (pool + 1) * size)]
+            batches = [batch for _, batch in self._batches(windows, self.settings.batch_windows // 2)]
+            order = np.random.default_rng([self.settings.seed, 2, pool]).permutation(POOL_STEPS)
+            self._pool = [[batches[i], batches[-1 - i]] for i in order]
             self._pool_number = pool
         return self._pool[place]
 
-    def _batches(self, windows: list[LabelledWindow]) -> Iterator[tuple[list[int], Batch]]:
+    def _batches(self, windows: list[LabelledWindow], size: int) -> Iterator[tuple[list[int], Batch]]:
         """Batches of windows of similar length, with the windows' numbers."""
         prompts = [self.prompter.prompt(window.titles) for window in windows]
         order = sorted(range(len(windows)), key=lambda i: len(prompts[i].tokens))
-        size = self.settings.batch_windows
         for at in range(0, len(order), size):
             chosen = order[at : at + size]
             yield chosen, collate([prompts[i] for i in chosen], [windows[i].labels for i in chosen])
