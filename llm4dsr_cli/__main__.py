@@ -19,7 +19,6 @@ def main() -> None:
     except Llm4dsrError as error:
         code = _fail(str(error), FAILED)
     except BrokenPipeError:  # whoever read our output has seen enough
-        _forget_stdout()
         code = BROKEN_PIPE
     except KeyboardInterrupt as error:
         code = _fail(str(error) or "interrupted", INTERRUPTED)
@@ -30,6 +29,11 @@ def main() -> None:
             raise
         show()
         code = getattr(error, "exit_code", USAGE)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # It is told already. Python would fail to flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -41,18 +45,12 @@ def _run() -> int | None:
     except Stopped as stopped:
         raise stopped.cause from None
     try:
-        sys.stdout.flush()  # Python's own flush, at exit, would only complain
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        _forget_stdout()
         raise OutputError(str(error.strerror).lower(), where="stdout", remedy="free some space") from error
     return code
-
-
-def _forget_stdout() -> None:
-    """Let what is still unwritten go to the null device; Python would complain when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(sentence: str, code: int) -> int:

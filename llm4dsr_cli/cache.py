@@ -78,8 +78,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, ConnectionError) or str(error.filename or temp) != str(temp):
             raise  # a closed pipe, or another file the block used
-        remedy = "free some space" if error.errno == errno.ENOSPC else None
-        raise OutputError(f"cannot be written: {error.strerror or error}", where=str(target), remedy=remedy) from error
+        # numpy tells of a full disk without an error number ("6528 requested and 736 written").
+        remedy = "free some space" if error.errno in (errno.ENOSPC, None) else None
+        reason = error.strerror or "the disk took only a part of it"
+        raise OutputError(f"cannot be written: {reason}", where=str(target), remedy=remedy) from error
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)

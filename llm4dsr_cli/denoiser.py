@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.engine import Engine, Model, Request
-from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import Prompter
 from llm4dsr_cli.registry import Registry
-from llm4dsr_cli.runtime_model import runtime_model
+from llm4dsr_cli.runtime_model import WEIGHTS, runtime_model
 from llm4dsr_cli.windows import overlapping_windows
 
 Scores = NDArray[np.float32]
@@ -80,9 +80,11 @@ class Denoiser:
             say: told in one line each what takes time.
 
         Raises:
+            OptionError: an unknown weight type, or no threads.
             ModelError: model or base is missing, damaged, or they do not fit together.
             OutputError: the cache folder cannot be written.
         """
+        check_options(weights, threads)
         registry = Registry.load()
         path = find_denoiser(model, registry)
         reader = open_gguf(path)
@@ -107,7 +109,13 @@ class Denoiser:
                     remedy="leave out --base, or give the one it was trained on",
                 )
             runtime = runtime_model(path, metadata, base_path, weights=weights, say=say)
-        return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
+        try:
+            return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
+        except ModelError as error:
+            if runtime == path:
+                raise
+            remedy = "delete this file, which the next run makes again"
+            raise ModelError(error.what, where=str(runtime), remedy=remedy) from None
 
     def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
         """Noise log-odds of every item of every sequence.
@@ -156,6 +164,14 @@ class Denoiser:
 def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
     return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def check_options(weights: str, threads: int | None) -> None:
+    """Raises OptionError for an unknown weight type or fewer than one thread, before anything is loaded."""
+    if weights not in WEIGHTS:
+        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
+    if threads is not None and threads < 1:
+        raise OptionError(f"--threads {threads}: at least one thread is needed", remedy="leave it out, or give more")
 
 
 def _can_find(base: str, registry: Registry) -> bool:

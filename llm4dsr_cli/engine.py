@@ -156,8 +156,6 @@ class Engine:
 
     def __init__(self, model: Model, *, causal: bool, batch_tokens: int = 512, threads: int | None = None) -> None:
         threads = usable_cores() if threads is None else threads
-        if threads < 1:
-            raise OptionError(f"--threads {threads}: at least one thread is needed")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = batch_tokens
         params.n_seq_max = min(MAX_SEQUENCES, batch_tokens)

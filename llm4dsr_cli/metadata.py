@@ -96,8 +96,7 @@ class DenoiserMetadata:
             OptionError: the rate is out of range.
             ModelError: the denoiser was never calibrated, or on too few items for this rate.
         """
-        if not 0 < false_edit_rate < 1:
-            raise OptionError(f"--false-edit-rate {false_edit_rate:g}", remedy="give a share between 0 and 1")
+        check_rate(false_edit_rate)
         if self.calibration is None:
             raise ModelError(f"{self.name} carries no calibration", remedy="give --threshold")
         return self.calibration.threshold(false_edit_rate)
@@ -164,6 +163,12 @@ class DenoiserMetadata:
             raise ModelError(
                 f"its llm4dsr metadata is incomplete or damaged ({error})", where=str(where), remedy=MAKE_ONE
             ) from None
+
+
+def check_rate(false_edit_rate: float) -> None:
+    """Raises OptionError unless a false-edit rate lies between 0 and 1."""
+    if not 0 < false_edit_rate < 1:
+        raise OptionError(f"--false-edit-rate {false_edit_rate:g}", remedy="give a share between 0 and 1")
 
 
 def open_gguf(path: Path) -> GGUFReader:

@@ -7,11 +7,11 @@ columns, as llama.cpp itself would apply them). Matrices get the chosen weight t
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 import gguf
 import numpy as np
@@ -22,7 +22,7 @@ from llm4dsr_cli.engine import Engine, Model, Request
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 
-Weights = Literal["auto", "bf16", "q8_0", "q4_0"]
+WEIGHTS = ("auto", "bf16", "q8_0", "q4_0")
 _TYPES = {
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
@@ -48,11 +48,12 @@ def runtime_model(
         ModelError: base or adapter cannot be read or do not fit together.
         OutputError: the cache folder cannot be written.
     """
-    if weights not in get_args(Weights):
-        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(get_args(Weights))}")
+    if weights not in WEIGHTS:
+        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
     key = hashlib.sha256(f"{_LAYOUT}/{file_sha256(base)}/{file_sha256(adapter)}".encode()).hexdigest()[:16]
     folder = cache_folder() / "runtime"
-    stem = f"{metadata.name}-{key}"
+    # A name may come from a stranger: it must be no path, no glob pattern, and not too long.
+    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', metadata.name)[:60]}-{key}"
     if weights == "auto":
         for found in folder.glob(f"{stem}-auto-*.gguf"):
             return found

@@ -53,6 +53,7 @@ def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -
     writer.add_token_merges(merges)
     writer.add_bos_token_id(len(tokens) - 2)
     writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_add_bos_token(True)  # prompts must not have it all the same
 
     def random(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[-1])).astype(np.float32)

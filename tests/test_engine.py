@@ -121,8 +121,10 @@ def test_probabilities_sum_to_one_over_the_vocabulary(model: Model, prompter: Pr
     """Guards a softmax over the candidates alone, and one that overflows."""
     with Engine(model, causal=False, threads=1) as engine:
         rows = next(engine.log_probabilities([request(prompter, ["a", "b"])], np.arange(model.n_vocab, dtype=np.int32)))
+        few = next(engine.log_probabilities([request(prompter, ["a", "b"])], prompter.answers))
     assert rows.shape == (2, model.n_vocab)
     np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(few, rows[:, prompter.answers])
 
 
 def test_only_bidirectional_attention_lets_the_first_item_see_the_last(model: Model, prompter: Prompter) -> None:
@@ -218,10 +220,10 @@ def test_llama_cpp_errors_are_logged_as_errors(
     assert levels == {logging.ERROR}
 
 
-def test_impossible_thread_counts_are_refused(model: Model) -> None:
+def test_impossible_thread_counts_are_refused(tiny_base: Path, tiny_denoiser: Path) -> None:
     """Guards zero threads, on which llama.cpp never returns."""
     with pytest.raises(OptionError, match="--threads 0"):
-        Engine(model, causal=False, threads=0)
+        Denoiser.load(str(tiny_denoiser), base=str(tiny_base), weights="bf16", threads=0)
 
 
 WHILE_LOADING = """

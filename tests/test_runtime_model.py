@@ -116,7 +116,7 @@ def test_weight_types_give_scores_near_each_other(tiny_base: Path, tiny_denoiser
     for weights in ("bf16", "q8_0", "q4_0", "auto"):
         with Denoiser.load(str(tiny_denoiser), base=str(tiny_base), weights=weights, threads=1) as denoiser:
             scores[weights] = np.concatenate(denoiser.score(titles))
-    for weights, least in (("q8_0", 0.99), ("q4_0", 0.8), ("auto", 0.99)):
+    for weights, least in (("q8_0", 0.99), ("q4_0", 0.5), ("auto", 0.99)):
         assert np.corrcoef(scores["bf16"], scores[weights])[0, 1] > least
         assert not np.array_equal(scores["bf16"], scores[weights]) or weights == "auto"
 
@@ -200,13 +200,16 @@ def test_a_merged_file_is_a_denoiser_itself(tiny_base: Path, tiny_denoiser: Path
 
 @pytest.mark.parametrize("name", ["films [v1]", "../../films", "a/b", "f*lms?", "x" * 300])
 def test_a_name_from_a_stranger_stays_in_the_cache_folder(
-    tiny_base: Path, tiny_denoiser: Path, tmp_path: Path, own_cache: Path, name: str
+    tiny_base: Path, tiny_denoiser: Path, own_cache: Path, name: str
 ) -> None:
     """Guards a name read as a path, as a pattern that never matches its own file, or too long for a file."""
     metadata = DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser)
     object.__setattr__(metadata, "name", name)
-    paths = {runtime_model(tiny_denoiser, metadata, tiny_base, weights="auto", say=silent) for _ in range(2)}
-    assert [*paths] == list((own_cache / "runtime").iterdir())
+    said: list[str] = []
+    for _ in range(2):
+        path = runtime_model(tiny_denoiser, metadata, tiny_base, weights="auto", say=said.append)
+        assert [path] == list((own_cache / "runtime").iterdir())
+    assert sum("first use" in line for line in said) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(
@@ -221,7 +224,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
 
 def test_every_weight_type_can_be_asked_for() -> None:
     """Guards a type that is offered and not known."""
-    assert {*module.get_args(module.Weights)} == {"auto", *module._TYPES}
+    assert {*module.WEIGHTS} == {"auto", *module._TYPES}
     assert {*module._FAITHFUL} <= {*module._TYPES}
 
 

@@ -18,6 +18,7 @@ from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.writer import OutputFile, check_paths
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes, links and FIFOs of POSIX")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 
 
@@ -26,10 +27,8 @@ def files(folder: Path) -> set[str]:
 
 
 def run(program: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        [sys.executable, "-c", program, *arguments], env=environment, stderr=subprocess.PIPE, check=False, **options
-    )
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, stderr=subprocess.PIPE, check=False, **options)
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
@@ -63,13 +62,11 @@ def test_after_any_exception_the_target_is_what_it_was(tmp_path: Path, name: str
 
 def test_the_same_lines_give_the_same_gzip_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards: time or name inside the .gz, which change its checksum on every run."""
-    contents = []
     for name, now in (("a.gz", 1e9), ("b.gz", 1.1e9)):
         monkeypatch.setattr("time.time", lambda now=now: now)
         with OutputFile(tmp_path / name) as output:
             output.write(b"line")
-        contents.append((tmp_path / name).read_bytes())
-    assert contents[0] == contents[1]
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
@@ -89,7 +86,7 @@ def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
     with OutputFile(tmp_path / "out"):
         pass
     (tmp_path / "usual").touch()
-    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -164,10 +161,9 @@ def test_a_full_device_is_one_sentence(full_device: Path) -> None:
     with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
         output.write(b"a")
         output.flush()
-    with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
-        output.write(b"a")
-    with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
-        output.write(b"a" * 10_000_000)
+    for length in (1, 10_000_000):
+        with pytest.raises(OutputError, match=sentence), OutputFile(full_device) as output:
+            output.write(b"a" * length)
 
 
 @pytest.mark.parametrize("name", ["out", "out.gz"])
@@ -236,16 +232,14 @@ WRITE_TO_STDOUT = (
     "from llm4dsr_cli.writer import OutputFile\n"
     "try:\n"
     "    with OutputFile('-') as output:\n"
-    "        output.write(b'a')\n"
-    "        output.flush()\n"
+    "        output.write(b'a'); output.flush()\n"
     "        if len(sys.argv) > 1:\n"
     "            os.read(int(sys.argv[1]), 1)\n"
     "        output.write(b'b')\n"
     "    sys.stdout.write('still open\\n')\n"
     "except (OutputError, BrokenPipeError) as error:\n"
     "    sys.stderr.write(f'{type(error).__name__} {error}')\n"
-    "    sys.stderr.flush()\n"
-    "    os._exit(1)\n"
+    "    sys.stderr.flush(); os._exit(1)\n"
 )
 
 
@@ -254,9 +248,8 @@ def test_standard_output_gets_lines_at_each_flush_and_stays_open() -> None:
     assert run(WRITE_TO_STDOUT, stdout=subprocess.PIPE).stdout == b"a\nb\nstill open\n"
     ours, theirs = os.pipe()
     start, go = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", WRITE_TO_STDOUT, str(start)]
-    with subprocess.Popen(command, stdout=theirs, pass_fds=[start], env=environment) as process:
+    with subprocess.Popen(command, stdout=theirs, pass_fds=[start], env=ENVIRONMENT) as process:
         os.close(theirs)
         assert os.read(ours, 100) == b"a\n"
         os.write(go, b"!")

@@ -95,7 +95,9 @@ def clean(
         raise OptionError(f"--on-error {on_error}: no such way", remedy="choose fail or skip")
     if threshold is not None and false_edit_rate is not None:
         raise OptionError("--threshold and --false-edit-rate contradict each other", remedy="give one of them")
-    if on_error == "skip" and rejects is None:
+    if on_error == "fail":
+        rejects = None
+    elif rejects is None:
         if target == "-":
             raise OptionError("skipped lines have no place to go", remedy="give --rejects FILE")
         rejects = f"{target}.rejects.jsonl"
@@ -103,8 +105,9 @@ def clean(
     from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.clean import Cleaner
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.denoiser import Denoiser
+    from llm4dsr_cli.denoiser import Denoiser, check_options
     from llm4dsr_cli.gate import Gate, log_odds_of
+    from llm4dsr_cli.metadata import check_rate
     from llm4dsr_cli.reader import LineReader, read_records
     from llm4dsr_cli.records import RecordFormat
     from llm4dsr_cli.writer import OutputFile, check_paths
@@ -119,6 +122,9 @@ def clean(
         name: OutputFile(path)
         for name, path in _given({"out": target, "audit": audit, "report": report, "rejects": rejects}).items()
     }
+    check_options(weights, threads)
+    if false_edit_rate is not None:
+        check_rate(false_edit_rate)
     gate_options = {"max_edits": max_edits, "protect_last": protect_last}
     Gate(0.0 if threshold is None else log_odds_of(threshold), **gate_options)  # type: ignore[arg-type]
     titles = None if catalog is None else Catalog.load(Path(catalog))
@@ -143,12 +149,13 @@ def clean(
         out = stack.enter_context(outputs["out"])
         audit_file = stack.enter_context(outputs["audit"]) if audit else None
         report_file = stack.enter_context(outputs["report"]) if report else None
+        # Made even if nothing is rejected: the rejects of an earlier run must not pass for this one's.
+        rejects_file = stack.enter_context(outputs["rejects"]) if rejects else None
 
         def skip(error: RecordError, line: bytes) -> None:
             cleaner.counts.skipped += 1
-            if cleaner.counts.skipped == 1:
-                stack.enter_context(outputs["rejects"])
-            outputs["rejects"].write(line)
+            if rejects_file:
+                rejects_file.write(line)
             if cleaner.counts.skipped <= SHOWN_REJECTS:
                 console.warn(f"skipped {error}")
 
@@ -163,8 +170,10 @@ def clean(
                     for line in result.audit:
                         audit_file.write(line)
             out.flush()
-            seconds = time.monotonic() - scoring
-            advance(f"{cleaner.counts.records:,} records, {cleaner.counts.records / seconds:.0f}/s", reader.fraction)
+            if audit_file:
+                audit_file.flush()
+            rate_now = cleaner.counts.records / max(1e-6, time.monotonic() - scoring)
+            advance(f"{cleaner.counts.records:,} records, {rate_now:.0f}/s", reader.fraction)
         if report_file:
             report_file.write(_report(cleaner, rate if threshold is None else None, time.monotonic() - began))
     console.say(_summary(cleaner, time.monotonic() - began))

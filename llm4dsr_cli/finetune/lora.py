@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
 from torch import nn
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -109,9 +111,6 @@ def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None
 
 def save_peft(state: dict[str, torch.Tensor], folder: Path, *, rank: int, alpha: float, base_name: str) -> None:
     """Write ``lora_state`` as a PEFT folder, for use with transformers."""
-    from peft import LoraConfig
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     LoraConfig(
         r=rank,

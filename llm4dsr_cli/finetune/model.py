@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch import nn
 
@@ -112,8 +113,6 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype) -> nn.Module:
             where=str(path),
             remedy=f"choose a base of {', '.join(ARCHITECTURES)}",
         )
-    import transformers
-
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers.AutoModelForCausalLM.from_pretrained(

@@ -101,6 +101,13 @@ def finetune(
     base_path = find_base(base, registry=Registry.load(), offline=offline, say=say)
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, seed=settings.seed)
+    for domain in domains:
+        longest = min(settings.max_window, max(len(sequence) for sequence in domain.sequences))
+        if len(domain.titles) < 2 * longest:
+            raise OptionError(
+                f"{domain.name}: {len(domain.titles)} titles are too few to draw noise for windows of {longest} items",
+                remedy="give the whole catalog, or a smaller --max-window",
+            )
     train = _sampler(split.train, settings, settings.rates, settings.shorten, stream=0)
     validation = _sampler(split.validation, settings, (HELD_OUT_RATE,), 0, stream=1)
     calibration = _sampler(split.calibration, settings, (HELD_OUT_RATE,), 0, stream=2)
@@ -114,7 +121,7 @@ def finetune(
     add_lora(model.backbone, settings.rank, settings.alpha)
     shape = Shape.of(causal_lm, architecture)
     if init is not None:
-        load_lora_state(model.backbone, _initial_state(init, base_path, model, shape))
+        load_lora_state(model.backbone, _initial_state(init, base_path, model, shape, settings))
     model.to(where)
     if compile_layers is None:
         compile_layers = where.type == "cpu" and _has_compiler()
@@ -181,7 +188,9 @@ def _belonging_scores(denoiser: Denoiser, windows: list[LabelledWindow]) -> np.n
     return np.concatenate([score[:-1][window.labels[:-1] == 0] for score, window in zip(scores, windows, strict=True)])
 
 
-def _initial_state(init: str, base_path: Path, model: NoiseModel, shape: Shape) -> dict[str, torch.Tensor]:
+def _initial_state(
+    init: str, base_path: Path, model: NoiseModel, shape: Shape, settings: Settings
+) -> dict[str, torch.Tensor]:
     path = Path(init)
     reader = open_gguf(path)
     metadata = DenoiserMetadata.read(reader, path)
@@ -192,9 +201,20 @@ def _initial_state(init: str, base_path: Path, model: NoiseModel, shape: Shape) 
             remedy=f"give --base {metadata.base_name}, or another --init",
         )
     try:
-        return from_gguf(reader, [name for name, _ in lora_layers(model.backbone)], shape)
+        state = from_gguf(reader, [name for name, _ in lora_layers(model.backbone)], shape)
+        alpha = float(reader.fields["adapter.lora.alpha"].contents())
     except KeyError as error:
         raise ModelError(f"it does not adapt {error}", where=init, remedy="give another --init") from None
+    rank = next(len(tensor) for name, tensor in state.items() if name.endswith("lora_A.weight"))
+    if rank != settings.rank:
+        raise ModelError(
+            f"its rank is {rank}, that of this run {settings.rank}", where=init, remedy=f"give --rank {rank}"
+        )
+    # The same weights under this run's scale, alpha / rank.
+    return {
+        name: tensor * (alpha / settings.alpha) if name.endswith("lora_B.weight") else tensor
+        for name, tensor in state.items()
+    }
 
 
 def _fingerprint(domains: Sequence[Domain]) -> str:

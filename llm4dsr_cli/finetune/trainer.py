@@ -99,16 +99,22 @@ class Trainer:
         with _deferred_interrupt() as interrupted:
             self.model.train()
             while self._fraction() < 1:
+                # Before the step, not after it: a run that was stopped right here validates when it is resumed.
+                step = self.progress.step
+                if step and step % self.settings.validate_every == 0 and not self._validated():
+                    self._keep_or_go_back()
                 self._step()
                 self.on_step(self.progress)
                 if interrupted():
                     self.save()
                     raise KeyboardInterrupt
-                if self.progress.step % self.settings.validate_every == 0 and self._fraction() < 1:
-                    self._keep_or_go_back()
-            if not self.progress.history or self.progress.history[-1]["step"] != self.progress.step:
+            if not self._validated():
                 self._keep_or_go_back()
         return self.progress
+
+    def _validated(self) -> bool:
+        history = self.progress.history
+        return bool(history) and history[-1]["step"] == self.progress.step
 
     def _keep_or_go_back(self) -> None:
         """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""

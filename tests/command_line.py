@@ -1,0 +1,77 @@
+"""Running ``llm4dsr`` in tests: as a real process, or inside this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm4dsr_cli.__main__ import main
+
+COMMAND = [sys.executable, "-m", "llm4dsr_cli"]
+PATIENCE = 60  # seconds; for processes on a machine that does other things as well
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    code: int
+    out: bytes
+    err: str
+
+    def failed(self, code: int, *words: str) -> None:
+        """Assert that it failed with one sentence that holds all words, and nothing else."""
+        assert self.code == code, self.err
+        assert self.out == b""
+        assert self.err.startswith("llm4dsr: "), self.err
+        assert self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        for word in words:
+            assert word in self.err
+
+
+Call = Callable[..., Outcome]
+
+
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the options of whoever runs the tests; the cache folder is the fixture's."""
+    for name in [*os.environ]:
+        if (name.startswith("LLM4DSR_") and name != "LLM4DSR_CACHE") or name in ("NO_COLOR", "PYTHONUNBUFFERED"):
+            monkeypatch.delenv(name)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[bytes], *arguments: object) -> Outcome:
+    """Run the command line in this process, with standard output and error captured."""
+    monkeypatch.setattr(sys, "argv", ["llm4dsr", *map(str, arguments)])
+    capture.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capture.readouterr()
+    return Outcome(int(end.value.code or 0), out, err.decode())
+
+
+def run(*arguments: object, program: list[str] = COMMAND, **options: Any) -> Outcome:
+    """Run the command line as a process of its own, with nothing on its standard input unless it is given."""
+    if "input" not in options:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("stdout", subprocess.PIPE)
+    done = subprocess.run(
+        [*program, *map(str, arguments)], stderr=subprocess.PIPE, check=False, timeout=PATIENCE, **options
+    )
+    return Outcome(done.returncode, done.stdout or b"", done.stderr.decode())
+
+
+def preceded_by(statements: str) -> list[str]:
+    """A program that runs the command line after some statements of its own."""
+    return [sys.executable, "-c", f"{statements}\nfrom llm4dsr_cli.__main__ import main\nmain()"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Name and content of every file in a folder, hidden ones too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

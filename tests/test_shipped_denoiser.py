@@ -1,0 +1,64 @@
+"""The denoiser that ships, on its real base model, through the real llama.cpp."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm4dsr_cli.cache import cache_folder
+from llm4dsr_cli.denoiser import Denoiser, probability
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.metrics import auroc
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+# The user's own cache, read before a fixture hides it: the base model is 98 MB, and is pulled once.
+REAL_CACHE = cache_folder()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Denoiser]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM4DSR_CACHE", str(REAL_CACHE))
+        try:
+            denoiser = Denoiser.load()
+        except ModelError as error:
+            if "pip" not in str(error):
+                raise
+            pytest.skip(f"the base model cannot be pulled here: {error}")
+    yield denoiser
+    denoiser.close()
+
+
+def example_sequences() -> tuple[list[list[str]], list[list[int]]]:
+    catalog = {item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").open())}
+    records = [json.loads(line) for line in (EXAMPLES / "sequences.jsonl").read_text().splitlines()]
+    labels = [json.loads(line)["noise"] for line in (EXAMPLES / "noise.jsonl").read_text().splitlines()]
+    return [[catalog[item] for item in record["items"]] for record in records], labels
+
+
+def test_it_finds_what_was_planted_in_the_examples(shipped: Denoiser) -> None:
+    """Guards a prompt, probe or merge that differs from training: the scores would be noise."""
+    sequences, labels = example_sequences()
+    scores = np.concatenate([score[:-1] for score in shipped.score(sequences)])
+    assert auroc(scores, np.concatenate([label[:-1] for label in labels])) > 0.75
+
+
+def test_batched_scores_equal_single_ones_at_every_length(shipped: Denoiser) -> None:
+    """Guards sequences that see each other, or windows cut across micro-batches, which is silent."""
+    titles = [title for sequence in example_sequences()[0] for title in sequence]
+    sequences = [titles[n : n + n] for n in range(1, 31)]
+    together = shipped.score(sequences)
+    for sequence, scores in zip(sequences, together, strict=True):
+        [alone] = shipped.score([sequence])
+        assert np.abs(probability(scores) - probability(alone)).max() < 0.03
+
+
+def test_its_default_threshold_edits_few_items(shipped: Denoiser) -> None:
+    """Guards a calibration of other scores than the ones that are gated."""
+    assert shipped.metadata.calibration is not None
+    assert 0.2 < probability(np.array(shipped.metadata.threshold(0.01))) < 1
+    assert shipped.metadata.threshold(0.001) > shipped.metadata.threshold(0.01) > shipped.metadata.threshold(0.1)
