@@ -15,7 +15,7 @@ from llm4dsr_cli.errors import ModelError
 Tokenize = Callable[[str], NDArray[np.int32]]
 
 # Control characters, line and paragraph separators and all white space: each run becomes one space.
-_FOLDED = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff]+")
+_FOLDED = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
         for name, field in base_file.fields.items():
-            if not name.startswith("GGUF.") and name not in _REPLACED:
+            if not name.startswith(("GGUF.", "llm4dsr.")) and name not in _REPLACED:
                 sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
                 writer.add_key_value(name, field.contents(), field.types[0], sub_type)
         writer.add_file_type(file_type)

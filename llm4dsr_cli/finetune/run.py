@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from llm4dsr_cli.finetune.trainer import Progress, Trainer
 from llm4dsr_cli.metadata import Calibration, DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.runtime_model import merge
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
 HELD_OUT_RATE = 0.1
@@ -137,7 +139,11 @@ def finetune(
         list(validation.windows(min(settings.validation_windows, validation.n_sequences))),
         settings,
         checkpoint=outputs.checkpoint,
-        identity={"base": file_sha256(base_path), "data": _fingerprint(domains), "init": init or ""},
+        identity={
+            "base": file_sha256(base_path),
+            "data": _fingerprint(domains),
+            "init": file_sha256(Path(init)) if init else "",
+        },
         on_step=on_step,
     )
     if resume:
@@ -164,12 +170,14 @@ def finetune(
         training=_summary(split.train, settings, trainer.progress),
     )
     # Calibrated by the engine that will serve it, not by the model in training.
-    uncalibrated = outputs.folder / "uncalibrated.gguf"
-    write_adapter(uncalibrated, tensors, settings.alpha, metadata)
     windows = list(calibration.windows(calibration.n_sequences))
     say(f"calibrating on {len(windows):,} windows of other users")
-    with Denoiser.load(str(uncalibrated), base=str(base_path), say=say) as denoiser:
-        belonging = _belonging_scores(denoiser, windows)
+    with TemporaryDirectory(dir=outputs.folder) as folder:
+        adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
+        write_adapter(adapter, tensors, settings.alpha, metadata)
+        merge(adapter, base_path, merged, "bf16")
+        with Denoiser.load(str(merged)) as denoiser:
+            belonging = _belonging_scores(denoiser, windows)
     write_adapter(output, tensors, settings.alpha, replace(metadata, calibration=Calibration.fit(belonging)))
     return trainer.progress.history
 
