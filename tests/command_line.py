@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,3 +77,32 @@ def preceded_by(statements: str) -> list[str]:
 def files(folder: Path) -> dict[str, bytes]:
     """Name and content of every file in a folder, hidden ones too."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+WORDS = [
+    "Alien",
+    "Aliens",
+    "The Thing",
+    "Blade Runner",
+    "Caterpillar",
+    "Heat",
+    "Amélie",
+    "七人の侍",
+    "Up",
+    "Ratatouille",
+]
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def sequences(n: int, seed: int = 0, longest: int = 9) -> list[list[str]]:
+    """n sequences of titles, some longer than the tiny denoiser's window."""
+    rng = random.Random(seed)
+    return [[f"{rng.choice(WORDS)} {rng.randrange(100)}" for _ in range(rng.randint(1, longest))] for _ in range(n)]

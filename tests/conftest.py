@@ -8,6 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from command_line import Call, call, clean_environment
 
 from llm4dsr_cli.metadata import Calibration, DenoiserMetadata
 from llm4dsr_cli.prompts import DEFAULT_FORMAT
@@ -153,3 +154,33 @@ def random_titles() -> Callable[[int, int], list[list[str]]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for many tests, so that the tiny model is merged once."""
+    return tmp_path_factory.mktemp("warm")
+
+
+@pytest.fixture
+def warm_environment(own_cache: Path, warm_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_environment(monkeypatch)
+    monkeypatch.setenv("LLM4DSR_CACHE", str(warm_cache))
+
+
+@pytest.fixture
+def engine(tiny_denoiser: Path) -> list[str]:
+    """Options that choose the tiny denoiser."""
+    return ["--model", str(tiny_denoiser), "--threads", "1", "--weights", "q8_0"]
+
+
+@pytest.fixture
+def clean(engine: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """``clean(IN, OUT, ...)`` in this process, with the tiny denoiser."""
+    return lambda *arguments: call(monkeypatch, capfdbinary, "clean", *engine, *arguments)
+
+
+@pytest.fixture
+def clean_quietly(clean: Call) -> Call:
+    """The same, saying nothing but what went wrong."""
+    return lambda *arguments: clean(*arguments, "--quiet")
