@@ -2,12 +2,13 @@
 
     python benchmarks/detection.py --domains toy movie --by-popularity --json detection.json
 
-Every item of the valid windows is judged, except the last of each window: it is the recommender's target and is
-protected (it still serves as context). Noise labels are read for measuring only.
+Judged are valid windows of users who are not in the train file, so that neither the denoiser nor a baseline has seen
+anything of them; every item but the last of each window, which is the recommender's target and is protected (it still
+serves as context). Noise labels are read for measuring only.
 
-Every baseline stands in two rows. "past": it counts the train file alone, as the denoiser has seen no more than that.
-"past and present": it counts the train file and the valid windows of other users, two folds of users in turn, which
-is what a person who cleans a whole data set at once has. No window of a user who is being judged is ever counted.
+Every baseline stands in two rows. "past": it counts the train file alone, all that the denoiser has seen. "past and
+present": it counts the train file and the valid windows of other users, two folds of users in turn, which is what a
+person who cleans a whole data set at once has.
 EASE counts each user's windows as one joined history, which is how it was published and does better; the others count
 windows. The denoiser is judged alone, without counts. Its training data is its card's to state.
 """
@@ -96,8 +97,9 @@ def score_by_folds(
     train_only: bool,
 ) -> Scores:
     """One array for each judged window, from counts that hold no window of its user."""
-    fold = two_folds([window.user for window in domain.valid])
+    fold = two_folds([domain.valid[place].user for place in judged])
     counted = domain.train if train_only else domain.train + domain.valid
+    # Users in train are in no fold: they are not judged.
     scores: dict[int, NDArray[Any]] = {}
     baseline = build()
     for judged_fold in (0, 1):
@@ -137,9 +139,11 @@ def popularity_quintiles(domain: Domain, judged: list[int]) -> tuple[NDArray[Any
 
 def evaluate(name: str, domain: Domain, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each scorer: its name, its quality, and its AUROC within each popularity quintile."""
-    n_items, n_windows = len(domain.titles), len(domain.valid)
-    n_judged = min(arguments.limit or n_windows, n_windows)
-    judged = np.linspace(0, n_windows - 1, n_judged).astype(int).tolist()
+    n_items = len(domain.titles)
+    seen = {window.user for window in domain.train}
+    unseen = [place for place, window in enumerate(domain.valid) if window.user not in seen]
+    n_judged = min(arguments.limit or len(unseen), len(unseen))
+    judged = [unseen[i] for i in np.linspace(0, len(unseen) - 1, n_judged).astype(int)]
     labels = measured([domain.valid[place].noise for place in judged])
     quintile, spans = popularity_quintiles(domain, judged)
 

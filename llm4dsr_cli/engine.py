@@ -219,7 +219,7 @@ class Engine:
         wanted = np.zeros(total, dtype=np.int8)
         for request, start in zip(requests, starts, strict=False):
             wanted[start + request.positions] = 1
-        _fill(batch.logits, wanted)
+        _fill(batch.logits, wanted, np.int8)
         for sequence, (start, end) in enumerate(itertools.pairwise(starts)):
             for i in range(start, end):
                 batch.n_seq_id[i] = 1
@@ -257,5 +257,7 @@ class Engine:
         self.close()
 
 
-def _fill(pointer: object, values: NDArray[np.generic]) -> None:
-    ctypes.memmove(pointer, np.ascontiguousarray(values).ctypes.data, values.nbytes)  # type: ignore[arg-type]
+def _fill(pointer: object, values: NDArray[np.integer], dtype: type[np.integer] = np.int32) -> None:
+    """Copy ``values`` into an array of llama.cpp's; ``dtype`` is the type of that array."""
+    exact = np.ascontiguousarray(values, dtype=dtype)
+    ctypes.memmove(pointer, exact.ctypes.data, exact.nbytes)  # type: ignore[arg-type]

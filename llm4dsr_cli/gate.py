@@ -57,7 +57,7 @@ class Gate:
         edits[max(0, n - self.protect_last) :] = False
         allowed = max(0, n - 1)
         if self.max_edits is not None:
-            allowed = min(allowed, int(self.max_edits if self.max_edits >= 1 else self.max_edits * n))
+            allowed = min(allowed, int(self.max_edits if self.max_edits >= 1 else round(self.max_edits * n, 9)))
         flagged = np.flatnonzero(edits)
         if len(flagged) > allowed:
             # Stable, so that of equally suspicious items the earlier one is edited.

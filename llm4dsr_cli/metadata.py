@@ -89,6 +89,15 @@ class DenoiserMetadata:
     calibration: Calibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that no training could give: a file may come from a stranger."""
+        if not (1 <= self.max_window <= 1000 and 1 <= self.max_title_tokens <= 1000):
+            raise ValueError(f"windows of {self.max_window} items of {self.max_title_tokens} tokens")
+        if self.calibration is not None:
+            rates, log_odds = self.calibration.rates, self.calibration.log_odds
+            if rates.shape != log_odds.shape or (np.diff(rates) <= 0).any() or (np.diff(log_odds) > 0).any():
+                raise ValueError("a calibration that is no curve")
+
     def threshold(self, false_edit_rate: float) -> float:
         """Noise log-odds above which at most this share of the items that belong lies, by its own calibration.
 

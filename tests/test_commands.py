@@ -216,7 +216,6 @@ def test_a_base_that_is_absent_is_not_verified(own_cache: Path, llm4dsr: Call) -
     ("arguments", "words"),
     [
         (["a.jsonl", "--output", "x.bin"], ["--output x.bin", ".gguf"]),
-        (["a.jsonl", "--output", "missing/x.gguf"], ["--output missing/x.gguf", "mkdir -p missing"]),
         (["a.jsonl", "--output", "x.gguf", "--time-budget", "soon"], ["--time-budget soon", "60m"]),
         (["a.jsonl", "--output", "x.gguf", "--time-budget", "0m"], ["--time-budget 0m"]),
         (["a.jsonl", "--output", "x.gguf", "--time-budget", "5"], ["--time-budget 5"]),
@@ -287,3 +286,42 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     program = "import sys, llm4dsr_cli; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & HEAVY
+
+
+@pytest.mark.parametrize("taken", ["TRAIN", "--catalog", "--base", "--init"])
+def test_finetune_never_writes_over_what_it_reads(tmp_path: Path, llm4dsr: Call, taken: str) -> None:
+    """Guards `-o base.gguf --base base.gguf`: hours of training, and then no base model."""
+    precious = tmp_path / "precious.gguf"
+    precious.write_bytes(b"precious")
+    train = precious if taken == "TRAIN" else tmp_path / "train.jsonl"
+    options = [] if taken == "TRAIN" else [taken, precious]
+    llm4dsr("finetune", train, "--output", precious, *options).failed(2, taken, "--output", "the same file")
+    assert precious.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--windows", "0"],
+        ["--windows", "-40"],
+        ["--rank", "0"],
+        ["--seed", "-1"],
+        ["--learning-rate", "-1"],
+        ["--learning-rate", "nan"],
+        ["--max-title-tokens", "0"],
+        ["--batch-windows", "3"],
+        ["--max-window", "2"],
+    ],
+)
+def test_finetune_refuses_settings_that_would_never_end_or_learn(
+    tmp_path: Path, llm4dsr: Call, option: list[str]
+) -> None:
+    """Guards a run that never ends (--windows -40), or a traceback after the base model was loaded."""
+    train = tmp_path / "train.jsonl"
+    llm4dsr("finetune", train, "--output", tmp_path / "out.gguf", *option).failed(2, option[0])
+
+
+def test_an_output_folder_that_is_missing_is_told_before_the_training(tmp_path: Path, llm4dsr: Call) -> None:
+    """Guards hours of training for an output that cannot be written."""
+    output = tmp_path / "missing" / "x.gguf"
+    llm4dsr("finetune", "a.jsonl", "--output", output).failed(1, str(output), "mkdir -p")

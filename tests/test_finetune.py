@@ -25,7 +25,7 @@ from llm4dsr_cli.engine import Model  # noqa: E402
 from llm4dsr_cli.errors import ModelError, OptionError  # noqa: E402
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users  # noqa: E402
 from llm4dsr_cli.finetune.lora import add_lora, lora_state  # noqa: E402
-from llm4dsr_cli.finetune.model import NoiseModel, load_base  # noqa: E402
+from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_device  # noqa: E402
 from llm4dsr_cli.finetune.run import Outputs, finetune  # noqa: E402
 from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
 from llm4dsr_cli.finetune.trainer import Progress, Trainer  # noqa: E402
@@ -88,7 +88,7 @@ class Bench:
         torch.manual_seed(settings.seed)
         model = NoiseModel(load_base(self.base, "llama", torch.float32), prompter.answers)
         add_lora(model.backbone, settings.rank, settings.alpha)
-        split = split_users([two_clusters()], validation=0.2, calibration=0.2, seed=0)
+        split = split_users([two_clusters()], validation=0.2, calibration=0.2)
         train = Sampler(split.train, max_window=6, rates=settings.rates, shorten=0.25, seed=settings.seed)
         held_out = Sampler(split.validation, max_window=6, rates=(0.2,), shorten=0, seed=99)
         return Trainer(model, prompter, train, list(held_out.windows(20)), settings, checkpoint=checkpoint, **more)
@@ -273,7 +273,7 @@ def test_no_user_is_in_two_parts(seed: int, validation: float, calibration: floa
         Domain("a", ["x"] * 9, [np.arange(3)] * 300, [*rng.integers(0, 120, 300).tolist()]),
         Domain("b", ["y"] * 9, [np.arange(4)] * 200, [*rng.integers(0, 120, 200).tolist()]),
     ]
-    split = split_users(domains, validation=validation, calibration=calibration, seed=seed)
+    split = split_users(domains, validation=validation, calibration=calibration)
     parts = [split.train, split.validation, split.calibration]
     users = [{user for domain in part for user in domain.users} for part in parts]
     assert not users[0] & users[1]
@@ -281,14 +281,14 @@ def test_no_user_is_in_two_parts(seed: int, validation: float, calibration: floa
     assert not users[1] & users[2]
     for number, domain in enumerate(domains):
         assert sum(len(part[number].sequences) for part in parts) == len(domain.sequences)
-    again = split_users(domains, validation=validation, calibration=calibration, seed=seed)
+    again = split_users(domains, validation=validation, calibration=calibration)
     assert [d.users for d in again.calibration] == [d.users for d in split.calibration]
 
 
 def test_too_few_users_to_split_are_refused() -> None:
     """Guards an empty calibration found after hours of training."""
     with pytest.raises(OptionError, match="toy: 2 users are too few"):
-        split_users([two_clusters(n_users=2)], validation=0.05, calibration=0.1, seed=0)
+        split_users([two_clusters(n_users=2)], validation=0.05, calibration=0.1)
 
 
 def test_a_drawn_window_depends_on_its_number_alone() -> None:
@@ -369,7 +369,7 @@ def test_what_comes_out_is_a_calibrated_denoiser(base: Path, trained: Path) -> N
     assert metadata.training["domains"][0]["titles"] == 84
     assert metadata.training["windows"] == 64
     assert metadata.calibration is not None
-    split = split_users([two_clusters()], validation=0.2, calibration=0.2, seed=0)
+    split = split_users([two_clusters()], validation=0.2, calibration=0.2)
     windows = sum(min(6, len(sequence)) - 1 for sequence in split.calibration[0].sequences)
     assert 0.7 * windows < metadata.calibration.n_items < windows  # some were replaced; the last ones are left out
     with Denoiser.load(str(trained), base=str(base), weights="bf16", threads=1) as denoiser:
@@ -453,3 +453,9 @@ def test_architectures_that_cannot_be_served_are_refused(tmp_path: Path) -> None
     base = write_tiny_base(tmp_path / "b.gguf", architecture="phi3")
     with pytest.raises(ModelError, match="does not support the architecture 'phi3'"):
         load_base(base, "phi3", torch.float32)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    """Guards torch's own traceback for a mistyped device."""
+    with pytest.raises(OptionError, match="--device gpu: no such device here: choose auto"):
+        pick_device("gpu")

@@ -177,3 +177,8 @@ def test_no_rate_gets_a_laxer_threshold_than_promised(scores: np.ndarray, rate: 
 
 def _normal_tail(x: float) -> float:
     return 0.5 * math.erfc(x / math.sqrt(2))
+
+
+def test_a_share_of_edits_is_counted_exactly() -> None:
+    """Guards floating point: 0.29 of 100 items is a little less than 29."""
+    assert Gate(0.0, max_edits=0.29).decide(np.full(100, 1.0)).sum() == 29

@@ -187,3 +187,20 @@ def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
     """Guards a threshold made up where nothing was measured."""
     with pytest.raises(ModelError, match="carries no calibration: give --threshold"):
         dataclasses.replace(METADATA, calibration=None).threshold(0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_window": 0},
+        {"max_window": 10**9},
+        {"max_title_tokens": 0},
+        {"calibration": Calibration(np.array([0.1, 0.2]), np.array([1.0]), 9)},
+        {"calibration": Calibration(np.array([0.2, 0.1]), np.array([1.0, 0.5]), 9)},
+        {"calibration": Calibration(np.array([0.1, 0.2]), np.array([0.5, 1.0]), 9)},
+    ],
+)
+def test_values_that_no_training_could_give_are_refused(tiny_denoiser: Path, change: dict[str, Any]) -> None:
+    """Guards a stranger's file whose empty windows leave scores that nobody computed."""
+    with pytest.raises(ValueError):
+        dataclasses.replace(DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser), **change)

@@ -13,8 +13,9 @@ from llm4dsr_cli.commands import options
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.console import Advance
+    from llm4dsr_cli.console import Advance, Console
     from llm4dsr_cli.finetune.data import Domain
+    from llm4dsr_cli.records import Record
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -84,8 +85,6 @@ def finetune(
     """
     if not output.endswith(".gguf"):
         raise OptionError(f"--output {output}: a denoiser is a .gguf file", remedy=f"name it {output}.gguf")
-    if not Path(output).parent.is_dir():
-        raise OptionError(f"--output {output}: its folder is missing", remedy=f"mkdir -p {Path(output).parent}")
     catalogs = catalog or []
     if len(catalogs) not in (0, 1, len(train)):
         raise OptionError(
@@ -95,6 +94,13 @@ def finetune(
 
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.settings import Settings
+    from llm4dsr_cli.writer import OutputFile, check_paths
+
+    inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base], "--init": [init] if init else []}
+    for name, paths in inputs.items():
+        for path in paths:
+            check_paths({name: path}, {"--output": output})
+    OutputFile(output)  # what is wrong with it should show now, not after the training
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     settings = Settings(
@@ -115,7 +121,7 @@ def finetune(
         from llm4dsr_cli.finetune.run import finetune as run
     except ModuleNotFoundError as error:
         raise MissingExtraError("finetune", error.name or "torch") from None
-    domains = _domains(train, catalogs, items_field, titles_field, user_field)
+    domains = _domains(train, catalogs, items_field, titles_field, user_field, console)
     try:
         with console.progress() as advance:
             history = run(
@@ -130,6 +136,7 @@ def finetune(
                 offline=offline,
                 licence=licence,
                 say=console.say,
+                on_validation=lambda row: console.say(_validation_line(row)),
                 on_step=_reporter(advance, settings.total_steps, budget),
             )
     except KeyboardInterrupt:
@@ -157,7 +164,12 @@ def seconds_of(text: str) -> float:
 
 
 def _domains(
-    train: list[str], catalogs: list[str], items_field: str, titles_field: str | None, user_field: str
+    train: list[str],
+    catalogs: list[str],
+    items_field: str,
+    titles_field: str | None,
+    user_field: str,
+    console: Console,
 ) -> list[Domain]:
     """One domain for each catalog; files that share one are one domain."""
     from llm4dsr_cli.catalog import Catalog
@@ -166,6 +178,7 @@ def _domains(
     from llm4dsr_cli.records import RecordFormat
 
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    nameless = 0
     files: dict[str | None, list[str]] = {}
     for number, path in enumerate(train):
         files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
@@ -176,15 +189,23 @@ def _domains(
         for path in paths:
             with LineReader.open(path) as reader:
                 for batch in read_records(reader, 1024, form, catalog):
-                    sequences += [(_user(record.data, user_field, record.where), record.titles) for record in batch]
+                    sequences += [(_user(record, user_field), record.titles) for record in batch]
+                    nameless += sum(record.data.get(user_field) is None for record in batch)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))
+    if nameless:
+        console.warn(
+            f'{nameless:,} records have no "{user_field}": each counts as a user of its own; '
+            "if users have several records, name the field with --user-field, or quality will look too good"
+        )
     return domains
 
 
-def _user(data: dict[str, Any], user_field: str, where: str) -> Any:
+def _user(record: Record, user_field: str) -> Any:
     """The record's user; a record that names none is a user of its own."""
-    user = data.get(user_field, where)
+    user = record.data.get(user_field)
+    if user is None:
+        return record.where
     return user if isinstance(user, (str, int)) else repr(user)
 
 
@@ -192,6 +213,13 @@ def _name(path: str) -> str:
     """A domain's name: its file's, or its folder's where the file's says only what part of the data it is."""
     stem = Path(path).name.split(".")[0]
     return Path(path).parent.name or stem if stem in ("train", "sequences", "data", "interactions") else stem
+
+
+def _validation_line(row: dict[str, float]) -> str:
+    return (
+        f"{row['windows']:,} windows, {row['seconds'] / 60:.0f} min: loss {row['loss']:.3f}, on held-out users "
+        f"AUROC {row['auroc']:.3f}, average precision {row['average_precision']:.3f}"
+    )
 
 
 def _reporter(advance: Advance, total_steps: float, budget: float | None) -> Any:

@@ -60,8 +60,11 @@ class Split:
     calibration: list[Domain]
 
 
-def split_users(domains: Sequence[Domain], *, validation: float, calibration: float, seed: int) -> Split:
-    """Give each user of each domain to training, validation or calibration, by a hash of the user and the seed.
+def split_users(domains: Sequence[Domain], *, validation: float, calibration: float) -> Split:
+    """Give each user of each domain to training, validation or calibration, by a hash of the user.
+
+    No seed: a run that starts from another run's adapter must hold out the same users, or it would be measured and
+    calibrated on users that the adapter has seen.
 
     Args:
         validation, calibration: shares of the users, 0 to 1.
@@ -71,7 +74,7 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
     """
     parts: tuple[list[Domain], list[Domain], list[Domain]] = ([], [], [])
     for domain in domains:
-        draw = np.array([_uniform(f"{seed}/{user!r}") for user in domain.users])
+        draw = np.array([_uniform(f"0/{user!r}") for user in domain.users])
         in_validation = draw < validation
         in_calibration = ~in_validation & (draw < validation + calibration)
         for part, keep in zip(parts, (~in_validation & ~in_calibration, in_validation, in_calibration), strict=True):

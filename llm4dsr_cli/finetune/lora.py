@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
+
+from llm4dsr_cli.cache import atomic_path
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -120,4 +122,5 @@ def save_peft(state: dict[str, torch.Tensor], folder: Path, *, rank: int, alpha:
         base_model_name_or_path=base_name,
     ).save_pretrained(str(folder))
     tensors = {f"base_model.model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    with atomic_path(folder / "adapter_model.safetensors") as path:
+        path.write_bytes(save(tensors))

@@ -11,7 +11,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
-from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.prompts import Prompt
 
 # transformers reads these from a GGUF, and llama.cpp's non-causal mode is tested with them.
@@ -86,11 +86,14 @@ class NoiseModel(nn.Module):
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device named, or the best there is: CUDA, then Apple's MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    there = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    if name not in ("auto", *there):
+        raise OptionError(f"--device {name}: no such device here", remedy=f"choose {', '.join(['auto', *there])}")
+    return torch.device(there[0] if name == "auto" else name)
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:

@@ -73,6 +73,7 @@ def finetune(
     licence: str = "",
     say: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    on_validation: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> list[dict[str, float]]:
     """Train, export and calibrate a denoiser.
 
@@ -102,7 +103,7 @@ def finetune(
         )
     base_path = find_base(base, registry=Registry.load(), offline=offline, say=say)
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
-    split = split_users(domains, validation=settings.validation, calibration=settings.calibration, seed=settings.seed)
+    split = split_users(domains, validation=settings.validation, calibration=settings.calibration)
     for domain in domains:
         longest = min(settings.max_window, max(len(sequence) for sequence in domain.sequences))
         if len(domain.titles) < 2 * longest:
@@ -145,6 +146,7 @@ def finetune(
             "init": file_sha256(Path(init)) if init else "",
         },
         on_step=on_step,
+        on_validation=on_validation,
     )
     if resume:
         trainer.resume()

@@ -48,6 +48,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.windows is None and self.time_budget is None:
             raise OptionError("nothing would end the training", remedy="give --windows or --time-budget")
+        for name in ("windows", "rank", "max_title_tokens", "warmup_steps", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {value}", remedy="give 1 or more")
+        if not 0 <= self.learning_rate < 1:
+            raise OptionError(f"--learning-rate {self.learning_rate:g}", remedy="give a small number, such as 1e-3")
+        if self.seed < 0:
+            raise OptionError(f"--seed {self.seed}", remedy="give 0 or more")
         if self.batch_windows < 2 or self.batch_windows % 2:
             raise OptionError(f"--batch-windows {self.batch_windows}", remedy="give an even number")
         if self.max_window < 3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import signal
 import time
@@ -58,6 +59,7 @@ class Trainer:
     Args:
         identity: what must not differ between a run and its resumption, such as fingerprints of base and data.
         on_step: called after every step with the progress.
+        on_validation: called after every validation with its row of the history.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Trainer:
         checkpoint: Path | None = None,
         identity: dict[str, Any] | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
+        on_validation: Callable[[dict[str, float]], None] = lambda row: None,
     ) -> None:
         self.model = model
         self.prompter = prompter
@@ -80,6 +83,7 @@ class Trainer:
         self.checkpoint = checkpoint
         self.identity = {"settings": asdict(settings), **(identity or {})}
         self.on_step = on_step
+        self.on_validation = on_validation
         self.progress = Progress()
         self.device = next(model.parameters()).device
         self._best: dict[str, Any] | None = None
@@ -124,6 +128,9 @@ class Trainer:
         elif self._best["auroc"] - auroc_now > max(DIVERGED, DIVERGED_SHARE * (self._best["auroc"] - 0.5)):
             self._load_weights(self._best)
             self.progress.slow_down /= 2
+            if self._fraction() >= 1:
+                # No step follows: the history should end with the weights that will be exported.
+                self.validate()
         self.save()
 
     def _weights(self) -> dict[str, Any]:
@@ -158,6 +165,7 @@ class Trainer:
                 here = domain == number
                 row[f"auroc_{d.name}"] = round(auroc(score[here], label[here]), 4)
         self.progress.history.append(row)
+        self.on_validation(row)
         return row
 
     def log_odds(self, windows: list[LabelledWindow]) -> list[NDArray[np.float32]]:
@@ -177,16 +185,17 @@ class Trainer:
         """Write the checkpoint, atomically."""
         if self.checkpoint is None:
             return
+        checkpoint = {
+            "identity": self.identity,
+            "progress": asdict(self.progress),
+            "best": self._best,
+            **self._weights(),
+        }
+        # By way of memory: torch reports a full disk by an error of its own kind.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
         with atomic_path(self.checkpoint) as path:
-            torch.save(
-                {
-                    "identity": self.identity,
-                    "progress": asdict(self.progress),
-                    "best": self._best,
-                    **self._weights(),
-                },
-                path,
-            )
+            path.write_bytes(buffer.getbuffer())
 
     def resume(self) -> None:
         """Go on from the checkpoint.
