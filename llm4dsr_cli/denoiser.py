@@ -16,7 +16,7 @@ from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import Prompter
 from llm4dsr_cli.registry import Registry
-from llm4dsr_cli.runtime_model import WEIGHTS, runtime_model
+from llm4dsr_cli.runtime_model import WEIGHTS, cached_runtime, runtime_model
 from llm4dsr_cli.windows import overlapping_windows
 
 Scores = NDArray[np.float32]
@@ -92,23 +92,11 @@ class Denoiser:
         kind = reader.fields.get("general.type")
         if kind is None or kind.contents() != "adapter":
             runtime = path
-        else:
-            if base is None and not _can_find(metadata.base_name, registry):
-                raise ModelError(
-                    f"its base model, {metadata.base_name}, is not in the registry",
-                    where=str(path),
-                    remedy="give its file with --base",
-                )
-            base_path = find_base(base or metadata.base_name, registry=registry, offline=offline, say=say)
-            found = file_sha256(base_path)
-            if found != metadata.base_sha256:
-                raise ModelError(
-                    f"it was trained on {metadata.base_name} (sha256 {metadata.base_sha256[:12]}...), "
-                    f"and {base_path} is another base model ({found[:12]}...)",
-                    where=str(path),
-                    remedy="leave out --base, or give the one it was trained on",
-                )
+        elif base is not None or (found := cached_runtime(path, metadata, weights)) is None:
+            base_path = _find_base(base, metadata, path, registry, offline, say)
             runtime = runtime_model(path, metadata, base_path, weights=weights, say=say)
+        else:
+            runtime = found
         try:
             return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
         except ModelError as error:
@@ -174,8 +162,33 @@ def check_options(weights: str, threads: int | None) -> None:
         raise OptionError(f"--threads {threads}: at least one thread is needed", remedy="leave it out, or give more")
 
 
-def _can_find(base: str, registry: Registry) -> bool:
-    return base in registry.bases or base.startswith("hf:") or Path(base).is_file()
+def _find_base(
+    base: str | None,
+    metadata: DenoiserMetadata,
+    denoiser: Path,
+    registry: Registry,
+    offline: bool,
+    say: Callable[[str], None],
+) -> Path:
+    """The file of the base model that a denoiser was trained on; pulled when need be."""
+    reference = base or metadata.base_name
+    if not (base or reference in registry.bases or reference.startswith("hf:") or Path(reference).is_file()):
+        raise ModelError(
+            f"its base model, {reference}, is not in the registry",
+            where=str(denoiser),
+            remedy="give its file with --base",
+        )
+    path = find_base(reference, registry=registry, offline=offline, say=say)
+    found = file_sha256(path)
+    if found != metadata.base_sha256:
+        again = "leave out --base, or give the one it was trained on" if base else "give that one with --base"
+        raise ModelError(
+            f"it was trained on {metadata.base_name} (sha256 {metadata.base_sha256[:12]}...), "
+            f"and {path} is another base model ({found[:12]}...)",
+            where=str(denoiser),
+            remedy=again,
+        )
+    return path
 
 
 def find_denoiser(reference: str | None, registry: Registry) -> Path:

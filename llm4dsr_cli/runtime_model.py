@@ -40,6 +40,7 @@ def runtime_model(
     """The merged model for this adapter, base and weight type, from the cache or made now.
 
     Args:
+        base: the file that ``metadata.base_sha256`` names; the caller has checked it.
         weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here.
         say: told in one line when a file has to be made.
 
@@ -50,15 +51,9 @@ def runtime_model(
     """
     if weights not in WEIGHTS:
         raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
-    key = hashlib.sha256(f"{_LAYOUT}/{file_sha256(base)}/{file_sha256(adapter)}".encode()).hexdigest()[:16]
-    folder = cache_folder() / "runtime"
-    # A name may come from a stranger: it must be no path, no glob pattern, and not too long.
-    stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', metadata.name)[:60]}-{key}"
-    if weights == "auto":
-        for found in folder.glob(f"{stem}-auto-*.gguf"):
-            return found
-    elif (path := folder / f"{stem}-{weights}.gguf").is_file():
-        return path
+    if (found := cached_runtime(adapter, metadata, weights)) is not None:
+        return found
+    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata)
     say(f"first use of {metadata.name}: merging it with {metadata.base_name} for this machine ...")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +64,7 @@ def runtime_model(
             remedy="set LLM4DSR_CACHE to a folder that can be written",
         ) from None
     if weights != "auto":
+        path = folder / f"{stem}-{weights}.gguf"
         merge(adapter, base, path, weights)
         return path
     run = secrets.token_hex(4)
@@ -85,6 +81,22 @@ def runtime_model(
             candidate.unlink(missing_ok=True)
     say(f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here")
     return path
+
+
+def cached_runtime(adapter: Path, metadata: DenoiserMetadata, weights: str) -> Path | None:
+    """The merged model if an earlier use has made it; base and adapter are known by the hashes of their content."""
+    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata)
+    if weights == "auto":
+        # Two first uses at once may each have made a choice: all that follow should make the same one.
+        return min(folder.glob(f"{stem}-auto-*.gguf"), default=None)
+    path = folder / f"{stem}-{weights}.gguf"
+    return path if path.is_file() else None
+
+
+def _stem(adapter: Path, metadata: DenoiserMetadata) -> str:
+    key = hashlib.sha256(f"{_LAYOUT}/{metadata.base_sha256}/{file_sha256(adapter)}".encode()).hexdigest()[:16]
+    # A name may come from a stranger: it must be no path, no glob pattern, and not too long.
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', metadata.name)[:60]}-{key}"
 
 
 def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:

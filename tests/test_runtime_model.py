@@ -78,6 +78,7 @@ def test_the_cache_is_keyed_by_content(tiny_base: Path, tmp_path: Path) -> None:
     assert first != second
     assert not np.array_equal(tensors(first)["blk.0.attn_q.weight"], tensors(second)["blk.0.attn_q.weight"])
     other_base = write_tiny_base(tmp_path / "base.gguf", seed=5)
+    write_tiny_adapter(adapter, other_base, seed=2)
     assert make(adapter, other_base) not in (first, second)
     assert make(adapter, tiny_base, "q8_0") not in (first, second)
     write_tiny_adapter(adapter, tiny_base, seed=1)
