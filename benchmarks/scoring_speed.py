@@ -23,8 +23,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 def example_titles() -> list[list[str]]:
-    catalog = {item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").open())}
-    records = map(json.loads, (EXAMPLES / "sequences.jsonl").open())
+    catalog = {
+        item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").read_text().splitlines())
+    }
+    records = map(json.loads, (EXAMPLES / "sequences.jsonl").read_text().splitlines())
     return [[catalog[item] for item in record["items"]] for record in records]
 
 

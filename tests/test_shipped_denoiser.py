@@ -34,7 +34,9 @@ def shipped() -> Iterator[Denoiser]:
 
 
 def example_sequences() -> tuple[list[list[str]], list[list[int]]]:
-    catalog = {item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").open())}
+    catalog = {
+        item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").read_text().splitlines())
+    }
     records = [json.loads(line) for line in (EXAMPLES / "sequences.jsonl").read_text().splitlines()]
     labels = [json.loads(line)["noise"] for line in (EXAMPLES / "noise.jsonl").read_text().splitlines()]
     return [[catalog[item] for item in record["items"]] for record in records], labels
