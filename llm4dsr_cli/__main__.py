@@ -11,7 +11,11 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted, 141 the reader of our output
+    left early.
+    """
     try:
         code = _run()
     except OptionError as error:

@@ -195,8 +195,10 @@ def find_denoiser(reference: str | None, registry: Registry) -> Path:
     """The file of a denoiser: by registry name, by path, or (None) the one that ships; the file need not exist.
 
     Raises:
-        ModelError: the registry does not know the name.
+        ModelError: the registry does not know the name, or knows it as a base model.
     """
+    if reference in registry.bases:
+        raise ModelError(f"{reference} is a base model, no denoiser", remedy="choose one from `llm4dsr models list`")
     known = reference is None or reference in registry.denoisers
     if reference is not None and not known and (reference.endswith(".gguf") or Path(reference).exists()):
         return Path(reference).expanduser()

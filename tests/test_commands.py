@@ -325,3 +325,8 @@ def test_an_output_folder_that_is_missing_is_told_before_the_training(tmp_path: 
     """Guards hours of training for an output that cannot be written."""
     output = tmp_path / "missing" / "x.gguf"
     llm4dsr("finetune", "a.jsonl", "--output", output).failed(1, str(output), "mkdir -p")
+
+
+def test_a_base_model_is_not_taken_for_an_unknown_name(llm4dsr: Call) -> None:
+    """Guards "there is no denoiser" for a name that `models list` has just printed."""
+    llm4dsr("models", "show", "smollm2-135m-instruct").failed(1, "is a base model", "llm4dsr models list")
