@@ -92,11 +92,6 @@ def verify(name: str, *, registry: Registry) -> Path:
     return wanted.path
 
 
-def fingerprint(path: Path) -> str:
-    """The SHA-256 that identifies a base model's file, in lower-case hex; raises ModelError when it is unreadable."""
-    return file_sha256(path)
-
-
 def list_models(registry: Registry) -> list[ListedModel]:
     """Every base model and denoiser of the registry, whether on this machine or not."""
     return [*map(_listed_base, registry.bases.values()), *map(_listed_denoiser, registry.denoisers.values())]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from llm4dsr_cli.base_model import find_base, fingerprint, list_models, pull, verify
+from llm4dsr_cli.base_model import find_base, list_models, pull, verify
+from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OutputError
 from llm4dsr_cli.registry import Registry
 
@@ -185,7 +186,7 @@ def test_verify_reads_the_file_itself(tmp_path: Path, wheels: Path) -> None:
     path = pull("tiny", registry=registry, say=silent)
     os.utime(path, ns=(10**18, 10**18))
     assert verify("tiny", registry=registry) == path
-    assert fingerprint(path) == HASH  # remembered now
+    assert file_sha256(path) == HASH  # remembered now
     path.write_bytes(CONTENT[:-1] + b"?")
     os.utime(path, ns=(10**18, 10**18))
     with pytest.raises(ModelError, match=r"was expected: run `llm4dsr models pull --force tiny`$"):
