@@ -76,6 +76,7 @@ class DenoiserMetadata:
         base_name, base_sha256: the base model's registry name (or file name) and the hash of its file.
         calibration: None in an adapter that was never calibrated.
         training: summary of data and settings, for people to read.
+        layers: how many of the base's layers it uses, from the first; None uses all.
     """
 
     name: str
@@ -88,11 +89,14 @@ class DenoiserMetadata:
     licence: str
     calibration: Calibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could give: a file may come from a stranger."""
         if not (1 <= self.max_window <= 1000 and 1 <= self.max_title_tokens <= 1000):
             raise ValueError(f"windows of {self.max_window} items of {self.max_title_tokens} tokens")
+        if self.layers is not None and not 1 <= self.layers <= 1000:
+            raise ValueError(f"{self.layers} layers")
         if self.calibration is not None:
             rates, log_odds = self.calibration.rates, self.calibration.log_odds
             if rates.shape != log_odds.shape or (np.diff(rates) <= 0).any() or (np.diff(log_odds) > 0).any():
@@ -125,6 +129,8 @@ class DenoiserMetadata:
         writer.add_string("llm4dsr.base.name", self.base_name)
         writer.add_string("llm4dsr.base.sha256", self.base_sha256)
         writer.add_string("llm4dsr.base.architecture", self.base_architecture)
+        if self.layers is not None:
+            writer.add_uint32("llm4dsr.base.layers", self.layers)
         writer.add_string("llm4dsr.training", orjson.dumps(self.training).decode())
         if self.calibration is not None:
             writer.add_uint32("llm4dsr.calibration.n_items", self.calibration.n_items)
@@ -167,6 +173,7 @@ class DenoiserMetadata:
                 licence=_text(reader, "general.license"),
                 calibration=calibration,
                 training=orjson.loads(values["llm4dsr.training"]),
+                layers=values.get("llm4dsr.base.layers"),
             )
         except (KeyError, TypeError, ValueError) as error:  # ValueError: orjson.JSONDecodeError is one
             raise ModelError(

@@ -107,17 +107,29 @@ def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
     """
     base_file, adapter_file = open_gguf(base), open_gguf(adapter)
     metadata = DenoiserMetadata.read(adapter_file, adapter)
+    there = base_file.fields.get(f"{metadata.base_architecture}.block_count")
+    if metadata.layers is not None and there is not None and metadata.layers > there.contents():
+        raise ModelError(
+            f"it uses {metadata.layers} layers, the base has {there.contents()}",
+            where=str(adapter),
+            remedy=f"use it with its own base model, {metadata.base_name}",
+        )
     deltas = _deltas(adapter_file, adapter)
     weight_type, file_type = _TYPES[weights]
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
         for name, field in base_file.fields.items():
-            if not name.startswith(("GGUF.", "llm4dsr.")) and name not in _REPLACED:
+            replaced = name in _REPLACED or (metadata.layers is not None and name.endswith(".block_count"))
+            if not name.startswith(("GGUF.", "llm4dsr.")) and not replaced:
                 sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
                 writer.add_key_value(name, field.contents(), field.types[0], sub_type)
         writer.add_file_type(file_type)
+        if metadata.layers is not None:
+            writer.add_block_count(metadata.layers)
         metadata.write(writer)
         for tensor in base_file.tensors:
+            if metadata.layers is not None and _layer(tensor.name) >= metadata.layers:
+                continue
             values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
             delta = deltas.pop(tensor.name, None)
             if delta is not None:
@@ -141,6 +153,12 @@ def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def _layer(tensor_name: str) -> int:
+    """Number of the layer that a tensor belongs to; -1 for those of none."""
+    match = re.match(r"blk\.(\d+)\.", tensor_name)
+    return int(match[1]) if match else -1
 
 
 _REPLACED = ("general.architecture", "general.file_type", "general.name", "general.license")

@@ -31,8 +31,9 @@ def byte_vocabulary() -> tuple[list[str], list[str]]:
     return [*tokens, "<|endoftext|>", "<|im_end|>"], merges
 
 
-def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -> Path:
-    """A random two-layer model with grouped-query attention (4 query heads, 2 key-value heads), 32-bit."""
+def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama", layers: int = LAYERS) -> Path:
+    """A random model with grouped-query attention (4 query heads, 2 key-value heads), 32-bit; llama, qwen2, qwen3 or
+    gemma3 with the tensors that these have."""
     rng = np.random.default_rng(seed)
     tokens, merges = byte_vocabulary()
     writer = gguf.GGUFWriter(path, architecture)
@@ -40,13 +41,22 @@ def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -
     writer.add_vocab_size(len(tokens))
     writer.add_context_length(2048)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(INNER)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    # transformers takes every qwen3 to have heads of 128, as the real ones do.
+    head = 128 if architecture == "qwen3" else WIDTH // HEADS
+    writer.add_rope_dimension_count(head)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
+    if architecture in ("qwen3", "gemma3"):
+        writer.add_key_length(head)
+        writer.add_value_length(head)
+    if architecture == "gemma3":
+        writer.add_sliding_window(512)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(8.0)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
@@ -59,19 +69,28 @@ def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -
     def random(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[-1])).astype(np.float32)
 
-    head = WIDTH // HEADS
+    def near_one(width: int) -> np.ndarray:
+        return 1 + 0.1 * rng.standard_normal(width).astype(np.float32)
+
     writer.add_tensor("token_embd.weight", random(len(tokens), WIDTH) * 4)
-    writer.add_tensor("output_norm.weight", 1 + 0.1 * rng.standard_normal(WIDTH).astype(np.float32))
-    for n in range(LAYERS):
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{n}.{name}.weight", 1 + 0.1 * rng.standard_normal(WIDTH).astype(np.float32))
-        writer.add_tensor(f"blk.{n}.attn_q.weight", random(WIDTH, WIDTH))
+    writer.add_tensor("output_norm.weight", near_one(WIDTH))
+    norms = {"gemma3": ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")}
+    for n in range(layers):
+        for name in norms.get(architecture, ("attn_norm", "ffn_norm")):
+            writer.add_tensor(f"blk.{n}.{name}.weight", near_one(WIDTH))
+        writer.add_tensor(f"blk.{n}.attn_q.weight", random(HEADS * head, WIDTH))
         writer.add_tensor(f"blk.{n}.attn_k.weight", random(KV_HEADS * head, WIDTH))
         writer.add_tensor(f"blk.{n}.attn_v.weight", random(KV_HEADS * head, WIDTH))
-        writer.add_tensor(f"blk.{n}.attn_output.weight", random(WIDTH, WIDTH))
+        writer.add_tensor(f"blk.{n}.attn_output.weight", random(WIDTH, HEADS * head))
         writer.add_tensor(f"blk.{n}.ffn_gate.weight", random(INNER, WIDTH))
         writer.add_tensor(f"blk.{n}.ffn_up.weight", random(INNER, WIDTH))
         writer.add_tensor(f"blk.{n}.ffn_down.weight", random(WIDTH, INNER))
+        if architecture == "qwen2":
+            for name, width in (("attn_q", WIDTH), ("attn_k", KV_HEADS * head), ("attn_v", KV_HEADS * head)):
+                writer.add_tensor(f"blk.{n}.{name}.bias", random(width))
+        if architecture in ("qwen3", "gemma3"):
+            for name in ("attn_q_norm", "attn_k_norm"):
+                writer.add_tensor(f"blk.{n}.{name}.weight", near_one(head))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -79,8 +98,16 @@ def write_tiny_base(path: Path, seed: int = 0, *, architecture: str = "llama") -
     return path
 
 
-def write_tiny_adapter(path: Path, base: Path, seed: int = 1, *, calibrated: bool = True, max_window: int = 6) -> Path:
-    """A random adapter (B not zero) for ``write_tiny_base``'s model, with a denoiser's metadata."""
+def write_tiny_adapter(
+    path: Path,
+    base: Path,
+    seed: int = 1,
+    *,
+    calibrated: bool = True,
+    max_window: int = 6,
+    layers: int | None = None,
+) -> Path:
+    """A random adapter (B not zero) for ``write_tiny_base``'s model, with a denoiser's metadata; ``layers`` cuts it."""
     from llm4dsr_cli.cache import file_sha256
 
     rng = np.random.default_rng(seed)
@@ -105,13 +132,14 @@ def write_tiny_adapter(path: Path, base: Path, seed: int = 1, *, calibrated: boo
         licence="Apache-2.0",
         calibration=Calibration.fit(rng.standard_normal(5000)) if calibrated else None,
         training={"windows": 0},
+        layers=layers,
     )
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 8.0)
     metadata.write(writer)
-    for n in range(LAYERS):
+    for n in range(layers or LAYERS):
         for name, (out, width) in shapes.items():
             for side, shape in (("lora_a", (RANK, width)), ("lora_b", (out, RANK))):
                 values = (rng.standard_normal(shape) * 0.15).astype(np.float32)

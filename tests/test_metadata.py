@@ -72,9 +72,11 @@ def write_changed(path: Path, key: str, value: Any = None) -> Path:
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_what_is_written_is_read_back(tmp_path: Path, calibrated: bool) -> None:
+@pytest.mark.parametrize("layers", [None, 20])
+def test_what_is_written_is_read_back(tmp_path: Path, calibrated: bool, layers: int | None) -> None:
     """Guards fields forgotten, rounded, or of another type on one of the two sides."""
-    metadata = METADATA if calibrated else dataclasses.replace(METADATA, calibration=None)
+    calibration = METADATA.calibration if calibrated else None
+    metadata = dataclasses.replace(METADATA, calibration=calibration, layers=layers)
     found = read(write_file(tmp_path / "d.gguf", metadata.write))
     for field in dataclasses.fields(DenoiserMetadata):
         if field.name != "calibration":
@@ -195,6 +197,8 @@ def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
         {"max_window": 0},
         {"max_window": 10**9},
         {"max_title_tokens": 0},
+        {"layers": 0},
+        {"layers": 10**6},
         {"calibration": Calibration(np.array([0.1, 0.2]), np.array([1.0]), 9)},
         {"calibration": Calibration(np.array([0.2, 0.1]), np.array([1.0, 0.5]), 9)},
         {"calibration": Calibration(np.array([0.1, 0.2]), np.array([0.5, 1.0]), 9)},

@@ -66,12 +66,14 @@ def attention_in_32_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 class Setup:
     """The tiny base with a random adapter in memory, as a GGUF and as a PEFT folder."""
 
-    def __init__(self, base: Path, folder: Path) -> None:
+    def __init__(self, base: Path, folder: Path, architecture: str = "llama", layers: int | None = None) -> None:
         self.base = base
+        self.architecture = architecture
+        self.layers = layers
         with Model(base, vocab_only=True) as vocabulary:
             self.prompter = Prompter(DEFAULT_FORMAT, vocabulary.tokenize, 16)
             self.prompts = [self.prompter.prompt(titles) for titles in TITLES]
-        causal_lm = load_base(base, "llama", torch.float32)
+        causal_lm = load_base(base, architecture, torch.float32, layers)
         self.model = NoiseModel(causal_lm, self.prompter.answers).eval()
         add_lora(self.model.backbone, RANK, ALPHA)
         generator = torch.Generator().manual_seed(0)
@@ -81,7 +83,7 @@ class Setup:
                 values = (0.3 * torch.randn(parameter.shape, generator=generator)).half().float()
                 parameter.data.copy_(values)
         self.state = lora_state(self.model.backbone)
-        self.shape = export.Shape.of(causal_lm, "llama")
+        self.shape = export.Shape.of(causal_lm, architecture)
         self.peft = folder / "peft"
         save_peft(self.state, self.peft, rank=RANK, alpha=ALPHA, base_name="tiny")
         self.adapter = self.write(folder / "adapter.gguf")
@@ -94,8 +96,9 @@ class Setup:
             max_title_tokens=16,
             base_name="tiny",
             base_sha256=file_sha256(self.base),
-            base_architecture="llama",
+            base_architecture=self.architecture,
             licence="",
+            layers=self.layers,
         )
         export.write_adapter(path, export.to_gguf(self.state, self.shape), ALPHA, metadata)
         return path
@@ -109,7 +112,9 @@ class Setup:
 
     def by_peft(self, *, causal: bool) -> list[np.ndarray]:
         """Log-probabilities of the whole vocabulary at the probes, by transformers and PEFT, a window at a time."""
-        model = peft.PeftModel.from_pretrained(load_base(self.base, "llama", torch.float32), str(self.peft)).eval()
+        model = peft.PeftModel.from_pretrained(
+            load_base(self.base, self.architecture, torch.float32, self.layers), str(self.peft)
+        ).eval()
         rows = []
         for prompt in self.prompts:
             tokens = torch.from_numpy(prompt.tokens.astype(np.int64))[None]
@@ -205,6 +210,32 @@ def test_the_model_in_training_is_the_denoiser_that_serves(setup: Setup, tmp_pat
     assert_near(trained, setup.log_odds(setup.by_llama_cpp(setup.base, exact, causal=False)))
     with Denoiser.load(str(setup.merged(tmp_path / "m.gguf")), threads=1) as denoiser:
         assert_near(denoiser.score(TITLES), trained)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "there", "kept"),
+    [("qwen2", LAYERS, None), ("qwen3", LAYERS, None), ("gemma3", 7, None), ("llama", 3, 2), ("gemma3", 7, 6)],
+)
+def test_other_architectures_and_fewer_layers_score_as_they_were_trained(
+    tmp_path: Path, architecture: str, there: int, kept: int | None
+) -> None:
+    """Guards biases and norms that are lost, another scale or rotation of attention (gemma3's sixth layer is a global
+    one), and layers that training left out but scoring runs, or the other way round."""
+    base = write_tiny_base(tmp_path / "base.gguf", seed=3, architecture=architecture, layers=there)
+    setup = Setup(base, tmp_path, architecture, kept)
+    trained = setup.in_training()
+    merged = setup.merged(tmp_path / "merged.gguf")
+    assert_near(setup.log_odds(setup.by_peft(causal=False)), trained, 1e-3)
+    with Denoiser.load(str(merged), threads=1) as denoiser:
+        assert denoiser.metadata.layers == kept
+        found = denoiser.score(TITLES)
+    # llama.cpp looks gemma's GELU up in a table of 16 bits; scores are rounded, and cut at 20.
+    assert_near(found, [np.clip(scores, -20, 20) for scores in trained], 0.01)
+    # What is compared matters.
+    assert max(float(np.ptp(scores)) for scores in trained) > 1
+    assert len({tensor.name.split(".")[1] for tensor in open_gguf(merged).tensors if "blk." in tensor.name}) == (
+        kept or there
+    )
 
 
 @pytest.mark.parametrize("broken", ["not permuted", "heads mixed up"])

@@ -109,6 +109,22 @@ def test_the_base_keeps_its_tokenizer_and_shape(tiny_base: Path, tiny_denoiser: 
             assert merged.fields[name].types == field.types
 
 
+def test_a_denoiser_of_fewer_layers_is_merged_without_the_others(tiny_base: Path, tmp_path: Path) -> None:
+    """Guards layers that the denoiser was trained without, scoring all the same; and the file that holds them."""
+    merged = open_gguf(make(write_tiny_adapter(tmp_path / "one.gguf", tiny_base, layers=1), tiny_base))
+    assert merged.fields["llama.block_count"].contents() == 1
+    assert {tensor.name.split(".")[1] for tensor in merged.tensors if tensor.name.startswith("blk.")} == {"0"}
+    assert {"token_embd.weight", "output_norm.weight"} < {tensor.name for tensor in merged.tensors}
+
+
+def test_more_layers_than_the_base_has_are_refused(tmp_path: Path) -> None:
+    """Guards a merged file that promises layers it does not hold, refused by llama.cpp with no word of why."""
+    base = write_tiny_base(tmp_path / "base.gguf", layers=1)
+    adapter = write_tiny_adapter(tmp_path / "two.gguf", base, layers=2)
+    with pytest.raises(ModelError, match="it uses 2 layers, the base has 1"):
+        make(adapter, base)
+
+
 def test_weight_types_give_scores_near_each_other(tiny_base: Path, tiny_denoiser: Path) -> None:
     """Guards a weight type that is written, or read, as another one."""
     rng = np.random.default_rng(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +17,12 @@ from llm4dsr_cli.errors import MissingExtraError, OptionError
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Advance, Console
     from llm4dsr_cli.finetune.data import Domain
-    from llm4dsr_cli.records import Record
+    from llm4dsr_cli.finetune.run import Finetuned
+    from llm4dsr_cli.finetune.start import Start
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
+# What the extra brings; another module that is missing is a bug, and should look like one.
+EXTRA = ("torch", "transformers", "peft", "safetensors")
 
 
 def finetune(
@@ -48,21 +53,57 @@ def finetune(
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option("--init", metavar="ADAPTER", help="Denoiser to start from. [default: the base model alone]"),
+        typer.Option(
+            "--init",
+            metavar="NAME|FILE",
+            help="Denoiser to start from; none for the base model alone. [default: the one that ships]",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     base: Annotated[
-        str,
-        typer.Option("--base", metavar="NAME|FILE", envvar="LLM4DSR_BASE", help="Base model to adapt."),
-    ] = "smollm2-135m-instruct",
-    learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="Peak learning rate.")] = 1e-3,
-    rank: Annotated[int, typer.Option("--rank", metavar="N", help="Rank of the adapter.")] = 16,
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME|FILE",
+            envvar="LLM4DSR_BASE",
+            help="Base model to adapt. [default: that of the denoiser to start from]",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate", metavar="X", help="Peak learning rate. [default: 5e-4 from a denoiser, else 1e-3]"
+        ),
+    ] = None,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop/--no-early-stop", help="Stop when validation gains nothing any more.")
+    ] = True,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            "--layers",
+            metavar="N",
+            help="Keep only the base's first N layers: faster, smaller. [default: as the start, else all]",
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", metavar="N", help="Rank of the adapter. [default: as the start, else 16]")
+    ] = None,
     max_window: Annotated[int, typer.Option("--max-window", metavar="N", help="Items of the largest window.")] = 20,
     max_title_tokens: Annotated[
-        int, typer.Option("--max-title-tokens", metavar="N", help="Longer titles are cut to this many tokens.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "--max-title-tokens",
+            metavar="N",
+            help="Longer titles are cut to this many tokens. [default: as the start, else 16]",
+        ),
+    ] = None,
     batch_windows: Annotated[int, typer.Option("--batch-windows", metavar="N", help="Windows of one step.")] = 16,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", metavar="FILE", help="Draw the training curve: a .png, .svg or .pdf file."),
+    ] = None,
     licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = "",
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
     compile_layers: Annotated[
@@ -93,25 +134,32 @@ def finetune(
     budget = None if time_budget is None else seconds_of(time_budget)
 
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.finetune.settings import Settings
+    from llm4dsr_cli.finetune.curve import check_plot, plot_training
+    from llm4dsr_cli.finetune.start import find_start
     from llm4dsr_cli.writer import OutputFile, check_paths
 
-    inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base], "--init": [init] if init else []}
+    inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base] if base else [], "--init": [init] if init else []}
+    outputs = {"--output": output, **({"--plot": plot} if plot else {})}
     for name, paths in inputs.items():
         for path in paths:
-            check_paths({name: path}, {"--output": output})
+            check_paths({name: path}, outputs)
     OutputFile(output)  # what is wrong with it should show now, not after the training
+    if plot is not None:
+        check_plot(Path(plot))
+        OutputFile(plot)
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    settings = Settings(
-        windows=20_000 if windows is None and budget is None else windows,
+    start = find_start(init, base, say=console.say)
+    settings = start.settings(
+        windows=windows,
         time_budget=budget,
         learning_rate=learning_rate,
+        layers=layers,
         rank=rank,
-        alpha=2.0 * rank,
         max_window=max_window,
         max_title_tokens=max_title_tokens,
         batch_windows=batch_windows,
+        early_stop=early_stop,
         seed=seed,
     )
     # Other libraries' progress bars would write over ours.
@@ -120,16 +168,17 @@ def finetune(
         from llm4dsr_cli.finetune.run import Outputs
         from llm4dsr_cli.finetune.run import finetune as run
     except ModuleNotFoundError as error:
-        raise MissingExtraError("finetune", error.name or "torch") from None
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        raise MissingExtraError("finetune", str(error.name)) from None
     domains = _domains(train, catalogs, items_field, titles_field, user_field, console)
     try:
         with console.progress() as advance:
-            history = run(
+            done = run(
                 domains,
                 Path(output),
+                start,
                 settings,
-                base=base,
-                init=init,
                 resume=resume,
                 device=device,
                 compile_layers=compile_layers,
@@ -144,11 +193,10 @@ def finetune(
         if not kept.exists():
             raise
         raise KeyboardInterrupt(f"interrupted; the run is kept in {kept.parent}: go on with --resume") from None
-    last = history[-1]
-    console.say(
-        f"{output}: {last['windows']:,} windows in {last['seconds'] / 60:.0f} min; on users it never saw: "
-        f"AUROC {last['auroc']:.3f}, average precision {last['average_precision']:.3f}"
-    )
+    for line in _summary(output, start, done):
+        console.say(line)
+    if plot is not None:
+        plot_training(done, Path(plot))
 
 
 def seconds_of(text: str) -> float:
@@ -175,7 +223,7 @@ def _domains(
     from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.finetune.data import Domain
     from llm4dsr_cli.reader import LineReader, read_records
-    from llm4dsr_cli.records import RecordFormat
+    from llm4dsr_cli.records import RecordFormat, user_of
 
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
     nameless = 0
@@ -189,7 +237,7 @@ def _domains(
         for path in paths:
             with LineReader.open(path) as reader:
                 for batch in read_records(reader, 1024, form, catalog):
-                    sequences += [(_user(record, user_field), record.titles) for record in batch]
+                    sequences += [(user_of(record, user_field), record.titles) for record in batch]
                     nameless += sum(record.data.get(user_field) is None for record in batch)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))
@@ -201,14 +249,6 @@ def _domains(
     return domains
 
 
-def _user(record: Record, user_field: str) -> Any:
-    """The record's user; a record that names none is a user of its own."""
-    user = record.data.get(user_field)
-    if user is None:
-        return record.where
-    return user if isinstance(user, (str, int)) else repr(user)
-
-
 def _name(path: str) -> str:
     """A domain's name: its file's, or its folder's where the file's says only what part of the data it is."""
     stem = Path(path).name.split(".")[0]
@@ -216,10 +256,34 @@ def _name(path: str) -> str:
 
 
 def _validation_line(row: dict[str, float]) -> str:
+    from llm4dsr_cli.finetune.pace import duration
+
+    began = "before" if "loss" not in row else f"{row['windows']:,} windows, {duration(row['seconds'])}"
+    loss = f"loss {row['loss']:.3f}, " if "loss" in row else ""
     return (
-        f"{row['windows']:,} windows, {row['seconds'] / 60:.0f} min: loss {row['loss']:.3f}, on held-out users "
-        f"AUROC {row['auroc']:.3f}, average precision {row['average_precision']:.3f}"
+        f"{began}: {loss}on held-out users AUROC {row['auroc']:.3f}, average precision {row['average_precision']:.3f}"
     )
+
+
+def _summary(output: str, start: Start, done: Finetuned) -> Iterator[str]:
+    """What came out, for people: the weights kept, the comparison, and what the gate can do."""
+    from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, table
+    from llm4dsr_cli.finetune.pace import duration
+
+    last, chosen = done.history[-1], done.chosen
+    best = "" if chosen is last or chosen["step"] == last["step"] else f", best after {chosen['windows']:,} of them"
+    yield f"{output}: {last['windows']:,} windows in {duration(last['seconds'])}{best}"
+    names = {BEFORE: f"before ({start.metadata.name if start.metadata else 'untrained'})", AFTER: "after"}
+    yield ""
+    yield from table([replace(line, scorer=names.get(line.scorer, line.scorer)) for line in done.comparison])
+    yield ""
+    if done.power is None:
+        yield "its calibration is too small for a false-edit rate of 0.01: give more sequences, or --threshold"
+    else:
+        yield (
+            f"at --false-edit-rate {done.power.rate:g} it finds {done.power.found:.0%} of the injected noise "
+            f"and edits {done.power.false_edits:.1%} of the items that belong"
+        )
 
 
 def _reporter(advance: Advance, total_steps: float, budget: float | None) -> Any:

@@ -53,38 +53,41 @@ class Domain:
 
 @dataclass(frozen=True)
 class Split:
-    """Domains cut by user into three parts that share no user."""
+    """Domains cut by user into four parts that share no user."""
 
     train: list[Domain]
     validation: list[Domain]
     calibration: list[Domain]
+    test: list[Domain]
 
 
-def split_users(domains: Sequence[Domain], *, validation: float, calibration: float) -> Split:
-    """Give each user of each domain to training, validation or calibration, by a hash of the user.
+def split_users(domains: Sequence[Domain], *, validation: float, calibration: float, test: float) -> Split:
+    """Give each user of each domain to training, validation, calibration or test, by a hash of the user.
 
-    No seed: a run that starts from another run's adapter must hold out the same users, or it would be measured and
-    calibrated on users that the adapter has seen.
+    No seed: a run that starts from another run's denoiser holds out the same users, so it is neither measured nor
+    calibrated on users that the denoiser has seen, be it trained on the very same data.
 
     Args:
-        validation, calibration: shares of the users, 0 to 1.
+        validation, calibration, test: shares of the users, 0 to 1.
 
     Raises:
         OptionError: a part would be empty.
     """
-    parts: tuple[list[Domain], list[Domain], list[Domain]] = ([], [], [])
+    bounds = np.cumsum([validation, calibration, test])
+    parts: tuple[list[Domain], ...] = ([], [], [], [])
     for domain in domains:
         draw = np.array([_uniform(f"0/{user!r}") for user in domain.users])
-        in_validation = draw < validation
-        in_calibration = ~in_validation & (draw < validation + calibration)
-        for part, keep in zip(parts, (~in_validation & ~in_calibration, in_validation, in_calibration), strict=True):
+        place = np.searchsorted(bounds, draw, side="right")
+        for number, part in enumerate(parts):
+            keep = place == number
             if not keep.any():
                 raise OptionError(
-                    f"{domain.name}: {len(set(domain.users))} users are too few to train, validate and calibrate",
+                    f"{domain.name}: {len(set(domain.users))} users are too few to train on some and hold out others",
                     remedy="give more sequences",
                 )
             part.append(domain.subset(keep))
-    return Split(*parts)
+    *held_out, train = parts
+    return Split(train, *held_out)
 
 
 def _uniform(text: str) -> float:
@@ -103,6 +106,8 @@ class LabelledWindow:
 class Sampler:
     """Draws windows with fresh noise; what it draws depends on its seed and the number asked for, on nothing else.
 
+    The domains take turns, however many sequences each has, so that a small domain is learned beside a large one.
+
     Args:
         max_window: longer sequences are cut at a random place to this many items.
         rates: each window's noise rate is one of these.
@@ -117,25 +122,26 @@ class Sampler:
         self.rates = rates
         self.shorten = shorten
         self.seed = seed
-        self._rows = [(number, sequence) for number, domain in enumerate(domains) for sequence in domain.sequences]
-        self._order = (-1, np.empty(0, dtype=np.int64))
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}  # by domain: an epoch, and its order
 
     @property
     def n_sequences(self) -> int:
-        return len(self._rows)
+        return sum(len(domain.sequences) for domain in self.domains)
 
     @property
     def longest_window(self) -> int:
         """Items of the longest window that will ever be drawn."""
-        return min(self.max_window, max(len(sequence) for _, sequence in self._rows))
+        return min(self.max_window, max(len(sequence) for domain in self.domains for sequence in domain.sequences))
 
     def draw(self, number: int) -> LabelledWindow:
-        """The window of this number; numbers run through all sequences in a new order each epoch."""
-        epoch, place = divmod(number, len(self._rows))
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._rows)))
-        domain_number, sequence = self._rows[self._order[1][place]]
+        """The window of this number; a domain's turns run through all its sequences in a new order each epoch."""
+        turn, domain_number = divmod(number, len(self.domains))
         domain = self.domains[domain_number]
+        epoch, place = divmod(turn, len(domain.sequences))
+        if self._orders.get(domain_number, (-1,))[0] != epoch:
+            rng = np.random.default_rng([self.seed, 0, domain_number, epoch])
+            self._orders[domain_number] = (epoch, rng.permutation(len(domain.sequences)))
+        sequence = domain.sequences[self._orders[domain_number][1][place]]
         rng = np.random.default_rng([self.seed, 1, number])
         length = longest = min(len(sequence), self.max_window)
         if rng.random() < self.shorten:

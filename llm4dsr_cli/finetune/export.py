@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import atomic_path
-from llm4dsr_cli.metadata import DenoiserMetadata
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 
 Floats = NDArray[np.float32]
 
@@ -88,6 +89,21 @@ def from_gguf(adapter: gguf.GGUFReader, layers: Iterable[str], shape: Shape) -> 
                 array = array.reshape(heads, out // heads // 2, 2, rank).swapaxes(1, 2).reshape(out, rank)
             state[f"{layer}.{side}.weight"] = torch.from_numpy(np.ascontiguousarray(array))
     return state
+
+
+def adapter_state(path: Path, layers: Iterable[str], shape: Shape, alpha: float) -> dict[str, torch.Tensor]:
+    """A denoiser's weights in ``lora_state``'s form, for the layers named, under the scale of ``alpha``.
+
+    Raises:
+        ModelError: it does not adapt one of them.
+    """
+    reader = open_gguf(path)
+    try:
+        state = from_gguf(reader, layers, shape)
+        factor = float(reader.fields["adapter.lora.alpha"].contents()) / alpha
+    except KeyError as error:
+        raise ModelError(f"it does not adapt {error}", where=str(path), remedy="start from another denoiser") from None
+    return {name: t * factor if name.endswith("lora_B.weight") else t for name, t in state.items()}
 
 
 def write_adapter(path: Path, tensors: dict[str, Floats], alpha: float, metadata: DenoiserMetadata) -> None:

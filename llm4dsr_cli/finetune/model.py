@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import torch
 import transformers
@@ -12,10 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.metadata import open_gguf
 from llm4dsr_cli.prompts import Prompt
 
 # transformers reads these from a GGUF, and llama.cpp's non-causal mode is tested with them.
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
+# llama.cpp takes a gemma3 of so many layers for the 27B, whose attention is scaled by another width.
+LAYERS_OF_GEMMA3_27B = 62
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,14 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "mps" or torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load_base(path: Path, architecture: str, dtype: torch.dtype) -> nn.Module:
+def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | None = None) -> nn.Module:
     """The base GGUF's dequantized weights as a transformers causal language model.
 
+    Args:
+        layers: keep only the first so many layers; None keeps all.
+
     Raises:
+        OptionError: the base has fewer layers.
         ModelError: the architecture is not one that both transformers and llama.cpp can train and serve here.
     """
     if architecture not in ARCHITECTURES:
@@ -118,10 +127,48 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype) -> nn.Module:
         )
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        str(path.parent),
-        gguf_file=path.name,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-        dtype=dtype,
-        attn_implementation="eager",
-    )
+    try:
+        causal_lm = transformers.AutoModelForCausalLM.from_pretrained(
+            str(path.parent),
+            gguf_file=path.name,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+            dtype=dtype,
+            attn_implementation="eager",
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"transformers cannot load this {architecture} ({reason})", where=str(path), remedy="choose another base"
+        ) from error
+    if layers is not None:
+        there = len(causal_lm.model.layers)
+        if layers > there:
+            raise OptionError(f"--layers {layers}: {path.name} has {there}", remedy=f"give at most {there}")
+        causal_lm.model.layers = causal_lm.model.layers[:layers]
+        causal_lm.config.num_hidden_layers = layers
+    if architecture == "gemma3":
+        _as_llama_cpp_reads_gemma3(causal_lm, open_gguf(path))
+    return causal_lm
+
+
+def _as_llama_cpp_reads_gemma3(causal_lm: Any, base: gguf.GGUFReader) -> None:
+    """Set what transformers' GGUF reader leaves at its default: attention scale, and rotary scale of global layers."""
+    config, model = causal_lm.config, causal_lm.model
+    scaled_by = config.head_dim
+    if config.num_hidden_layers == LAYERS_OF_GEMMA3_27B:
+        scaled_by = config.hidden_size // config.num_attention_heads
+    for layer in model.layers:
+        layer.self_attn.scaling = scaled_by**-0.5
+    factor = base.fields.get("gemma3.rope.scaling.factor")
+    if factor is not None and hasattr(model.rotary_emb, "full_attention_inv_freq"):
+        model.rotary_emb.full_attention_inv_freq /= float(factor.contents())
+
+
+def check_prompts(causal_lm: nn.Module, longest: int) -> None:
+    """Raises OptionError for prompts of ``longest`` tokens that a model with sliding windows would not see whole."""
+    config: Any = causal_lm.config
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) and longest > config.sliding_window:
+        raise OptionError(
+            f"windows of up to {longest} tokens do not fit the base model's sliding window of {config.sliding_window}",
+            remedy="give a smaller --max-window or --max-title-tokens",
+        )

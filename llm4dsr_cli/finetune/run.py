@@ -17,15 +17,17 @@ import orjson
 import torch
 
 from llm4dsr_cli.base_model import find_base
-from llm4dsr_cli.cache import atomic_path, file_sha256
+from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.engine import Model
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
+from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, Power, baseline_scores, compare, judged, power
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, split_users
-from llm4dsr_cli.finetune.export import Shape, from_gguf, to_gguf, write_adapter
+from llm4dsr_cli.finetune.export import Shape, adapter_state, to_gguf, write_adapter
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state, save_peft
-from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.start import Start
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
 from llm4dsr_cli.metadata import Calibration, DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
@@ -34,6 +36,10 @@ from llm4dsr_cli.runtime_model import merge
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
 HELD_OUT_RATE = 0.1
+# Where held-out sequences are few, each may be measured with so many draws of noise.
+DRAWS = 4
+# The false-edit rate at which a run tells what its gate finds: the default of the commands.
+RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,32 @@ class Outputs:
         return self.folder / "history.jsonl"
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """What a run brought.
+
+    Attributes:
+        history: a row for each validation: step, windows, seconds, loss, learning_rate, auroc, average_precision, and
+            with several domains auroc_NAME and average_precision_NAME. The first row is from before the training.
+        chosen: the row of the weights that were exported.
+        comparison: before, after and baselines on the test users' windows.
+        power: what the gate does to them at ``RATE``; None when the calibration is too small for that rate.
+        baselines: the baselines on the validation windows, for the training curve.
+    """
+
+    history: list[dict[str, float]]
+    chosen: dict[str, float]
+    comparison: list[Line]
+    power: Power | None
+    baselines: list[Line]
+
+
 def finetune(
     domains: Sequence[Domain],
     output: Path,
+    start: Start,
     settings: Settings,
     *,
-    base: str = "smollm2-135m-instruct",
-    init: str | None = None,
     resume: bool = False,
     device: str = "auto",
     compile_layers: bool | None = None,
@@ -74,26 +99,28 @@ def finetune(
     say: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_validation: Callable[[dict[str, float]], None] = lambda row: None,
-) -> list[dict[str, float]]:
-    """Train, export and calibrate a denoiser.
+) -> Finetuned:
+    """Train, export, calibrate and measure a denoiser.
+
+    A user is held out by a hash of its name alone: a denoiser that starts from another one, trained on the same data,
+    is still validated, calibrated and measured on users that neither has seen.
 
     Args:
         domains: the data, one domain for each catalog.
         output: the denoiser GGUF to write; ``OUTPUT.run/`` beside it holds checkpoint, history and PEFT folder.
-        base: base model by registry name, path or ``hf:`` reference.
-        init: adapter GGUF to start from, of the same base and rank.
+        start: base model and first weights, by ``find_start``.
+        settings: of this start, by ``Start.settings``.
         resume: go on from the checkpoint in ``OUTPUT.run/``.
         device: "auto", "cpu", "cuda" or "mps".
         compile_layers: compile the model's layers with torch.compile, which takes a C++ compiler and about a minute;
             None does it on a CPU where there is a compiler.
+        offline: never pull a base model.
         licence: of the denoiser, for its metadata.
-
-    Returns:
-        A row for each validation: step, windows, seconds, loss, auroc, average_precision.
+        say: told in one line each what happens.
 
     Raises:
-        OptionError: an unfinished run is in the way, or the data are too few.
-        ModelError: base or init cannot be used.
+        OptionError: an unfinished run is in the way, the data are too few, or start and base contradict each other.
+        ModelError: base or start cannot be used.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
     outputs = Outputs(output)
@@ -101,30 +128,30 @@ def finetune(
         raise OptionError(
             "an earlier run is here", where=str(outputs.folder), remedy="go on with --resume, or remove the folder"
         )
-    base_path = find_base(base, registry=Registry.load(), offline=offline, say=say)
+    base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
+    start.check_base(base_path)
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
-    split = split_users(domains, validation=settings.validation, calibration=settings.calibration)
-    for domain in domains:
-        longest = min(settings.max_window, max(len(sequence) for sequence in domain.sequences))
-        if len(domain.titles) < 2 * longest:
-            raise OptionError(
-                f"{domain.name}: {len(domain.titles)} titles are too few to draw noise for windows of {longest} items",
-                remedy="give the whole catalog, or a smaller --max-window",
-            )
+    split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
+    _check_titles(domains, settings)
     train = _sampler(split.train, settings, settings.rates, settings.shorten, stream=0)
-    validation = _sampler(split.validation, settings, (HELD_OUT_RATE,), 0, stream=1)
-    calibration = _sampler(split.calibration, settings, (HELD_OUT_RATE,), 0, stream=2)
+    # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
+    validation = _held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
+    calibration = _held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)
+    test = _held_out(split.test, settings, settings.test_windows, draws=DRAWS, stream=3)
 
     tokenizer = Model(base_path, vocab_only=True)
     prompter = Prompter(DEFAULT_FORMAT, tokenizer.tokenize, settings.max_title_tokens)
     torch.manual_seed(settings.seed)
     where = pick_device(device)
-    causal_lm = load_base(base_path, architecture, pick_dtype(where))
+    causal_lm = load_base(base_path, architecture, pick_dtype(where), settings.layers)
+    check_prompts(causal_lm, prompter.max_tokens(train.longest_window))
     model = NoiseModel(causal_lm, prompter.answers)
     add_lora(model.backbone, settings.rank, settings.alpha)
     shape = Shape.of(causal_lm, architecture)
-    if init is not None:
-        load_lora_state(model.backbone, _initial_state(init, base_path, model, shape, settings))
+    if start.denoiser is not None:
+        layers = [name for name, _ in lora_layers(model.backbone)]
+        load_lora_state(model.backbone, adapter_state(start.denoiser, layers, shape, settings.alpha))
+    untrained = lora_state(model.backbone)
     model.to(where)
     if compile_layers is None:
         compile_layers = where.type == "cpu" and _has_compiler()
@@ -132,99 +159,133 @@ def finetune(
         for layer in model.backbone.layers:
             layer.compile(dynamic=True)
 
+    def keep(row: dict[str, float]) -> None:
+        with outputs.history.open("ab") as file:
+            file.write(_json_line(row))
+        on_validation(row)
+
     _make_folder(outputs.folder)
     trainer = Trainer(
         model,
         prompter,
         train,
-        list(validation.windows(min(settings.validation_windows, validation.n_sequences))),
+        validation,
         settings,
         checkpoint=outputs.checkpoint,
         identity={
             "base": file_sha256(base_path),
             "data": _fingerprint(domains),
-            "init": file_sha256(Path(init)) if init else "",
+            "init": "" if start.denoiser is None else file_sha256(start.denoiser),
         },
+        warm=start.denoiser is not None,
+        say=say,
         on_step=on_step,
-        on_validation=on_validation,
+        on_validation=keep,
     )
     if resume:
         trainer.resume()
+    # Rows after the checkpoint are measured again.
+    outputs.history.write_bytes(b"".join(map(_json_line, trainer.progress.history)))
+    beginning = "the base model alone" if start.metadata is None else start.metadata.name
     say(
-        f"training on {train.n_sequences:,} sequences, validating on {len(trainer.validation):,} windows of other users"
+        f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
+        f"validating on up to {len(validation):,} windows of other users"
     )
     trainer.run()
 
     state = lora_state(model.backbone)
-    save_peft(state, outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=base)
-    with atomic_path(outputs.history) as path:
-        path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in trainer.progress.history))
-    tensors = to_gguf(state, shape)
+    save_peft(state, outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=start.base)
     metadata = DenoiserMetadata(
         name=output.stem,
         form=DEFAULT_FORMAT,
         max_window=train.longest_window,
         max_title_tokens=settings.max_title_tokens,
-        base_name=base_path.name if base.endswith(".gguf") and not base.startswith("hf:") else base,
+        base_name=base_path.name if start.base.endswith(".gguf") and not start.base.startswith("hf:") else start.base,
         base_sha256=file_sha256(base_path),
         base_architecture=architecture,
         licence=licence,
-        training=_summary(split.train, settings, trainer.progress),
+        training=_summary(split.train, start, settings, trainer),
+        layers=settings.layers,
     )
-    # Calibrated by the engine that will serve it, not by the model in training.
-    windows = list(calibration.windows(calibration.n_sequences))
-    say(f"calibrating on {len(windows):,} windows of other users")
+    say(f"calibrating on {len(calibration):,} windows of other users")
     with TemporaryDirectory(dir=outputs.folder) as folder:
-        adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
-        write_adapter(adapter, tensors, settings.alpha, metadata)
-        merge(adapter, base_path, merged, "bf16")
-        with Denoiser.load(str(merged)) as denoiser:
-            belonging = _belonging_scores(denoiser, windows)
-    write_adapter(output, tensors, settings.alpha, replace(metadata, calibration=Calibration.fit(belonging)))
-    return trainer.progress.history
+        # Calibrated and measured by the engine that will serve it, not by the model in training.
+        adapter = Path(folder, "adapter.gguf")
+        write_adapter(adapter, to_gguf(state, shape), settings.alpha, metadata)
+        merged = Path(folder, "merged.gguf")
+        belonging, after = _scores(adapter, base_path, merged, [calibration, test])
+        fitted = Calibration.fit(_belonging(belonging, calibration))
+        write_adapter(output, to_gguf(state, shape), settings.alpha, replace(metadata, calibration=fitted))
+
+        say(f"comparing on {len(test):,} windows of users that nothing was chosen by")
+        before_adapter = start.denoiser
+        if before_adapter is None:
+            before_adapter = Path(folder, "before.gguf")
+            write_adapter(before_adapter, to_gguf(untrained, shape), settings.alpha, metadata)
+        (before,) = _scores(before_adapter, base_path, merged, [test])
+    counted, missing = baseline_scores(split.train, [*test, *trainer.validation])
+    if missing is not None:
+        say(missing)
+    n = len(test)
+    return Finetuned(
+        history=trainer.progress.history,
+        chosen=trainer.chosen,
+        comparison=compare(
+            split.train,
+            test,
+            {BEFORE: before, AFTER: after, **{name: rows[:n] for name, rows in counted.items()}},
+        ),
+        power=_power(fitted, after, test),
+        baselines=compare(split.train, trainer.validation, {name: rows[n:] for name, rows in counted.items()}),
+    )
+
+
+def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
+    for domain in domains:
+        longest = min(settings.max_window, max(len(sequence) for sequence in domain.sequences))
+        if len(domain.titles) < 2 * longest:
+            raise OptionError(
+                f"{domain.name}: {len(domain.titles)} titles are too few to draw noise for windows of {longest} items",
+                remedy="give the whole catalog, or a smaller --max-window",
+            )
 
 
 def _sampler(
     domains: list[Domain], settings: Settings, rates: tuple[float, ...], shorten: float, *, stream: int
 ) -> Sampler:
     return Sampler(
-        domains, max_window=settings.max_window, rates=rates, shorten=shorten, seed=settings.seed * 3 + stream
+        domains, max_window=settings.max_window, rates=rates, shorten=shorten, seed=settings.seed * 4 + stream
     )
 
 
-def _belonging_scores(denoiser: Denoiser, windows: list[LabelledWindow]) -> np.ndarray:
+def _held_out(domains: list[Domain], settings: Settings, most: int, *, draws: int, stream: int) -> list[LabelledWindow]:
+    sampler = _sampler(domains, settings, (HELD_OUT_RATE,), 0, stream=stream)
+    return list(sampler.windows(min(most, draws * sampler.n_sequences)))
+
+
+def _scores(adapter: Path, base: Path, merged: Path, parts: list[list[LabelledWindow]]) -> list[list[np.ndarray]]:
+    """Noise log-odds of each part's windows, by llama.cpp with a file written to ``merged``."""
+    merge(adapter, base, merged, "bf16")
+    with Denoiser.load(str(merged)) as denoiser:
+        return [denoiser.score(window.titles for window in part) for part in parts]
+
+
+def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> np.ndarray:
     """Noise log-odds of the items that were left as they were, the last item of each window left out."""
-    scores = denoiser.score(window.titles for window in windows)
-    return np.concatenate([score[:-1][window.labels[:-1] == 0] for score, window in zip(scores, windows, strict=True)])
+    score, label = judged(scores, windows)
+    belonging: np.ndarray = score[label == 0]
+    return belonging
 
 
-def _initial_state(
-    init: str, base_path: Path, model: NoiseModel, shape: Shape, settings: Settings
-) -> dict[str, torch.Tensor]:
-    path = Path(init)
-    reader = open_gguf(path)
-    metadata = DenoiserMetadata.read(reader, path)
-    if metadata.base_sha256 != file_sha256(base_path):
-        raise ModelError(
-            f"it adapts another base model, {metadata.base_name}",
-            where=init,
-            remedy=f"give --base {metadata.base_name}, or another --init",
-        )
+def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[LabelledWindow]) -> Power | None:
     try:
-        state = from_gguf(reader, [name for name, _ in lora_layers(model.backbone)], shape)
-        alpha = float(reader.fields["adapter.lora.alpha"].contents())
-    except KeyError as error:
-        raise ModelError(f"it does not adapt {error}", where=init, remedy="give another --init") from None
-    rank = next(len(tensor) for name, tensor in state.items() if name.endswith("lora_A.weight"))
-    if rank != settings.rank:
-        raise ModelError(
-            f"its rank is {rank}, that of this run {settings.rank}", where=init, remedy=f"give --rank {rank}"
-        )
-    # The same weights under this run's scale, alpha / rank.
-    return {
-        name: tensor * (alpha / settings.alpha) if name.endswith("lora_B.weight") else tensor
-        for name, tensor in state.items()
-    }
+        return power(log_odds, windows, calibration.threshold(RATE), RATE)
+    except ModelError:  # too few items for so low a rate
+        return None
+
+
+def _json_line(row: dict[str, float]) -> bytes:
+    return orjson.dumps(row) + b"\n"
 
 
 def _fingerprint(domains: Sequence[Domain]) -> str:
@@ -236,8 +297,10 @@ def _fingerprint(domains: Sequence[Domain]) -> str:
     return digest.hexdigest()
 
 
-def _summary(domains: list[Domain], settings: Settings, progress: Progress) -> dict[str, Any]:
+def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: Trainer) -> dict[str, Any]:
+    progress = trainer.progress
     return {
+        "start": None if start.metadata is None else start.metadata.name,
         "date": time.strftime("%Y-%m-%d"),
         "domains": [
             {
@@ -252,7 +315,7 @@ def _summary(domains: list[Domain], settings: Settings, progress: Progress) -> d
         "tokens": progress.tokens,
         "seconds": round(progress.seconds),
         "settings": {key: value for key, value in asdict(settings).items() if value is not None},
-        "validation": progress.history[-1],
+        "validation": trainer.chosen,
     }
 
 

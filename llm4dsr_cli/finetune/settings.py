@@ -15,22 +15,28 @@ class Settings:
         windows: training windows to see; None when only the time budget ends the run.
         time_budget: seconds of training; None when only the number of windows ends it. A run that time ends is not
             repeatable to the bit.
-        learning_rate: its peak; warm-up over ``warmup_steps``, then cosine decay to nothing at the run's end.
+        learning_rate: its peak; warm-up over ``warmup_steps``, but at most 15% of the run, then cosine decay to nothing
+            at the run's end.
+        layers: keep only the first so many of the base's layers; None keeps all.
         rank, alpha: of the low-rank adaptation; its scale is alpha / rank.
         batch_windows: windows of one optimizer step.
         max_window: items of the largest window.
         max_title_tokens: longer titles are cut to this many tokens.
         rates: noise rates, of which each training window draws one.
         shorten: share of training windows cut to a random length.
-        validation, calibration: shares of the users held out.
-        validation_windows: at most so many held-out windows measure progress.
-        validate_every: steps between validations and checkpoints.
+        validation, calibration, test: shares of the users held out, to choose the weights, to set the thresholds, and
+            to measure what came out.
+        validation_windows, calibration_windows, test_windows: at most so many of their windows are used; short runs
+            validate on fewer.
+        validate_every: steps between validations and checkpoints; None spreads them over the run (``validations``).
+        early_stop: end a run that gains nothing any more (see ``Trainer``).
         seed: fixes data and initial weights.
     """
 
     windows: int | None = 20_000
     time_budget: float | None = None
     learning_rate: float = 1e-3
+    layers: int | None = None
     rank: int = 16
     alpha: float = 32.0
     batch_windows: int = 16
@@ -40,15 +46,19 @@ class Settings:
     rates: tuple[float, ...] = (0.1, 0.2, 0.3)
     shorten: float = 0.25
     validation: float = 0.05
-    calibration: float = 0.1
+    calibration: float = 0.05
+    test: float = 0.05
     validation_windows: int = 300
-    validate_every: int = 150
+    calibration_windows: int = 3_000
+    test_windows: int = 500
+    validate_every: int | None = None
+    early_stop: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.windows is None and self.time_budget is None:
             raise OptionError("nothing would end the training", remedy="give --windows or --time-budget")
-        for name in ("windows", "rank", "max_title_tokens", "warmup_steps", "validate_every"):
+        for name in ("windows", "layers", "rank", "max_title_tokens", "warmup_steps", "validate_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {value}", remedy="give 1 or more")
@@ -66,3 +76,9 @@ class Settings:
     @property
     def total_steps(self) -> float:
         return float("inf") if self.windows is None else -(-self.windows // self.batch_windows)
+
+    @property
+    def validations(self) -> int:
+        """Number of validations spread over the run: one every 150 steps or three minutes, and at least eight."""
+        by_time = float("inf") if self.time_budget is None else self.time_budget / 180
+        return max(8, round(min(self.total_steps / 150, by_time)))

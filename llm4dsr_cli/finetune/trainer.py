@@ -23,6 +23,7 @@ from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
 from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate
+from llm4dsr_cli.finetune.pace import Pace
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.metrics import auroc, average_precision
 from llm4dsr_cli.prompts import Prompter
@@ -31,6 +32,18 @@ from llm4dsr_cli.prompts import Prompter
 DIVERGED, DIVERGED_SHARE = 0.03, 0.25
 # Windows of this many steps are sorted by length together, so that a batch holds little padding.
 POOL_STEPS = 16
+# Warm-up is over after this share of a run that is short.
+WARM_UP_SHARE = 0.15
+# Steps that measure the pace, and those before them, in which layers are compiled.
+TIMED_STEPS, UNTIMED_STEPS = 3, 2
+# Validations take about this share of the training's time: a window forward is a third of one forward and backward.
+VALIDATION_SHARE, FORWARD_SHARE, FEWEST_VALIDATION_WINDOWS = 0.08, 1 / 3, 50
+# Without so much more AUROC in so many validations, a run past its half has nothing more to gain ...
+PATIENCE, IMPROVEMENT, EARLIEST_STOP = 4, 0.002, 0.5
+# ... unless it has not yet begun to learn, as in the first thousand windows from a base model alone.
+LEARNING = 0.55
+# A run that stops early still lets its learning rate fall to nothing, over this share of the whole.
+COOL_DOWN = 0.1
 
 
 @dataclass
@@ -41,7 +54,10 @@ class Progress:
         seconds: of training, validations left out.
         loss: binary cross-entropy, smoothed over about 50 steps.
         slow_down: factor on the learning rate, halved whenever the run had to go back.
-        history: a row for each validation.
+        ends_at: the share of the planned run at which it ends; 1 unless it stops early.
+        turn: how many validations were due so far.
+        validation_windows: how many held-out windows each uses; None before the first.
+        history: a row for each validation, the first of them before any training.
     """
 
     step: int = 0
@@ -50,14 +66,24 @@ class Progress:
     tokens: int = 0
     loss: float = math.nan
     slow_down: float = 1.0
+    ends_at: float = 1.0
+    turn: int = 0
+    validation_windows: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
     """Fits a NoiseModel to windows with injected noise, by binary cross-entropy over all their items.
 
+    What is left in the model at the end are the weights of the best validation by AUROC. A run stops early when half
+    of it is over and four validations in a row brought no more than .002 over the best before them. It does not stop
+    on the spot: much of a run's gain comes while the learning rate falls, so it first lets it fall, over a tenth of the
+    plan. Four validations are half of the shortest plan, and twelve minutes of training in a long one.
+
     Args:
+        warm: the weights are a denoiser's: no training may turn out to be best, and it learns from the first step on.
         identity: what must not differ between a run and its resumption, such as fingerprints of base and data.
+        say: told in one line each how far the run will get, and that it stops early.
         on_step: called after every step with the progress.
         on_validation: called after every validation with its row of the history.
     """
@@ -72,6 +98,8 @@ class Trainer:
         *,
         checkpoint: Path | None = None,
         identity: dict[str, Any] | None = None,
+        warm: bool = False,
+        say: Callable[[str], None] = lambda line: None,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[dict[str, float]], None] = lambda row: None,
     ) -> None:
@@ -82,6 +110,8 @@ class Trainer:
         self.settings = settings
         self.checkpoint = checkpoint
         self.identity = {"settings": asdict(settings), **(identity or {})}
+        self.warm = warm
+        self.say = say
         self.on_step = on_step
         self.on_validation = on_validation
         self.progress = Progress()
@@ -94,6 +124,11 @@ class Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0
         )
 
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The history's row of the weights that ``run`` leaves in the model."""
+        return self.progress.history[-1] if self._best is None else self._best["row"]
+
     def run(self) -> Progress:
         """Train to the end; validate and save on the way.
 
@@ -102,36 +137,85 @@ class Trainer:
         """
         with _deferred_interrupt() as interrupted:
             self.model.train()
-            while self._fraction() < 1:
+            if not self._over():
+                self._plan()
+            self.validation = self.validation[: self.progress.validation_windows]
+            if not self.progress.history:
+                self._keep_or_go_back()
+            while not self._over():
                 # Before the step, not after it: a run that was stopped right here validates when it is resumed.
-                step = self.progress.step
-                if step and step % self.settings.validate_every == 0 and not self._validated():
+                if self._turn() > self.progress.turn:
+                    self.progress.turn = self._turn()
                     self._keep_or_go_back()
                 self._step()
                 self.on_step(self.progress)
                 if interrupted():
                     self.save()
                     raise KeyboardInterrupt
-            if not self._validated():
+            if self.progress.history[-1]["step"] != self.progress.step:
                 self._keep_or_go_back()
+            if self._best is not None:
+                load_lora_state(self.model.backbone, self._best["lora"])
         return self.progress
 
-    def _validated(self) -> bool:
-        history = self.progress.history
-        return bool(history) and history[-1]["step"] == self.progress.step
+    def _plan(self) -> None:
+        """Measure the pace, say how far it will bring the run, and choose how many windows a validation can afford."""
+        settings, progress = self.settings, self.progress
+        pace = self._pace()
+        self.say(pace.sentence(settings, self.train.n_sequences, progress.windows))
+        if progress.validation_windows is None:
+            expected, validations = pace.expected_windows(settings), float(settings.validations)
+            if settings.validate_every is not None:
+                validations = max(1.0, expected / settings.batch_windows / settings.validate_every)
+            affordable = int(VALIDATION_SHARE / FORWARD_SHARE * expected / validations)
+            progress.validation_windows = max(FEWEST_VALIDATION_WINDOWS, affordable)
+
+    def _pace(self) -> Pace:
+        """The speed of some steps that change nothing."""
+        seconds, tokens, windows = 0.0, 0, 0
+        for step in range(UNTIMED_STEPS + TIMED_STEPS):
+            began = time.monotonic()
+            batches = self._training_batches(step)
+            for batch in batches:
+                self._backward(batch, 1)
+            self._optimizer.zero_grad(set_to_none=True)
+            if step >= UNTIMED_STEPS:
+                seconds += time.monotonic() - began
+                tokens += sum(int(batch.present.sum()) for batch in batches)
+                windows += sum(len(batch.tokens) for batch in batches)
+        return Pace(tokens / seconds, windows / seconds)
+
+    def _turn(self) -> int:
+        """How many validations are due by now."""
+        every = self.settings.validate_every
+        return int(self._fraction() * self.settings.validations) if every is None else self.progress.step // every
 
     def _keep_or_go_back(self) -> None:
         """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""
-        auroc_now = self.validate()["auroc"]
-        if self._best is None or auroc_now > self._best["auroc"]:
-            self._best = {"auroc": auroc_now, **self._weights()}
-        elif self._best["auroc"] - auroc_now > max(DIVERGED, DIVERGED_SHARE * (self._best["auroc"] - 0.5)):
+        row = self.validate()
+        if self._best is None or not row["auroc"] <= (best := self._best["row"]["auroc"]):
+            # An untrained model's AUROC is luck, and nothing to go back to.
+            if self.warm or self.progress.step:
+                self._best = {"row": row, **self._weights()}
+        elif best - row["auroc"] > max(DIVERGED, DIVERGED_SHARE * (best - 0.5)):
             self._load_weights(self._best)
             self.progress.slow_down /= 2
-            if self._fraction() >= 1:
-                # No step follows: the history should end with the weights that will be exported.
-                self.validate()
+        self._stop_early()
         self.save()
+
+    def _stop_early(self) -> None:
+        """Bring the end nearer when nothing more is to be gained."""
+        progress = self.progress
+        ends_at = self._fraction() + COOL_DOWN
+        if not self.settings.early_stop or len(self.validation) < FEWEST_VALIDATION_WINDOWS:
+            return  # so few windows cannot tell
+        if not EARLIEST_STOP + COOL_DOWN <= ends_at < progress.ends_at:
+            return
+        aurocs = [row["auroc"] for row in progress.history]
+        before = max(aurocs[:-PATIENCE], default=math.inf)
+        if (self.warm or max(aurocs) > LEARNING) and max(aurocs[-PATIENCE:]) <= before + IMPROVEMENT:
+            progress.ends_at = ends_at
+            self.say(f"no gain in {PATIENCE} validations: it stops at {ends_at:.0%} of the plan (see --no-early-stop)")
 
     def _weights(self) -> dict[str, Any]:
         return {
@@ -155,7 +239,7 @@ class Trainer:
             "step": self.progress.step,
             "windows": self.progress.windows,
             "seconds": round(self.progress.seconds, 1),
-            "loss": round(self.progress.loss, 4),
+            **({"loss": round(self.progress.loss, 4)} if self.progress.step else {}),
             "learning_rate": round(self._learning_rate(), 7),
             "auroc": round(auroc(score, label), 4),
             "average_precision": round(average_precision(score, label), 4),
@@ -164,6 +248,7 @@ class Trainer:
             for number, d in enumerate(self.train.domains):
                 here = domain == number
                 row[f"auroc_{d.name}"] = round(auroc(score[here], label[here]), 4)
+                row[f"average_precision_{d.name}"] = round(average_precision(score[here], label[here]), 4)
         self.progress.history.append(row)
         self.on_validation(row)
         return row
@@ -224,24 +309,26 @@ class Trainer:
             done = max(done, self.progress.seconds / self.settings.time_budget)
         return done
 
+    def _over(self) -> bool:
+        return self._fraction() >= self.progress.ends_at
+
     def _learning_rate(self) -> float:
-        warm_up = min(1.0, (self.progress.step + 1) / self.settings.warmup_steps)
-        peak = self.settings.learning_rate * self.progress.slow_down
-        return peak * warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, self._fraction())))
+        progress, fraction = self.progress, min(1.0, self._fraction())
+        warm_up = min(1.0, max((progress.step + 1) / self.settings.warmup_steps, fraction / WARM_UP_SHARE))
+        cool_down = max(0.0, min(1.0, (progress.ends_at - fraction) / COOL_DOWN)) if progress.ends_at < 1 else 1.0
+        peak = self.settings.learning_rate * progress.slow_down
+        return peak * warm_up * cool_down * 0.5 * (1 + math.cos(math.pi * fraction))
 
     def _step(self) -> None:
         began = time.monotonic()
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         batches = self._training_batches(self.progress.step)
         n_items = sum(len(batch.labels) for batch in batches)
         total = 0.0
         for batch in batches:
-            batch = batch.to(self.device)
-            loss = binary_cross_entropy_with_logits(self.model(batch), batch.labels, reduction="sum") / n_items
-            loss.backward()
-            total += loss.item()
+            total += self._backward(batch, n_items)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -252,6 +339,13 @@ class Trainer:
         progress.windows += sum(len(batch.tokens) for batch in batches)
         progress.tokens += sum(int(batch.present.sum()) for batch in batches)
         progress.seconds += time.monotonic() - began
+
+    def _backward(self, batch: Batch, n_items: int) -> float:
+        """Add the gradients of a batch; its part of the mean loss over ``n_items`` items."""
+        batch = batch.to(self.device)
+        loss = binary_cross_entropy_with_logits(self.model(batch), batch.labels, reduction="sum") / n_items
+        loss.backward()
+        return float(loss.item())
 
     def _training_batches(self, step: int) -> list[Batch]:
         """The step's windows in two batches, one of short windows and one of long ones, for little padding.

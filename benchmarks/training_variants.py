@@ -1,0 +1,146 @@
+"""Small training runs that decide settings before a long one: markdown on standard output, a row for each validation.
+
+    python benchmarks/training_variants.py --domains movie toy --layers 20 --stop-after 4800
+
+Needs the extra ``finetune``. Trains on each domain's train part as ``llm4dsr finetune`` splits it and validates on
+its held-out users with injected noise; test files and noise labels are never opened. Nothing is exported.
+The learning rate decays as in a run of ``--windows``, of which only the first ``--stop-after`` are seen, so that
+runs that stop early stand where a long one would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from llm4dsr_cli.base_model import find_base
+from llm4dsr_cli.catalog import Catalog
+from llm4dsr_cli.engine import Model
+from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.finetune.export import Shape, adapter_state
+from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
+from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
+from llm4dsr_cli.finetune.run import HELD_OUT_RATE
+from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.trainer import Trainer
+from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.reader import LineReader, read_records
+from llm4dsr_cli.records import RecordFormat
+from llm4dsr_cli.registry import Registry
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BASE = "smollm2-135m-instruct"
+
+
+class Stopped(Exception):
+    pass
+
+
+def read_domain(folder: Path) -> Domain:
+    catalog = Catalog.load(folder / "catalog.jsonl")
+    train = next(path for path in (folder / "train.jsonl", folder / "sequences.jsonl") if path.is_file())
+    with LineReader.open(str(train)) as reader:
+        sequences = [
+            (record.data["user_id"], record.titles)
+            for batch in read_records(reader, 1024, RecordFormat(), catalog)
+            for record in batch
+        ]
+    return Domain.build(folder.name, [title for _, title in catalog if title is not None], sequences)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("LLM4DSR_DATA") or REPOSITORY.parent / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(data), help="folder of the data sets (LLM4DSR_DATA)")
+    parser.add_argument("--domains", nargs="+", default=["movie", "toy"])
+    parser.add_argument("--init", help="adapter to start from")
+    parser.add_argument("--layers", type=int, help="keep only so many of the base's layers")
+    parser.add_argument("--adapt-from", type=int, default=0, help="first layer that gets an adapter")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--b-rate", type=float, default=1.0, help="factor on B's learning rate (LoRA+)")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--max-title-tokens", type=int, default=16)
+    parser.add_argument("--windows", type=int, default=27_440)
+    parser.add_argument("--stop-after", type=int, default=4_800)
+    parser.add_argument("--validate-every", type=int, default=150)
+    parser.add_argument("--validation-windows", type=int, default=300)
+    arguments = parser.parse_args()
+
+    settings = Settings(
+        windows=arguments.windows,
+        learning_rate=arguments.learning_rate,
+        rank=arguments.rank,
+        alpha=2.0 * arguments.rank,
+        max_title_tokens=arguments.max_title_tokens,
+        validate_every=arguments.validate_every,
+        validation_windows=arguments.validation_windows,
+        early_stop=False,
+    )
+    domains = [read_domain(arguments.data / name) for name in arguments.domains]
+    split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
+    train = Sampler(split.train, max_window=settings.max_window, rates=settings.rates, shorten=settings.shorten, seed=0)
+    held_out = Sampler(split.validation, max_window=settings.max_window, rates=(HELD_OUT_RATE,), shorten=0, seed=1)
+
+    base = find_base(BASE, registry=Registry.load(), offline=False, say=print)
+    prompter = Prompter(DEFAULT_FORMAT, Model(base, vocab_only=True).tokenize, settings.max_title_tokens)
+    torch.manual_seed(settings.seed)
+    causal_lm = load_base(base, "llama", pick_dtype(torch.device("cpu")), arguments.layers)
+    model = NoiseModel(causal_lm, prompter.answers)
+    model.backbone.requires_grad_(False)
+    for layer in model.backbone.layers[arguments.adapt_from :]:
+        add_lora(layer, settings.rank, settings.alpha)
+    if arguments.init:
+        shape = Shape.of(causal_lm, "llama")
+        layers = [name for name, _ in lora_layers(model.backbone)]
+        load_lora_state(model.backbone, adapter_state(Path(arguments.init), layers, shape, settings.alpha))
+    for layer in model.backbone.layers:
+        layer.compile(dynamic=True)
+
+    def stop(progress: object) -> None:
+        if trainer.progress.windows >= arguments.stop_after:
+            trainer.validate()
+            raise Stopped
+
+    began = time.monotonic()
+
+    def show(row: dict[str, float]) -> None:
+        cells = [f"{row['windows']:,}", f"{row['learning_rate']:.1e}", f"{row.get('loss', float('nan')):.3f}"]
+        cells += [f"{value:.3f}" for name, value in row.items() if name.startswith(("auroc", "average"))]
+        rate = trainer.progress.tokens / max(trainer.progress.seconds, 1e-9)
+        print("| " + " | ".join([*cells, f"{rate:,.0f}", f"{time.monotonic() - began:.0f}"]) + " |", flush=True)
+
+    trainer = Trainer(
+        model,
+        prompter,
+        train,
+        list(held_out.windows(settings.validation_windows)),
+        settings,
+        warm=arguments.init is not None,
+        on_step=stop,
+        on_validation=show,
+    )
+    if arguments.b_rate != 1:
+        b = [layer.lora_b for _, layer in lora_layers(model.backbone)]
+        a = [layer.lora_a for _, layer in lora_layers(model.backbone)]
+        trainer._optimizer = torch.optim.AdamW(
+            [{"params": a}, {"params": b, "scale": arguments.b_rate}], lr=settings.learning_rate, weight_decay=0.0
+        )
+    given = {name: value for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    print(f"\n{given}\n")
+    names = [f"AUROC {name}" for name in arguments.domains] if len(domains) > 1 else []
+    header = ["windows", "learning rate", "loss", "AUROC", "AP", *names, "tokens/s", "seconds"]
+    print("| " + " | ".join(header) + " |\n|" + " ---: |" * len(header), flush=True)
+    if arguments.init:
+        trainer.validate()
+        trainer.progress.history.clear()
+    with contextlib.suppress(Stopped):
+        trainer.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What fine-tuning brought: before, after and simple baselines on the same held-out windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
+from llm4dsr_cli.errors import MissingExtraError
+from llm4dsr_cli.finetune.data import Domain, LabelledWindow
+from llm4dsr_cli.metrics import DetectionQuality, detection_quality, edit_quality
+
+Scores = Sequence[NDArray[np.floating]]
+# EASE inverts a dense matrix of titles by titles: a gigabyte for so many.
+LARGEST_EASE = 12_000
+ALL = "all"
+BEFORE, AFTER = "before", "after"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the comparison: a scorer's quality on one domain's test windows, or on ``ALL`` of them."""
+
+    domain: str
+    scorer: str
+    quality: DetectionQuality
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a gate at one false-edit rate does to test windows: share of the noise found, and of the rest edited."""
+
+    rate: float
+    found: float
+    false_edits: float
+
+
+def compare(domains: Sequence[Domain], windows: Sequence[LabelledWindow], scores: Mapping[str, Scores]) -> list[Line]:
+    """Detection quality of each scorer on each domain, the last item of each window left out.
+
+    Args:
+        scores: by scorer's name, an array of shape (n_items,) for each window, NaN where it does not score a domain.
+            Those of a baseline are comparable within a domain only: ``ALL`` is measured before and after alone.
+    """
+    lines = []
+    for number, domain in enumerate(domains):
+        here = [i for i, window in enumerate(windows) if window.domain == number]
+        for name, rows in scores.items():
+            score, label = judged([rows[i] for i in here], [windows[i] for i in here])
+            if not np.isnan(score).any():
+                lines.append(Line(domain.name, name, detection_quality(score, label)))
+    if len(domains) > 1:
+        lines += [
+            Line(ALL, name, detection_quality(*judged(rows, windows)))
+            for name, rows in scores.items()
+            if name in (BEFORE, AFTER)
+        ]
+    return lines
+
+
+def baseline_scores(
+    train: Sequence[Domain], windows: Sequence[LabelledWindow]
+) -> tuple[dict[str, list[NDArray[np.float64]]], str | None]:
+    """Scores of the baselines, each fitted on the train part of its domain, and what is missing for more of them.
+
+    Returns:
+        By name, an array of shape (n_items,) for each window, NaN where a baseline does not suit the domain; and one
+        sentence when a package is not installed, else None.
+    """
+    scores: dict[str, list[NDArray[np.float64]]] = {}
+    missing = None
+    for number, domain in enumerate(train):
+        index = {title: i for i, title in enumerate(domain.titles)}
+        here = [i for i, window in enumerate(windows) if window.domain == number]
+        items = [np.array([index[title] for title in windows[i].titles]) for i in here]
+        for name in ("popularity", "co-occurrence + TF-IDF", "EASE"):
+            try:
+                baseline = _baseline(name, domain)
+                if baseline is None:
+                    continue
+                baseline.fit(domain.sequences)
+            except MissingExtraError as error:
+                missing = f"no more baselines: {error}"
+                continue
+            except ValueError:  # titles without words
+                continue
+            rows = scores.setdefault(name, [np.full(len(window.titles), np.nan) for window in windows])
+            for i, row in zip(here, baseline.score(items), strict=True):
+                rows[i] = row
+    return scores, missing
+
+
+def power(log_odds: Scores, windows: Sequence[LabelledWindow], threshold: float, rate: float) -> Power:
+    """What editing above a threshold of noise log-odds would do, the last item of each window left out."""
+    score, label = judged(log_odds, windows)
+    quality = edit_quality(score > threshold, label)
+    return Power(rate, quality.recall, quality.false_edit_rate)
+
+
+def judged(scores: Scores, windows: Sequence[LabelledWindow]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Scores and labels of all items but the windows' last, shape (n,) each."""
+    score = [np.asarray(row[:-1], dtype=np.float64) for row in scores]
+    label = [window.labels[:-1] for window in windows]
+    return np.concatenate([np.zeros(0), *score]), np.concatenate([np.zeros(0, dtype=np.int8), *label])
+
+
+def table(lines: Sequence[Line]) -> list[str]:
+    """The comparison as lines of text, columns aligned."""
+    rows = [["data", "scorer", "AUROC", "AP", "P@1%", "items"]]
+    for line in lines:
+        q = line.quality
+        figures = ("-" if np.isnan(x) else f"{x:.3f}" for x in (q.auroc, q.average_precision, q.precision_at_1pct))
+        rows.append([line.domain, line.scorer, *figures, f"{q.n_items:,}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    return [
+        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+
+
+def _baseline(name: str, domain: Domain) -> NoiseScorer | None:
+    """The baseline of that name for a domain's catalog; None where the catalog is too large for it."""
+    if name == "popularity":
+        return Popularity(len(domain.titles))
+    if name == "EASE":
+        return Ease(len(domain.titles)) if len(domain.titles) <= LARGEST_EASE else None
+    return CoOccurrenceTfidf(domain.titles)

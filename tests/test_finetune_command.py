@@ -1,0 +1,138 @@
+"""``llm4dsr finetune`` as a user meets it, on a tiny model: what it says, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Call, Outcome, call, clean_environment, write
+from conftest import write_tiny_adapter, write_tiny_base
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from toy_training import two_clusters
+
+from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+
+
+@pytest.fixture
+def finetune(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, tiny_base: Path
+) -> Callable[..., Outcome]:
+    """``finetune(...)`` on the toy domain's 200 users, a few steps on the tiny base."""
+    clean_environment(monkeypatch)
+    domain = two_clusters(n_users=200)
+    data = write(
+        tmp_path / "my.jsonl", [{"user_id": u, "items": row.tolist()} for u, row in enumerate(domain.sequences)]
+    )
+    catalog = write(tmp_path / "catalog.jsonl", [{"id": n, "title": t} for n, t in enumerate(domain.titles)])
+
+    def run(*arguments: object) -> Outcome:
+        fixed = ["--device", "cpu", "--no-compile", "--catalog", catalog, "--windows", 64, "--max-window", 6]
+        if "--base" not in arguments:
+            fixed += ["--base", tiny_base]
+        return call(monkeypatch, capfdbinary, "finetune", data, *fixed, *arguments)
+
+    return run
+
+
+def test_a_run_says_what_it_will_do_measures_what_it_did_and_keeps_the_numbers(
+    finetune: Call, tmp_path: Path, tiny_denoiser: Path
+) -> None:
+    """Guards a run that ends without telling whether it helped, or how much its gate finds."""
+    output, picture = tmp_path / "mine.gguf", tmp_path / "curve.svg"
+    done = finetune("--output", output, "--init", tiny_denoiser, "--plot", picture)
+    assert (done.code, done.out) == (0, b""), done.err
+    assert "starting from tiny-denoiser" in done.err
+    assert "64 windows, 0." in done.err
+    rows = {tuple(line.split()[:2]): line for line in done.err.splitlines() if line.startswith("my ")}
+    assert {("my", "before"), ("my", "after"), ("my", "popularity"), ("my", "co-occurrence"), ("my", "EASE")} == {*rows}
+    assert "its calibration is too small for a false-edit rate of 0.01" in done.err or "injected noise" in done.err
+    history = [json.loads(line) for line in (tmp_path / "mine.run" / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history] == sorted({row["step"] for row in history})
+    assert history[0]["step"] == 0
+    assert len(history) >= 4
+    svg = picture.read_text()
+    for word in ("Training loss", "AUROC", "Average precision", "before", "exported", "popularity"):
+        assert word in svg, word
+    metadata = DenoiserMetadata.read(open_gguf(output), output)
+    assert metadata.training["start"] == "tiny-denoiser"
+    assert metadata.training["validation"] in history
+
+
+def test_without_scikit_learn_it_says_how_to_get_the_baselines(
+    finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards an hour of training that ends in a traceback for want of a baseline."""
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("sklearn", "scipy")]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in ("sklearn", "scipy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    output = tmp_path / "mine.gguf"
+    done = finetune("--output", output, "--init", "none")
+    assert done.code == 0, done.err
+    assert output.is_file()
+    assert done.err.count("pip install 'llm4dsr-cli[benchmark]'") == 1
+    assert "before (untrained)" in done.err
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_before_the_training(
+    finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards an hour of training, and then no picture."""
+    finetune("--output", tmp_path / "mine.gguf", "--plot", tmp_path / "curve.jpeg").failed(2, "--plot", ".png")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = finetune("--output", tmp_path / "mine.gguf", "--plot", tmp_path / "curve.png")
+    outcome.failed(1, "matplotlib is not installed", "llm4dsr-cli[plot]")
+    assert not (tmp_path / "mine.run").exists()
+
+
+def test_a_module_of_ours_that_is_missing_is_no_missing_extra(
+    finetune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards "pip install the extra" said to someone who has it, of a bug of ours."""
+    monkeypatch.delitem(sys.modules, "llm4dsr_cli.finetune.run")
+    monkeypatch.setitem(sys.modules, "llm4dsr_cli.finetune.lora", None)
+    with pytest.raises(ModuleNotFoundError, match="lora"):
+        finetune("--output", tmp_path / "mine.gguf", "--init", "none")
+
+
+def test_another_base_and_fewer_layers_make_a_denoiser_of_their_own(finetune: Call, tmp_path: Path) -> None:
+    """Guards a base of another architecture, cut to fewer layers, that trains but does not serve."""
+    base = write_tiny_base(tmp_path / "qwen.gguf", seed=4, architecture="qwen2")
+    output = tmp_path / "mine.gguf"
+    done = finetune("--output", output, "--base", base, "--layers", 1)
+    assert done.code == 0, done.err
+    assert "starting from" in done.err.splitlines()[0]
+    assert "the denoiser that ships, adapts another base model" in done.err.splitlines()[0]
+    metadata = DenoiserMetadata.read(open_gguf(output), output)
+    assert (metadata.base_architecture, metadata.layers) == ("qwen2", 1)
+    assert {t.name.split(".")[1] for t in open_gguf(output).tensors} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--layers", 9], ["--layers 9", "at most 2"]),
+        (["--init", "denoiser", "--rank", 9], ["--rank 9", "--init none"]),
+    ],
+)
+def test_more_than_there_is_is_refused(
+    finetune: Call, tmp_path: Path, tiny_base: Path, option: list[object], words: list[str]
+) -> None:
+    """Guards a traceback, or a run of another shape than asked for."""
+    denoiser = write_tiny_adapter(tmp_path / "denoiser.gguf", tiny_base)
+    given = [denoiser if value == "denoiser" else value for value in option]
+    if "--init" not in given:
+        given += ["--init", "none"]
+    outcome = finetune("--output", tmp_path / "mine.gguf", *given)
+    assert outcome.code == 2
+    for word in words:
+        assert word in outcome.err

@@ -1,0 +1,208 @@
+"""The training loop: it learns, it repeats, it resumes, it knows when to stop and what to keep."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_base
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from toy_training import SETTINGS, STEPS, Bench, interrupt_at, rows_without_time, same, weights  # noqa: E402
+
+from llm4dsr_cli.errors import OptionError  # noqa: E402
+from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(write_tiny_base(tmp_path_factory.mktemp("trainer") / "base.gguf", seed=2))
+
+
+def test_training_learns_what_there_is_to_learn(bench: Bench) -> None:
+    """Guards labels shifted against probes, gradients that do not reach the adapter, and a learning rate of zero."""
+    trainer = bench(replace(SETTINGS, windows=16 * 120, batch_windows=16, validate_every=1000))
+    frozen = {name: p.clone() for name, p in trainer.model.named_parameters() if not p.requires_grad}
+    untrained = trainer.validate()["auroc"]
+    losses: list[float] = []
+
+    def held_out_loss() -> float:
+        scores = np.concatenate(trainer.log_odds(trainer.validation))
+        labels = np.concatenate([window.labels for window in trainer.validation])
+        return float(np.mean(np.logaddexp(0, np.where(labels == 1, -scores, scores))))
+
+    losses.append(held_out_loss())
+    trainer.run()
+    losses.append(held_out_loss())
+    assert losses[1] < 0.5 * losses[0]
+    assert trainer.progress.history[-1]["auroc"] > max(0.8, untrained + 0.15)
+    assert all(torch.equal(p, frozen[name]) for name, p in trainer.model.named_parameters() if name in frozen)
+
+
+def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(bench: Bench) -> None:
+    """Guards randomness that no seed fixes, and a seed that fixes nothing."""
+    first, again, other = bench(), bench(), bench(replace(SETTINGS, seed=1))
+    for trainer in (first, again, other):
+        assert trainer.run().step == STEPS
+    assert same(weights(first), weights(again))
+    assert rows_without_time(first) == rows_without_time(again)
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 5, STEPS])
+def test_a_run_stopped_and_resumed_equals_one_that_was_not(bench: Bench, tmp_path: Path, stopped_at: int) -> None:
+    """Guards optimizer state, learning rate, data order or validations lost on the way; stopping falls between
+    validations, right on one, and on the last step."""
+    whole = bench()
+    whole.run()
+    checkpoint = tmp_path / "checkpoint.pt"
+    stopped = bench(checkpoint=checkpoint, on_step=interrupt_at(stopped_at))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert stopped.progress.step == stopped_at
+    resumed = bench(checkpoint=checkpoint)
+    resumed.resume()
+    assert same(weights(resumed), weights(stopped))
+    resumed.run()
+    assert same(weights(resumed), weights(whole))
+    assert rows_without_time(resumed) == rows_without_time(whole)
+    for name in ("step", "windows", "tokens", "loss"):
+        assert getattr(resumed.progress, name) == getattr(whole.progress, name)
+
+
+def test_a_run_that_diverges_goes_back_to_its_best_weights_resumed_or_not(bench: Bench, tmp_path: Path) -> None:
+    """Guards a learning rate too high that ends in a denoiser worse than one of an hour before, and a resumed run
+    that forgot its best weights."""
+    # A warm-up that soon goes too far.
+    settings = replace(SETTINGS, windows=8 * 40, learning_rate=0.3, warmup_steps=20, validate_every=2)
+    whole = bench(settings)
+    whole.run()
+    assert whole.progress.slow_down < 1
+    best = max(row["auroc"] for row in whole.progress.history)
+    checkpoint = tmp_path / "checkpoint.pt"
+    stopped = bench(settings, checkpoint, on_step=interrupt_at(7))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = bench(settings, checkpoint)
+    resumed.resume()
+    resumed.run()
+    assert same(weights(resumed), weights(whole))
+    assert resumed.progress.slow_down == whole.progress.slow_down
+    # Whatever the last steps brought, what is left is near the best.
+    assert whole.validate()["auroc"] > best - max(0.03, 0.25 * (best - 0.5)) - 1e-9
+
+
+def test_resuming_with_other_settings_or_data_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """Guards a run that is half of one kind and half of another."""
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(OptionError, match="no run to resume"):
+        bench(checkpoint=checkpoint).resume()
+    bench(checkpoint=checkpoint, identity={"data": "x"}).save()
+    bench(checkpoint=checkpoint, identity={"data": "x"}).resume()
+    with pytest.raises(OptionError, match="had other settings"):
+        bench(replace(SETTINGS, learning_rate=1e-4), checkpoint, identity={"data": "x"}).resume()
+    with pytest.raises(OptionError, match="had other data"):
+        bench(checkpoint=checkpoint, identity={"data": "y"}).resume()
+
+
+def test_scores_of_the_trainer_come_back_in_the_windows_order(bench: Bench) -> None:
+    """Guards scores of windows sorted by length that are handed back sorted."""
+    trainer = bench()
+    windows = trainer.validation
+    assert len({len(window.titles) for window in windows}) > 1
+    for together, window in zip(trainer.log_odds(windows), windows, strict=True):
+        np.testing.assert_allclose(together, trainer.log_odds([window])[0], atol=1e-3)
+
+
+def test_settings_that_cannot_train_are_refused() -> None:
+    """Guards a run that never ends, or ends in a traceback."""
+    for wrong in ({"windows": None}, {"max_window": 2}, {"rates": (0.0,)}, {"rates": (1.0,)}):
+        with pytest.raises(OptionError):
+            Settings(**wrong)
+
+
+def test_a_run_that_gains_nothing_stops_early_and_one_that_may_not_goes_on(bench: Bench, tmp_path: Path) -> None:
+    """Guards hours spent on nothing, a stop in the first half, a learning rate that is cut off instead of falling,
+    a resumed run that forgot that it was stopping, and a stop decided by a handful of windows."""
+    few, bench = bench, replace(bench, validation_windows=50)
+    settings = replace(SETTINGS, windows=8 * 30, learning_rate=1e-9, validate_every=2, early_stop=True)
+    said: list[str] = []
+    rates: list[float] = []
+    whole = bench(settings, warm=True, say=said.append, on_step=lambda progress: rates.append(whole._learning_rate()))
+    whole.run()
+    assert 15 <= whole.progress.step <= 20
+    assert sum("it stops at" in line for line in said) == 1
+    assert rates[-1] < 0.5 * rates[-3]
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        bench(settings, checkpoint, warm=True, on_step=interrupt_at(17)).run()
+    resumed = bench(settings, checkpoint, warm=True)
+    resumed.resume()
+    assert resumed.progress.ends_at < 1
+    resumed.run()
+    assert same(weights(resumed), weights(whole))
+    assert rows_without_time(resumed) == rows_without_time(whole)
+    to_the_end = bench(replace(settings, early_stop=False), warm=True)
+    assert to_the_end.run().step == 30
+    assert few(settings, warm=True).run().step == 30
+
+
+def test_the_weights_left_are_those_of_the_best_validation(bench: Bench, tmp_path: Path) -> None:
+    """Guards an export of whatever came last, and of an untrained model that was lucky; resumed when it was over, a
+    run leaves the same."""
+    settings = replace(SETTINGS, windows=8 * 6, learning_rate=0.02, warmup_steps=1, validate_every=1)
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def remember(row: dict[str, float]) -> None:
+        seen[int(row["step"])] = weights(trainer)
+
+    for warm in (False, True):
+        seen.clear()
+        checkpoint = tmp_path / f"{warm}.pt"
+        trainer = bench(settings, checkpoint, warm=warm, on_validation=remember)
+        history = trainer.run().history
+        eligible = history if warm else history[1:]
+        assert trainer.chosen == max(eligible, key=lambda row: row["auroc"])
+        assert same(weights(trainer), seen[int(trainer.chosen["step"])])
+        again = bench(settings, checkpoint, warm=warm)
+        again.resume()
+        again.run()
+        assert same(weights(again), weights(trainer))
+        assert again.chosen == trainer.chosen
+    still = bench(replace(settings, windows=8, learning_rate=1e-9))
+    still.run()
+    assert [row["auroc"] for row in still.progress.history[1:]] == [still.progress.history[0]["auroc"]]
+    assert still.chosen["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        (Settings(windows=None, time_budget=300.0), 6, 12),
+        (Settings(windows=None, time_budget=3600.0), 15, 30),
+        (Settings(windows=500), 6, 12),
+        (Settings(windows=48_000), 15, 30),
+    ],
+)
+def test_short_runs_validate_often_enough_and_long_ones_not_too_often(
+    settings: Settings, least: int, most: int
+) -> None:
+    """Guards a five-minute run that never looks, and best weights chosen from one or two."""
+    assert least <= settings.validations <= most
+
+
+def test_validating_costs_a_small_share_of_the_training(bench: Bench) -> None:
+    """Guards a short run that spends its time on validation: fewer windows for it, the same ones when resumed."""
+    trainer = bench(replace(SETTINGS, windows=8 * 4, validate_every=None))
+    trainer.validation = trainer.validation * 20
+    trainer.run()
+    assert len(trainer.validation) == trainer.progress.validation_windows == 50
+    assert len(trainer.progress.history) >= 5

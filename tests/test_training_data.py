@@ -1,0 +1,130 @@
+"""Training data: noise and its labels, users kept apart, and windows that depend on their number alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from toy_training import two_clusters
+
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.noise import inject_noise
+
+# A busy machine is no bug.
+unhurried = hypothesis_settings(deadline=None, max_examples=50)
+
+
+@unhurried
+@given(st.integers(1, 40), st.integers(0, 200), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 2**32))
+def test_labels_say_which_items_were_replaced(n_items: int, more: int, rate: float, seed: int) -> None:
+    """Guards labels that lie, noise that was in the window before, the same noise twice, and a changed input."""
+    n_titles = 2 * n_items + more
+    rng = np.random.default_rng(seed)
+    window = rng.integers(0, n_titles, n_items)
+    before = window.copy()
+    noisy, labels = inject_noise(window, n_titles, rate, rng)
+    assert np.array_equal(window, before)
+    assert np.array_equal(labels, (noisy != window).astype(np.int8))
+    injected = noisy[labels == 1].tolist()
+    assert not {*injected} & {*window.tolist()}
+    assert len({*injected}) == len(injected)
+    assert all(0 <= title < n_titles for title in injected)
+    assert rate > 0 or not labels.any()
+    assert rate < 1 or labels.all()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_noise_is_as_frequent_as_asked_and_uniform(rate: float) -> None:
+    """Guards exactly one noise item in each window, places that are favoured, and titles never drawn."""
+    rng = np.random.default_rng(0)
+    draws = 4000
+    labels = np.empty((draws, 10))
+    drawn = np.zeros(40)
+    for i in range(draws):
+        noisy, labels[i] = inject_noise(np.arange(10), 40, rate, rng)
+        np.add.at(drawn, noisy[labels[i] == 1], 1)
+    assert labels.mean() == pytest.approx(rate, abs=4 * np.sqrt(rate * (1 - rate) / labels.size))
+    assert np.abs(labels.mean(axis=0) - rate).max() < 5 * np.sqrt(rate * (1 - rate) / draws)
+    assert (labels.sum(axis=1) == 0).mean() == pytest.approx((1 - rate) ** 10, abs=0.03)
+    share = drawn[10:] / drawn.sum()
+    assert drawn[:10].sum() == 0
+    assert np.abs(share * 30 - 1).max() < 0.3
+
+
+def test_too_few_titles_are_refused() -> None:
+    """Guards a search for fresh noise that never ends."""
+    with pytest.raises(ValueError, match="too few"):
+        inject_noise(np.arange(10), 19, 0.5, np.random.default_rng(0))
+
+
+@unhurried
+@given(st.integers(0, 1000), st.sampled_from([0.1, 0.3]), st.sampled_from([0.1, 0.3]))
+def test_no_user_is_in_two_parts(seed: int, validation: float, calibration: float) -> None:
+    """Guards a user's taste learned in training and met again in calibration: a gate that promises too much. A user
+    of two domains counts as one."""
+    rng = np.random.default_rng(seed)
+    domains = [
+        Domain("a", ["x"] * 9, [np.arange(3)] * 300, [*rng.integers(0, 120, 300).tolist()]),
+        Domain("b", ["y"] * 9, [np.arange(4)] * 200, [*rng.integers(0, 120, 200).tolist()]),
+    ]
+    split = split_users(domains, validation=validation, calibration=calibration, test=0.1)
+    parts = [split.train, split.validation, split.calibration, split.test]
+    users = [{user for domain in part for user in domain.users} for part in parts]
+    assert sum(map(len, users)) == len(set().union(*users))
+    for number, domain in enumerate(domains):
+        assert sum(len(part[number].sequences) for part in parts) == len(domain.sequences)
+    # Another share of test users takes them from training alone: what was held out before still is.
+    again = split_users(domains, validation=validation, calibration=calibration, test=0.2)
+    for name in ("validation", "calibration"):
+        assert [d.users for d in getattr(again, name)] == [d.users for d in getattr(split, name)]
+    assert {*again.test[0].users} > {*split.test[0].users}
+
+
+def test_too_few_users_to_split_are_refused() -> None:
+    """Guards an empty calibration found after hours of training."""
+    with pytest.raises(OptionError, match="toy: 2 users are too few"):
+        split_users([two_clusters(n_users=2)], validation=0.05, calibration=0.1, test=0.05)
+
+
+def test_a_drawn_window_depends_on_its_number_alone() -> None:
+    """Guards windows that a resumed run draws differently, and a sequence seen twice in an epoch."""
+    domain = two_clusters()
+    make = lambda seed=0: Sampler([domain], max_window=5, rates=(0.1, 0.3), shorten=0.5, seed=seed)  # noqa: E731
+    sampler = make()
+    forward = [sampler.draw(number) for number in range(150)]
+    backward = make()
+    for number in reversed(range(150)):
+        window = backward.draw(number)
+        assert window.titles == forward[number].titles
+        assert np.array_equal(window.labels, forward[number].labels)
+    assert [w.titles for w in make(1).windows(20)] != [w.titles for w in forward[:20]]
+    assert {len(window.titles) for window in forward} == {3, 4, 5}
+    assert [w.titles for w in forward[:60]] != [w.titles for w in forward[60:120]]  # fresh noise each epoch
+
+
+def test_the_sampler_labels_items_that_are_not_in_their_place() -> None:
+    """Guards windows cut from one sequence and labelled by another; titles that belong keep their order."""
+    domain = two_clusters()
+    clean = {"".join(domain.titles[i] for i in sequence) for sequence in domain.sequences}
+    sampler = Sampler([domain], max_window=5, rates=(0.3,), shorten=0, seed=0)
+    for window in sampler.windows(60):
+        kept = [title for title, label in zip(window.titles, window.labels, strict=True) if not label]
+        assert any(all(title in line for title in kept) for line in clean)
+    untouched = Sampler([domain], max_window=5, rates=(1e-12,), shorten=0, seed=0)
+    assert all(any("".join(w.titles) in line for line in clean) for w in untouched.windows(60))
+
+
+def test_a_domain_counts_equal_titles_as_one_item_and_leaves_out_short_sequences() -> None:
+    """Guards noise that is the very title it replaces, under another id or with other white space."""
+    domain = Domain.build("d", ["A", "B", " A"], [("u", ["A", "B\n", "C"]), ("v", ["A", "B"]), ("w", ["A"] * 3)])
+    assert domain.titles == ["A", "B", "C"]
+    assert [s.tolist() for s in domain.sequences] == [[0, 1, 2], [0, 0, 0]]
+    assert domain.users == ["u", "w"]
