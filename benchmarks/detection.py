@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
 from llm4dsr_cli.errors import Llm4dsrError
+from llm4dsr_cli.folds import score_by_folds, two_folds
 from llm4dsr_cli.metrics import auroc, detection_quality
+from llm4dsr_cli.strata import quintiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Scores = list[NDArray[Any]]
@@ -70,44 +72,14 @@ def read_domain(folder: Path) -> Domain:
     return Domain([item["title"] for item in catalog], windows("train.jsonl"), windows("valid.jsonl"))
 
 
-def joined_by_user(windows: Sequence[Window]) -> list[list[int]]:
-    """One list of distinct items a user."""
-    histories: dict[Any, dict[int, None]] = {}
-    for window in windows:
-        histories.setdefault(window.user, {}).update(dict.fromkeys(window.items))
-    return [list(history) for history in histories.values()]
-
-
-def as_they_are(windows: Sequence[Window]) -> list[list[int]]:
-    return [window.items for window in windows]
-
-
-def two_folds(users: Sequence[Any]) -> dict[Any, int]:
-    """Fold 0 or 1 for every user, the same on every machine."""
-    distinct = sorted(set(users))
-    shuffled = np.random.default_rng(0).permutation(len(distinct))
-    return {user: int(place % 2) for user, place in zip(distinct, shuffled, strict=True)}
-
-
-def score_by_folds(
-    build: Callable[[], NoiseScorer],
-    sequences: Callable[[Sequence[Window]], list[list[int]]],
-    domain: Domain,
-    judged: list[int],
-    train_only: bool,
+def score_baseline(
+    build: Callable[[], NoiseScorer], join: bool, domain: Domain, judged: list[int], train_only: bool
 ) -> Scores:
     """One array for each judged window, from counts that hold no window of its user."""
-    fold = two_folds([domain.valid[place].user for place in judged])
-    counted = domain.train if train_only else domain.train + domain.valid
+    here = [(domain.valid[place].user, domain.valid[place].items) for place in judged]
+    counted = [(window.user, window.items) for window in domain.train + ([] if train_only else domain.valid)]
     # Users in train are in no fold: they are not judged.
-    scores: dict[int, NDArray[Any]] = {}
-    baseline = build()
-    for judged_fold in (0, 1):
-        here = [place for place in judged if fold[domain.valid[place].user] == judged_fold]
-        baseline.fit(sequences([window for window in counted if fold.get(window.user) != judged_fold]))
-        found = baseline.score([domain.valid[place].items for place in here])
-        scores.update(zip(here, found, strict=True))
-    return [scores[place] for place in judged]
+    return score_by_folds(build(), counted, here, two_folds(user for user, _ in here), join=join)
 
 
 def score_with_denoiser(reference: str, domain: Domain, judged: list[int]) -> Scores:
@@ -124,15 +96,12 @@ def measured(per_window: Sequence[Sequence[Any] | NDArray[Any]]) -> NDArray[Any]
 
 
 def popularity_quintiles(domain: Domain, judged: list[int]) -> tuple[NDArray[Any], list[str]]:
-    """Quintile 0..4 of each measured item by the train windows that hold it, and the counts each one spans.
-
-    Quintiles of the measured items, so that all are about equally large; equal counts stay together.
-    """
+    """Quintile 0..4 of each measured item by the train windows that hold it, and the counts each one spans."""
     counts = np.zeros(len(domain.titles), int)
     for window in domain.train:
         counts[list(set(window.items))] += 1
     of_item = counts[measured([domain.valid[place].items for place in judged])]
-    quintile = np.searchsorted(np.quantile(of_item, [0.2, 0.4, 0.6, 0.8]), of_item)
+    quintile = quintiles(of_item)
     spans = [of_item[quintile == part] for part in range(5)]
     return quintile, [f"{span.min()}-{span.max()}" if len(span) else "none" for span in spans]
 
@@ -149,14 +118,14 @@ def evaluate(name: str, domain: Domain, arguments: argparse.Namespace) -> list[d
 
     scorers: dict[str, Callable[[], Scores]] = {}
 
-    def add_baseline(scorer: str, build: Callable[[], NoiseScorer], sequences: Callable[..., list[list[int]]]) -> None:
+    def add_baseline(scorer: str, build: Callable[[], NoiseScorer], *, join: bool = False) -> None:
         for counted, train_only in (("past", True), ("past and present", False)):
-            scorers[f"{scorer}, {counted}"] = partial(score_by_folds, build, sequences, domain, judged, train_only)
+            scorers[f"{scorer}, {counted}"] = partial(score_baseline, build, join, domain, judged, train_only)
 
     if "baselines" in arguments.scorers:
-        add_baseline("popularity", lambda: Popularity(n_items), as_they_are)
-        add_baseline("co-occurrence + TF-IDF", lambda: CoOccurrenceTfidf(domain.titles), as_they_are)
-        add_baseline("EASE", lambda: Ease(n_items), joined_by_user)
+        add_baseline("popularity", lambda: Popularity(n_items))
+        add_baseline("co-occurrence + TF-IDF", lambda: CoOccurrenceTfidf(domain.titles))
+        add_baseline("EASE", lambda: Ease(n_items), join=True)
     if "denoiser" in arguments.scorers and arguments.denoiser:
         scorers["denoiser alone"] = partial(score_with_denoiser, arguments.denoiser, domain, judged)
     rows = []

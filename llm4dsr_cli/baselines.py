@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError
 
 Floats = NDArray[Any]
-Items = Sequence[int]
+Items = Sequence[int] | NDArray[np.int64]
 
 
 class NoiseScorer(Protocol):
@@ -76,7 +76,7 @@ class Ease:
         return _fitted(self._weights)
 
     def fit(self, sequences: Sequence[Items]) -> None:
-        linalg = _import("scipy.linalg")
+        linalg = import_or_explain("scipy.linalg")
         self._weights = None  # an earlier fit's memory is needed for this one
         seen = _incidence(sequences, self.n_items)
         # Symmetric, so the transpose is the same matrix in the order in which LAPACK can invert it in place.
@@ -112,14 +112,14 @@ class CoOccurrenceTfidf:
         self.n_items = len(titles)
         self.n_factors = n_factors
         self.seed = seed
-        vectorizer = _import("sklearn.feature_extraction.text").TfidfVectorizer
+        vectorizer = import_or_explain("sklearn.feature_extraction.text").TfidfVectorizer
         self._tfidf = vectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32).fit_transform(titles)
         self._pmi: Any = None
         self._factors: Floats | None = None
         self._mean = self._deviation = np.zeros(0)
 
     def fit(self, sequences: Sequence[Items]) -> None:
-        extmath, sparse = _import("sklearn.utils.extmath"), _import("scipy.sparse")
+        extmath, sparse = import_or_explain("sklearn.utils.extmath"), import_or_explain("scipy.sparse")
         seen = _incidence(sequences, self.n_items)
         together = (seen.T @ seen).tocoo()
         pairs = together.row != together.col
@@ -175,7 +175,7 @@ def _incidence(sequences: Sequence[Items], n_items: int) -> Any:
     ends = np.cumsum([0, *map(len, rows)])
     columns = np.concatenate([np.zeros(0, np.int64), *rows])
     values = np.ones(len(columns), np.float32)
-    return _import("scipy.sparse").csr_matrix((values, columns, ends), shape=(len(rows), n_items))
+    return import_or_explain("scipy.sparse").csr_matrix((values, columns, ends), shape=(len(rows), n_items))
 
 
 def _fitted(state: Floats | None) -> Floats:
@@ -184,7 +184,8 @@ def _fitted(state: Floats | None) -> Floats:
     return state
 
 
-def _import(module: str) -> Any:
+def import_or_explain(module: str) -> Any:
+    """A module of the extra ``benchmark``. Raises MissingExtraError where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,0 +1,117 @@
+"""Tables of an evaluation on standard output: with rules and colours on a terminal, plain text elsewhere."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm4dsr_cli.gate import probability
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.evaluation import Evaluation, Measurement
+    from llm4dsr_cli.strata import Stratum
+
+DETECTION = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "precision_at_1pct": "P@1%",
+    "precision_at_3pct": "P@3%",
+    "precision_at_5pct": "P@5%",
+}
+EDITS = {"precision": "precision", "recall": "recall", "f1": "F1", "false_edit_rate": "false edits"}
+SPELLED = {"AP": "average precision", "P@1%": "precision at 1%", "P@3%": "precision at 3%", "P@5%": "precision at 5%"}
+
+
+def print_tables(evaluation: Evaluation, *, color: bool) -> None:
+    """All figures; undefined ones as a dash."""
+    import rich.console
+
+    terminal = sys.stdout.isatty()
+    # Wide enough elsewhere that nothing is cut: what is no terminal has no width.
+    text = io.StringIO()
+    out = rich.console.Console(
+        file=text,
+        force_terminal=terminal,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        width=None if terminal else 200,
+    )
+    out.print(_headline(evaluation))
+    overall = evaluation.overall
+    intervals = bool(overall.intervals)
+    figures = overall.figures()
+    rows = []
+    for name, title in {**DETECTION, **EDITS}.items():
+        row = [SPELLED.get(title, title), _share(figures[name], name)]
+        rows.append([*row, _bounds(overall.intervals[name], name)] if intervals else row)
+    columns = [evaluation.scorer_name, "", "95% interval"] if intervals else [evaluation.scorer_name, ""]
+    stated = float(probability(np.array(evaluation.threshold)))
+    _table(out, columns, rows[: len(DETECTION)], terminal)
+    _table(out, [f"at the gate, noise probability above {stated:.4g}", *columns[1:]], rows[len(DETECTION) :], terminal)
+    _table(out, *_strata("items of the sequence", evaluation.by_length), terminal)
+    _table(out, *_strata("other users who have the item", evaluation.by_popularity), terminal)
+    if evaluation.baselines:
+        scorers = {evaluation.scorer_name: overall, **evaluation.baselines}
+        rows = [[name, *_cells(found, DETECTION)] for name, found in scorers.items()]
+        _table(out, ["scorer", *DETECTION.values()], rows, terminal)
+    # Not by rich itself, which makes an exit code of its own of a broken pipe.
+    sys.stdout.write(text.getvalue())
+
+
+def _headline(evaluation: Evaluation) -> str:
+    protocol, detection = evaluation.protocol, evaluation.overall.detection
+    noise = (
+        f"injected at {protocol['inject']:g}, seed {protocol['seed']}"
+        if "inject" in protocol
+        else f'labelled in "{protocol["labels_field"]}"'
+    )
+    return (
+        f"{evaluation.model['name']}: {protocol['n_records']:,} records of {protocol['n_users']:,} users, "
+        f"{detection.n_items:,} items judged, {detection.n_noise:,} of them noise "
+        f"({detection.n_noise / detection.n_items:.1%}, {noise})"
+    )
+
+
+def _strata(title: str, parts: Sequence[tuple[Stratum, Measurement]]) -> tuple[list[str], list[list[str]]]:
+    shown = {**DETECTION, **EDITS}
+    rows = [
+        [part.name, f"{found.detection.n_items:,}", f"{found.detection.n_noise:,}", *_cells(found, shown)]
+        for part, found in parts
+    ]
+    return [title, "items", "noise", *shown.values()], rows
+
+
+def _cells(found: Measurement, shown: dict[str, str]) -> list[str]:
+    figures = found.figures()
+    return [_share(figures[name], name) for name in shown]
+
+
+def _share(value: float, name: str) -> str:
+    # False edits are rare by design: three decimals would hide them.
+    digits = 4 if name == "false_edit_rate" else 3
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _bounds(bounds: tuple[float, float], name: str) -> str:
+    return "-" if math.isnan(bounds[0]) else f"{_share(bounds[0], name)} to {_share(bounds[1], name)}"
+
+
+def _table(out: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], terminal: bool) -> None:
+    import rich.box
+    import rich.table
+
+    table = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
+    )
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=not terminal)
+    for row in rows:
+        table.add_row(*row)
+    out.print()
+    out.print(table)
