@@ -1,0 +1,131 @@
+"""``llm4dsr calibrate``"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm4dsr_cli.commands import options
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.console import Console
+
+
+def calibrate(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL of your sequences; - for standard input.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The gate file to write.")],
+    catalog: options.Catalog = None,
+    items_field: options.ItemsField = "items",
+    titles_field: options.TitlesField = None,
+    user_field: options.UserField = "user_id",
+    sequences: Annotated[
+        int, typer.Option("--sequences", metavar="N", help="Score at most N sequences, each of another user.")
+    ] = 2_000,
+    noise_rate: Annotated[
+        float, typer.Option("--noise-rate", metavar="SHARE", help="Share of their items that are replaced.")
+    ] = 0.1,
+    protect_last: options.ProtectLast = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes users and noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was learned as JSON on standard output.")] = False,
+    model: options.Model = None,
+    base: options.Base = None,
+    weights: options.Weights = "auto",
+    threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_color: options.NoColor = False,
+) -> None:
+    """Fit the gate to your own data: thresholds that keep a stated false-edit rate, and counts that help the model.
+
+    No labels are needed: noise of known place is put into some sequences, and what is learned from it serves
+    `llm4dsr clean --gate FILE`. It takes one scoring of those sequences.
+
+    Example: llm4dsr calibrate sequences.jsonl --catalog catalog.jsonl --output my.gate
+    """
+    from llm4dsr_cli.calibration import CalibrationSettings
+    from llm4dsr_cli.calibration import calibrate as run
+    from llm4dsr_cli.catalog import Catalog
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.denoiser import Denoiser, check_options
+    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.records import RecordFormat, user_of
+    from llm4dsr_cli.writer import OutputFile, check_paths
+
+    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
+    check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})
+    OutputFile(output)  # what is wrong with it should show now
+    check_options(weights, threads)
+    settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
+    titles = None if catalog is None else Catalog.load(Path(catalog))
+    form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    with LineReader.open(data) as reader:
+        records = [record for batch in read_records(reader, 1024, form, titles) for record in batch]
+    nameless = sum(record.data.get(user_field) is None for record in records)
+    if nameless:
+        console.warn(
+            f'{nameless:,} records have no "{user_field}": each counts as a user of its own; '
+            "if users have several records, name the field with --user-field, or the gate will promise too much"
+        )
+    pairs = [(user_of(record, user_field), record.titles) for record in records]
+    with ExitStack() as stack:
+        denoiser = stack.enter_context(
+            Denoiser.load(
+                model,
+                base=base,
+                weights=weights,
+                threads=threads,
+                gpu_layers=gpu_layers,
+                offline=offline,
+                say=console.say,
+            )
+        )
+        advance = stack.enter_context(console.progress())
+
+        def score(noisy: list[list[str]]) -> list[Any]:
+            scores: list[Any] = []
+            for at in range(0, len(noisy), 64):
+                scores += denoiser.score(noisy[at : at + 64])
+                advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
+            return scores
+
+        gate = run(
+            pairs,
+            score,
+            model_name=denoiser.metadata.name,
+            model_sha256=denoiser.sha256,
+            catalog=[] if titles is None else [title for _, title in titles if title is not None],
+            settings=settings,
+        )
+    gate.save(Path(output))
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(gate.summary, option=orjson.OPT_INDENT_2).decode() + "\n")
+    _show(gate.summary, console)
+    console.say(f"{output}: use it with --gate {output}")
+
+
+def _show(summary: dict[str, Any], console: Console) -> None:
+    fused, alone = summary["fused"], summary["alone"]
+    console.say(
+        f"calibrated on {summary['sequences']:,} sequences, {alone['items']:,} items, {alone['noise']:,} of them noise "
+        "put in; found of it, and precision if a share of your items is noise:"
+    )
+    console.say("  false-edit rate   (95% bound)    found   model alone   2% noise   5% noise   10% noise")
+    found_alone = {row["false_edit_rate"]: row["recall"] for row in alone["rates"]}
+    for row in fused["rates"]:
+        precision = row["precision"]
+        console.say(
+            f"  {row['false_edit_rate']:>15.3f}   {row['at_most']:>11.4f}   {row['recall']:>6.1%}   "
+            f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
+            f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
+        )
+    said = "   ".join(f"{row['said']:.2f}: {row['found']:.2f}" for row in fused["reliability"] if row["items"] >= 30)
+    console.say(f"  noise probability said: share that was noise   {said}")

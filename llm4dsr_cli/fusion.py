@@ -1,0 +1,57 @@
+"""Fusion: the denoiser's log-odds and collaborative evidence, weighed by a small logistic model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
+RIDGE = 1.0
+_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Noise log-odds as a weighted sum: ``bias + weights @ (features - mean) / deviation``; all of shape (n_features,).
+
+    The first feature is the denoiser's log-odds; the others are the columns of ``Evidence.features``.
+    """
+
+    bias: float
+    weights: Floats
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def fit(cls, features: Floats, labels: NDArray[np.integer]) -> Fusion:
+        """Ridge-penalized logistic regression by Newton's method (Hastie et al., 2009, section 4.4.1).
+
+        Args:
+            features: shape (n_items, n_features).
+            labels: 1 = noise, shape (n_items,).
+        """
+        mean = features.mean(axis=0)
+        deviation = np.maximum(features.std(axis=0), 1e-9)
+        design = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
+        penalty = np.diag([1e-6, *([RIDGE] * features.shape[1])])
+        weights = np.zeros(design.shape[1])
+        for _ in range(_STEPS):
+            chance = 1 / (1 + np.exp(-design @ weights))
+            gradient = design.T @ (labels - chance) - penalty @ weights
+            curvature = (design * (chance * (1 - chance))[:, None]).T @ design + penalty
+            step = np.linalg.solve(curvature, gradient)
+            weights += step
+            if np.abs(step).max() < 1e-9:
+                break
+        return cls(float(weights[0]), weights[1:], mean, deviation)
+
+    def log_odds(self, features: Floats) -> Floats:
+        """Noise log-odds of items, shape (n_items,), from features of shape (n_items, n_features)."""
+        # Not a matrix product: its rounding depends on the number of rows.
+        scaled = (features - self.mean) / self.deviation
+        fused: Floats = self.bias + (scaled * self.weights).sum(axis=1)
+        return fused

@@ -1,0 +1,117 @@
+"""``llm4dsr calibrate``: sequences in, a gate file out, which ``clean`` uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import Call, call, read, sequences, write
+
+from llm4dsr_cli.gate_file import EVIDENCE, GateFile
+
+pytestmark = pytest.mark.usefixtures("warm_environment")
+
+
+@pytest.fixture
+def calibrate(engine: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    return lambda *arguments: call(monkeypatch, capfdbinary, "calibrate", *engine, *arguments)
+
+
+def user_records(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    return [{"user_id": user, "items": titles} for user, titles in enumerate(sequences(n, seed, longest=7))]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two gates judge alike."""
+    a, b = GateFile.load(one), GateFile.load(other)
+    return (
+        a.summary == b.summary
+        and np.array_equal(a.fusion.weights, b.fusion.weights)
+        and all(np.array_equal(getattr(a.evidence, name), getattr(b.evidence, name)) for name in EVIDENCE)
+    )
+
+
+def test_clean_edits_what_the_gates_fused_scores_say(tmp_path: Path, calibrate: Call, clean: Call) -> None:
+    """Guards a gate that is read and not used, users that are not left out, and thresholds of the wrong scores."""
+    records = user_records(120)
+    source, gate_path = write(tmp_path / "in.jsonl", records), tmp_path / "my.gate"
+    outcome = calibrate(source, "--output", gate_path)
+    assert outcome.code == 0, outcome.err
+    gate = GateFile.load(gate_path)
+    common = ("--false-edit-rate", "0.1", "--action", "mark")
+    assert clean(source, tmp_path / "out.jsonl", "--gate", gate_path, *common).code == 0
+    assert clean(source, tmp_path / "alone.jsonl", "--gate", gate_path, "--no-fusion", *common, "--annotate").code == 0
+    n_flags = 0
+    for record, fused, alone in zip(records, read(tmp_path / "out.jsonl"), read(tmp_path / "alone.jsonl"), strict=True):
+        chance = np.array(alone["noise_probability"])
+        log_odds = np.round(np.log(chance) - np.log1p(-chance), 3).astype(np.float32)
+        for row, scores, cut in (
+            (fused, gate.fuse(record["items"], record["user_id"], log_odds), gate.threshold(0.1)),
+            (alone, log_odds, gate.threshold(0.1, fusion=False)),
+        ):
+            expected = (scores > cut).astype(int)
+            expected[-1:] = 0
+            assert row["noise_flag"] == expected.tolist() or expected.sum() == len(expected)
+            n_flags += expected.sum()
+    assert n_flags > 20
+
+
+def test_fields_that_hold_the_truth_change_nothing(tmp_path: Path, calibrate: Call) -> None:
+    """Guards the planted oracle: labels in the data must reach neither weights nor thresholds."""
+    records = user_records(60)
+    rng = np.random.default_rng(0)
+    labelled = [
+        {**record, "noise": rng.integers(0, 2, len(record["items"])).tolist(), "oracle": record["items"][::-1]}
+        for record in records
+    ]
+    for name, rows in (("plain", records), ("labelled", labelled)):
+        outcome = calibrate(write(tmp_path / f"{name}.jsonl", rows), "--output", tmp_path / name, "--quiet")
+        assert (outcome.code, outcome.err) == (0, "")
+    assert same(tmp_path / "plain", tmp_path / "labelled")
+
+
+def test_json_is_what_the_file_says(tmp_path: Path, calibrate: Call) -> None:
+    """Guards a machine that reads other figures than the gate uses."""
+    source = write(tmp_path / "in.jsonl", user_records(80))
+    outcome = calibrate(source, "--output", tmp_path / "my.gate", "--json", "--seed", "3", "--noise-rate", "0.2")
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    gate = GateFile.load(tmp_path / "my.gate")
+    assert summary == gate.summary
+    assert summary["settings"]["seed"] == 3
+    row = summary["alone"]["rates"][-1]
+    chance = 1 / (1 + np.exp(-gate.threshold(row["false_edit_rate"], fusion=False)))
+    assert row["threshold"] == pytest.approx(chance)
+    assert row["at_most"] > row["false_edit_rate"]
+
+
+def test_records_without_a_user_are_told_of(tmp_path: Path, calibrate: Call) -> None:
+    """Guards windows of one user that vouch for each other because nobody said whose they are."""
+    source = write(tmp_path / "in.jsonl", [{"items": record["items"]} for record in user_records(60)])
+    outcome = calibrate(source, "--output", tmp_path / "my.gate")
+    assert outcome.code == 0
+    assert "--user-field" in outcome.err
+
+
+def test_a_gate_for_another_denoiser_is_refused(tmp_path: Path, calibrate: Call, clean: Call) -> None:
+    """Guards thresholds of one model on the scores of another."""
+    source, gate = write(tmp_path / "in.jsonl", user_records(60)), tmp_path / "my.gate"
+    assert calibrate(source, "--output", gate).code == 0
+    arrays = dict(np.load(gate))
+    about = json.loads(arrays["about"].tobytes())
+    about["model_sha256"] = "0" * 64
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    with gate.open("wb") as file:
+        np.savez(file, **arrays)
+    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, "my.gate", "--model")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_too_few_users_are_one_sentence_and_leave_no_file(tmp_path: Path, calibrate: Call) -> None:
+    """Guards a gate from next to nothing."""
+    source = write(tmp_path / "in.jsonl", user_records(8))
+    calibrate(source, "--output", tmp_path / "my.gate", "--quiet").failed(2, "too few", "--user-field")
+    assert not (tmp_path / "my.gate").exists()

@@ -1,0 +1,181 @@
+"""Calibration on one's own data: the rate is kept, and nothing leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm4dsr_cli.calibration import CalibrationSettings, NoisySequence, calibrate, noisy_sequences, rate_bound
+from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.evidence import Evidence
+from llm4dsr_cli.gate_file import GateFile
+from llm4dsr_cli.metrics import auroc
+
+GROUPS, PER_GROUP = 5, 30
+TITLES = [f"group {group} thing {number}" for group in range(GROUPS) for number in range(PER_GROUP)]
+Data = list[tuple[Hashable, list[str]]]
+
+
+def make_data(n_users: int, *, seed: int = 0, taste: float = 1.0) -> Data:
+    """Each user likes one group of items; ``taste`` is the share of items that follow it."""
+    rng = np.random.default_rng(seed)
+    data: Data = []
+    for user in range(n_users):
+        of_group = rng.permutation(PER_GROUP)[:8] + PER_GROUP * (user % GROUPS)
+        anywhere = rng.permutation(len(TITLES))[:8]
+        chosen = np.where(rng.random(8) < taste, of_group, anywhere)
+        data.append((user, [TITLES[item] for item in dict.fromkeys(chosen.tolist())]))
+    return data
+
+
+def blind(sequences: list[list[str]]) -> list[np.ndarray]:
+    """Scores that know nothing, different for every item."""
+    rng = np.random.default_rng(7)
+    return [rng.normal(size=len(titles)).astype(np.float32) for titles in sequences]
+
+
+def fit(data: Data, score=blind, **settings: object) -> GateFile:  # type: ignore[no-untyped-def]
+    return calibrate(
+        data,
+        score,
+        model_name="m",
+        model_sha256="ab" * 32,
+        settings=CalibrationSettings(**settings),  # type: ignore[arg-type]
+    )
+
+
+def judged(gate: GateFile, sequences: list[NoisySequence]) -> tuple[np.ndarray, np.ndarray]:
+    """Fused log-odds and labels of all items but the last of each sequence."""
+    scores = [
+        gate.fuse(s.titles, s.user, log_odds)[:-1]
+        for s, log_odds in zip(sequences, blind([s.titles for s in sequences]), strict=True)
+    ]
+    return np.concatenate(scores), np.concatenate([s.labels[:-1] for s in sequences])
+
+
+def test_the_counts_find_what_a_blind_model_cannot() -> None:
+    """Guards fusion that is fitted and then not used, or used with the wrong sign."""
+    gate = fit(make_data(600))
+    scores, labels = judged(gate, noisy_sequences(make_data(600, seed=1), TITLES, CalibrationSettings(seed=5)))
+    assert auroc(scores, labels) > 0.9
+
+
+def test_without_taste_nothing_is_found_on_users_who_were_counted() -> None:
+    """Guards self-vouching: a user's own pairs are the only thing that could tell noise apart here."""
+    data = make_data(500, taste=0)
+    gate = fit(data)
+    scores, labels = judged(gate, noisy_sequences(data, TITLES, CalibrationSettings(seed=5)))
+    assert auroc(scores, labels) == pytest.approx(0.5, abs=0.06)
+
+
+def test_permuted_labels_give_nothing_to_find() -> None:
+    """Guards measured users whose noise decided the weights: with labels at random, AUROC on others must be .5."""
+    data = make_data(600, taste=0)
+    gate = fit(data[:400], sequences=400)
+    sequences = noisy_sequences(data[400:], TITLES, CalibrationSettings(seed=9))
+    scores, labels = judged(gate, sequences)
+    shuffled = np.random.default_rng(3).permutation(labels)
+    assert auroc(scores, shuffled) == pytest.approx(0.5, abs=0.07)
+
+
+def test_the_stated_rate_is_kept_on_users_that_calibration_never_saw() -> None:
+    """Guards the promise itself: quantile on the wrong side, weights and thresholds fitted on the same users."""
+    rate, rates, bounds = 0.05, [], []
+    for split in range(8):
+        data = make_data(900, seed=100 + split, taste=0.7)
+        gate = fit(data[:600], sequences=600)
+        scores, labels = judged(gate, noisy_sequences(data[600:], TITLES, CalibrationSettings(seed=split)))
+        rates.append(float((scores[labels == 0] > gate.threshold(rate)).mean()))
+        bounds.append(next(r["at_most"] for r in gate.summary["fused"]["rates"] if r["false_edit_rate"] == rate))
+    assert np.mean(rates) <= rate * 1.1
+    assert np.mean(rates) >= rate * 0.5
+    assert np.mean(np.array(rates) <= np.array(bounds) + 0.01) >= 0.8
+
+
+def test_the_same_data_and_seed_give_the_same_file(tmp_path: Path) -> None:
+    """Guards order of sets and clocks in the file."""
+    for name in ("a", "b"):
+        fit(make_data(100)).save(tmp_path / name)
+    one, other = (GateFile.load(tmp_path / name) for name in ("a", "b"))
+    assert one.summary == other.summary
+    assert one.fusion.weights.tolist() == other.fusion.weights.tolist()
+
+
+def test_a_gate_file_gives_the_same_scores_after_a_round_trip(tmp_path: Path) -> None:
+    """Guards an array that is not written, or loses precision."""
+    data = make_data(200)
+    gate = fit(data)
+    gate.save(tmp_path / "my.gate")
+    loaded = GateFile.load(tmp_path / "my.gate")
+    user, titles = data[3]
+    scores = np.linspace(-1, 1, len(titles), dtype=np.float32)
+    np.testing.assert_array_equal(gate.fuse(titles, user, scores), loaded.fuse(titles, user, scores))
+    for fusion in (True, False):
+        assert gate.threshold(0.05, fusion=fusion) == loaded.threshold(0.05, fusion=fusion)
+    assert loaded.holds_calibration_user(data[3][0]) and not loaded.holds_calibration_user("nobody")
+
+
+def test_noise_goes_into_one_sequence_of_each_user_and_never_repeats_an_item() -> None:
+    """Guards items of one user counted as independent, and noise that is no noise."""
+    data = make_data(100) + make_data(100, seed=2)
+    sequences = noisy_sequences(data, TITLES, CalibrationSettings(noise_rate=0.3))
+    assert len({s.user for s in sequences}) == len(sequences) == 100
+    assert all(len(set(s.titles)) == len(s.titles) for s in sequences)
+    share = np.concatenate([s.labels for s in sequences]).mean()
+    assert 0.2 < share < 0.4
+
+
+def test_too_little_data_is_one_sentence() -> None:
+    """Guards a gate that promises from next to nothing."""
+    with pytest.raises(OptionError, match="too few"):
+        fit(make_data(10))
+    with pytest.raises(OptionError, match="catalog"):
+        fit([(user, ["a", "b", "c"]) for user in range(100)])
+    gate = fit(make_data(40))
+    with pytest.raises(ModelError, match="cannot promise"):
+        gate.threshold(0.0001)
+
+
+@pytest.mark.parametrize("damage", ["nothing", "cut", "text", "newer"])
+def test_a_file_that_is_no_gate_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    """Guards tracebacks of zipfile and numpy."""
+    path = tmp_path / "my.gate"
+    fit(make_data(60)).save(path)
+    if damage == "nothing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif damage == "text":
+        path.write_text("{}")
+    else:
+        arrays = dict(np.load(path))
+        arrays["about"] = np.frombuffer(arrays["about"].tobytes().replace(b'"version":1', b'"version":9'), np.uint8)
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    with pytest.raises(ModelError, match=r"my\.gate"):
+        GateFile.load(path)
+
+
+def test_the_bound_covers_what_calibrations_do() -> None:
+    """Guards a bound for independent items where a user's items go together."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(300), 10)
+    covered = []
+    for _ in range(60):
+        # A user's items share most of their score.
+        cut, new = (rng.normal(size=300).repeat(10) + 0.3 * rng.normal(size=3000) for _ in range(2))
+        threshold = np.sort(cut)[int(np.ceil(3001 * 0.95)) - 1]
+        bound = rate_bound(0.05, cut > threshold, user, n_new=3000)
+        covered.append((new > threshold).mean() <= bound)
+    assert np.mean(covered) >= 0.85
+    independent = rate_bound(0.05, rng.random(3000) < 0.05, np.arange(3000))
+    assert 0.05 < independent < 0.06
+
+
+def test_evidence_is_counted_from_the_data_as_they_are() -> None:
+    """Guards counts of the injected noise instead of the data."""
+    data = make_data(60)
+    np.testing.assert_array_equal(fit(data).evidence.held, Evidence.count(data).held)
