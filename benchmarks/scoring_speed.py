@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from llm4dsr_cli import denoiser as denoiser_module
-from llm4dsr_cli.denoiser import Denoiser, probability
+from llm4dsr_cli.denoiser import Denoiser
+from llm4dsr_cli.gate import probability
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

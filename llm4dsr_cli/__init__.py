@@ -17,8 +17,9 @@ from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
     from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.clean import Cleaner, Counts
-    from llm4dsr_cli.denoiser import Denoiser, probability
+    from llm4dsr_cli.clean import Cleaner
+    from llm4dsr_cli.counts import Counts
+    from llm4dsr_cli.denoiser import Denoiser
     from llm4dsr_cli.edits import EditedRecord
     from llm4dsr_cli.errors import (
         CatalogError,
@@ -29,18 +30,25 @@ if TYPE_CHECKING:
         OutputError,
         RecordError,
     )
-    from llm4dsr_cli.gate import Gate, log_odds_of
+    from llm4dsr_cli.evaluation import Evaluation, EvaluationSettings, Measurement, evaluate
+    from llm4dsr_cli.gate import Gate, budget_threshold, log_odds_of, probability
+    from llm4dsr_cli.gate_file import GateFile
+    from llm4dsr_cli.labelled_data import LabelledData
     from llm4dsr_cli.metadata import Calibration, DenoiserMetadata
-    from llm4dsr_cli.metrics import DetectionQuality, detection_quality
-    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.metrics import DetectionQuality, EditQuality, detection_quality, edit_quality
+    from llm4dsr_cli.plots import plot_evaluation
+    from llm4dsr_cli.reader import LineReader, read_parsed, read_records
     from llm4dsr_cli.records import Record, RecordFormat
+    from llm4dsr_cli.resumable import ResumableFile
+    from llm4dsr_cli.scored import KeptScores, ScoredRecord, parse_scored, parse_unscored, score_records
     from llm4dsr_cli.writer import OutputFile
 
 # Imported on first use, so that ``llm4dsr --help`` loads neither numpy nor llama.cpp.
 _HOMES = {
     "catalog": ("Catalog",),
-    "clean": ("Cleaner", "Counts"),
-    "denoiser": ("Denoiser", "probability"),
+    "clean": ("Cleaner",),
+    "counts": ("Counts",),
+    "denoiser": ("Denoiser",),
     "edits": ("EditedRecord",),
     "errors": (
         "CatalogError",
@@ -51,11 +59,17 @@ _HOMES = {
         "OutputError",
         "RecordError",
     ),
-    "gate": ("Gate", "log_odds_of"),
+    "evaluation": ("Evaluation", "EvaluationSettings", "Measurement", "evaluate"),
+    "gate": ("Gate", "budget_threshold", "log_odds_of", "probability"),
+    "gate_file": ("GateFile",),
+    "labelled_data": ("LabelledData",),
     "metadata": ("Calibration", "DenoiserMetadata"),
-    "metrics": ("DetectionQuality", "detection_quality"),
-    "reader": ("LineReader", "read_records"),
+    "metrics": ("DetectionQuality", "EditQuality", "detection_quality", "edit_quality"),
+    "plots": ("plot_evaluation",),
+    "reader": ("LineReader", "read_parsed", "read_records"),
     "records": ("Record", "RecordFormat"),
+    "resumable": ("ResumableFile",),
+    "scored": ("KeptScores", "ScoredRecord", "parse_scored", "parse_unscored", "score_records"),
     "writer": ("OutputFile",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -69,10 +83,17 @@ __all__ = [
     "Denoiser",
     "DenoiserMetadata",
     "DetectionQuality",
+    "EditQuality",
     "EditedRecord",
+    "Evaluation",
+    "EvaluationSettings",
     "Gate",
+    "GateFile",
+    "KeptScores",
+    "LabelledData",
     "LineReader",
     "Llm4dsrError",
+    "Measurement",
     "MissingExtraError",
     "ModelError",
     "OptionError",
@@ -81,11 +102,21 @@ __all__ = [
     "Record",
     "RecordError",
     "RecordFormat",
+    "ResumableFile",
+    "ScoredRecord",
     "__version__",
+    "budget_threshold",
     "detection_quality",
+    "edit_quality",
+    "evaluate",
     "log_odds_of",
+    "parse_scored",
+    "parse_unscored",
+    "plot_evaluation",
     "probability",
+    "read_parsed",
     "read_records",
+    "score_records",
 ]
 
 

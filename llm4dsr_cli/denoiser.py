@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
@@ -15,11 +14,11 @@ from llm4dsr_cli.engine import Engine, Model, Request
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import Prompter
-from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.registry import Registry, find_denoiser
 from llm4dsr_cli.runtime_model import WEIGHTS, cached_runtime, runtime_model
+from llm4dsr_cli.scored import Scores, canonical
 from llm4dsr_cli.windows import overlapping_windows
 
-Scores = NDArray[np.float32]
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
 
@@ -115,7 +114,8 @@ class Denoiser:
             sequences: item titles, oldest first; sequences may be empty.
 
         Returns:
-            One float32 array of shape (n_items,) for each sequence: log(p / (1 - p)) of its noise probability p.
+            One float32 array of shape (n_items,) for each sequence: log(p / (1 - p)) of its noise probability p, as
+            ``scored.canonical`` rounds them.
         """
         sequences = list(sequences)
         results = [np.empty(len(titles), dtype=np.float32) for titles in sequences]
@@ -130,7 +130,7 @@ class Denoiser:
             judged = slice(window.judge_from, window.judge_to)
             log_odds = rows[:, 0] - rows[:, 1]
             results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
-        return results
+        return [canonical(log_odds) for log_odds in results]
 
     def _requests(self, windows: Iterable[Sequence[str]]) -> Iterator[Request]:
         for titles in windows:
@@ -147,11 +147,6 @@ class Denoiser:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
-    return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
 
 
 def check_options(weights: str, threads: int | None) -> None:
@@ -189,17 +184,3 @@ def _find_base(
             remedy=again,
         )
     return path
-
-
-def find_denoiser(reference: str | None, registry: Registry) -> Path:
-    """The file of a denoiser: by registry name, by path, or (None) the one that ships; the file need not exist.
-
-    Raises:
-        ModelError: the registry does not know the name, or knows it as a base model.
-    """
-    if reference in registry.bases:
-        raise ModelError(f"{reference} is a base model, no denoiser", remedy="choose one from `llm4dsr models list`")
-    known = reference is None or reference in registry.denoisers
-    if reference is not None and not known and (reference.endswith(".gguf") or Path(reference).exists()):
-        return Path(reference).expanduser()
-    return registry.denoiser(reference).path

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.denoiser import probability
+from llm4dsr_cli.gate import probability
 from llm4dsr_cli.json_lines import dumps
 from llm4dsr_cli.records import Record
 
@@ -31,19 +31,20 @@ def edit_record(
     edits: NDArray[np.bool_],
     *,
     action: Action,
-    annotate: bool,
+    annotation: NDArray[np.floating] | None,
     output_line: int,
     threshold: float,
 ) -> EditedRecord:
     """Apply the gate's decisions to a record.
 
     ``drop`` takes the flagged items and their entries in all parallel lists out; ``mark`` leaves everything and adds
-    ``noise_flag``, 0 or 1 for each item. ``annotate`` adds ``noise_probability`` for each item of the output. A
+    ``noise_flag``, 0 or 1 for each item. An annotation adds ``noise_probability`` for each item of the output. A
     record with neither edits nor additions keeps its bytes.
 
     Args:
         log_odds: noise log-odds, shape (n_items,).
         edits: the gate's decisions, shape (n_items,).
+        annotation: noise probabilities as they are to be written, shape (n_items,); None adds none.
         output_line: number of the record's line in the output, from 1, for the audit.
         threshold: the gate's, in log-odds, for the audit.
 
@@ -54,8 +55,8 @@ def edit_record(
     chances = np.round(probability(log_odds), 5)
     dropped = positions if action == "drop" else []
     add: dict[str, Any] = {}
-    if annotate:
-        add[PROBABILITY_FIELD] = np.delete(chances, dropped).tolist()
+    if annotation is not None:
+        add[PROBABILITY_FIELD] = np.delete(annotation, dropped).tolist()
     if action == "mark":
         add[FLAG_FIELD] = edits.astype(int).tolist()
     audit = [

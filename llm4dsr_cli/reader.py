@@ -15,13 +15,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from llm4dsr_cli.catalog import Catalog
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records import Record, RecordFormat, parse_record
 
+# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
+# are to be equal need equal batches.
+BATCH_RECORDS = 64
 Line = tuple[int, bytes]  # number from 1, bytes without the line ending
+OnError = Callable[[RecordError, bytes], None]
+R = TypeVar("R", bound=Record)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -175,17 +180,24 @@ def read_records(
     size: int,
     fmt: RecordFormat,
     catalog: Catalog | None,
-    on_error: Callable[[RecordError, bytes], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[list[Record]]:
     """Lists of 1 to ``size`` records, one for each batch that has any.
 
     ``on_error`` gets each line that is no record, with the error; without it, the error is raised.
     """
+    return read_parsed(reader, size, lambda line, where: parse_record(line, where, fmt, catalog), on_error)
+
+
+def read_parsed(
+    reader: LineReader, size: int, parse: Callable[[bytes, str], R], on_error: OnError | None = None
+) -> Iterator[list[R]]:
+    """``read_records`` for records that ``parse`` makes of a line and its ``file:line``."""
     for batch in reader.batches(size):
-        records: list[Record] = []
+        records: list[R] = []
         for number, line in batch:
             try:
-                records.append(parse_record(line, f"{reader.name}:{number}", fmt, catalog))
+                records.append(parse(line, f"{reader.name}:{number}"))
             except RecordError as error:  # noqa: PERF203 - one line at a time is the point
                 if on_error is None:
                     raise

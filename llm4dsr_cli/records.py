@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,14 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
         ids.append(id_)
         titles.append(title)
     return Record(line=line, where=where, data=data, ids=ids, titles=titles, format=fmt)
+
+
+def user_of(record: Record, user_field: str) -> Hashable:
+    """Whose sequence a record is; one that names nobody is of a user of its own, known by its titles."""
+    user = record.data.get(user_field)
+    if user is None:
+        return tuple(record.titles)
+    return user if isinstance(user, (str, int)) else repr(user)
 
 
 def _items(data: dict[str, Any], where: str, fmt: RecordFormat) -> list[Any]:

@@ -118,6 +118,20 @@ class Registry:
         return self.denoisers[name]
 
 
+def find_denoiser(reference: str | None, registry: Registry) -> Path:
+    """The file of a denoiser: by registry name, by path, or (None) the one that ships; the file need not exist.
+
+    Raises:
+        ModelError: the registry does not know the name, or knows it as a base model.
+    """
+    if reference in registry.bases:
+        raise ModelError(f"{reference} is a base model, no denoiser", remedy="choose one from `llm4dsr models list`")
+    known = reference is None or reference in registry.denoisers
+    if reference is not None and not known and (reference.endswith(".gguf") or Path(reference).exists()):
+        return Path(reference).expanduser()
+    return registry.denoiser(reference).path
+
+
 def models_folder() -> Path:
     """The folder of the models that ship: in the package, or beside it in an editable install."""
     package = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ import secrets
 import shlex
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -40,6 +40,7 @@ class OutputFile:
         self._part: Path | None = None
         self._raw: BinaryIO | None = None
         self._gzip: gzip.GzipFile | None = None
+        self._finished = False
         if str(path) != "-":
             self._check(Path(os.path.realpath(path)))  # a link stays, what it points to is replaced
 
@@ -104,11 +105,25 @@ class OutputFile:
             self._discard()
             return
         try:
-            with self._explained():
-                self._finish()
+            self.finish()
+            self.put_in_place()
         except BaseException:
             self._discard()
             raise
+
+    def finish(self) -> None:
+        """Write all that is still in memory; nothing can be written afterwards. Raises OutputError when it fails."""
+        if not self._finished:
+            with self._explained():
+                self._finish()
+            self._finished = True
+
+    def put_in_place(self) -> None:
+        """Let what was written and finished take the target's place."""
+        if self._part is not None and self._target is not None:
+            with self._explained():
+                self._part.replace(self._target)
+            self._part = None
 
     def _stream(self) -> BinaryIO | gzip.GzipFile:
         if self._raw is None:
@@ -127,9 +142,6 @@ class OutputFile:
         if self._part is not None:
             os.fsync(raw.fileno())
         raw.close()
-        if self._part is not None:
-            self._part.replace(self._target)
-            self._part = None
 
     def _discard(self) -> None:
         """Close and remove what there is; the exception on its way says more than one from here would."""
@@ -157,6 +169,22 @@ class OutputFile:
                 where=self.name,
                 remedy=remedy if self._direct else f"{remedy}; nothing was changed",
             ) from error
+
+
+@contextlib.contextmanager
+def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
+    """Open several outputs of one run, which appear together and in this order: none before all are written whole.
+
+    Raises what ``OutputFile`` raises; after any exception every target is what it was.
+    """
+    with contextlib.ExitStack() as stack:
+        for output in outputs:
+            stack.enter_context(output)
+        yield
+        for output in outputs:
+            output.finish()
+        for output in outputs:
+            output.put_in_place()
 
 
 def check_paths(inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]) -> None:

@@ -15,6 +15,7 @@ from command_line import PATIENCE, WORDS, Call, read, sequences, write
 
 from llm4dsr_cli import Denoiser, log_odds_of, probability
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.scored import shortest_probabilities
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -85,7 +86,7 @@ def test_mark_leaves_everything_and_flags_what_drop_would_take(
         assert {name: result[name] for name in record} == record
         flagged = expected_edits(scores, log_odds_of(0.6))
         assert result["noise_flag"] == [int(i in flagged) for i in range(len(scores))]
-        assert result["noise_probability"] == pytest.approx(probability(scores).tolist(), abs=1e-5)
+        assert result["noise_probability"] == shortest_probabilities(scores).tolist()
 
 
 def test_annotations_run_parallel_to_the_items_of_the_output(tmp_path: Path, clean: Call, tiny_denoiser: Path) -> None:
@@ -99,7 +100,7 @@ def test_annotations_run_parallel_to_the_items_of_the_output(tmp_path: Path, cle
         dropped_any |= bool(dropped)
         kept = [i for i in range(len(sequence)) if i not in dropped]
         assert result["items"] == [sequence[i] for i in kept]
-        assert result["noise_probability"] == pytest.approx(probability(scores[kept]).tolist(), abs=1e-5)
+        assert result["noise_probability"] == shortest_probabilities(scores[kept]).tolist()
     assert dropped_any
 
 
@@ -252,7 +253,8 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
     assert before > after
     gate = found["gate"]
     assert gate.pop("threshold") == pytest.approx(0.6)
-    assert gate == {"false_edit_rate": None, "max_edits": 2, "protect_last": 1}
+    limits = {"max_edits": 2, "protect_last": 1}
+    assert gate == {"false_edit_rate": None, "budget": None, **limits, "file": None, "fusion": False}
     assert found["action"] == "drop"
     assert found["model"]["name"] == "tiny-denoiser"
     assert found["model"]["sha256"] == sha256(tiny_denoiser.read_bytes()).hexdigest()

@@ -57,7 +57,7 @@ LINES = [*GROUPS, *LEAVES]
 def test_all_commands_are_walked() -> None:
     """Guards: the tests below passing because they look at nothing."""
     assert {(), ("models",)} == set(GROUPS)
-    assert {("clean",), ("finetune",), ("models", "list"), ("models", "show")} <= set(LEAVES)
+    assert {("clean",), ("score",), ("apply",), ("finetune",), ("models", "list"), ("models", "show")} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("path", LINES, ids=" ".join)

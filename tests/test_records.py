@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm4dsr_cli.catalog import Catalog
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.json_lines import dumps, loads
-from llm4dsr_cli.records import Record, RecordFormat, parse_record
+from llm4dsr_cli.records import Record, RecordFormat, parse_record, user_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -223,3 +223,15 @@ def test_quoted_data_is_cut_and_printable() -> None:
     assert "x" * 60 + '..."' in refusal({"items": ["x" * 10_000]}, catalog=CATALOG)
     assert r'id "\x1b[31m\n" is' in refusal({"items": ["\x1b[31m\n"]}, catalog=CATALOG)
     assert "and 990 more" in refusal({str(i): i for i in range(1000)})
+
+
+def test_a_record_that_names_nobody_is_known_by_its_titles() -> None:
+    """Guards a record that is another user's in a kept file than in the input, and so vouches for itself there."""
+    fmt = RecordFormat()
+    here = parse_record(b'{"items": ["a", "b"]}', "in.jsonl:1", fmt, None)
+    there = parse_record(b'{"items": ["a", "b"]}', "scored.jsonl:7", fmt, None)
+    other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", fmt, None)
+    assert user_of(here, "user_id") == user_of(there, "user_id") != user_of(other, "user_id")
+    named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", fmt, None)
+    assert user_of(named, "user_id") == 5
+    assert user_of(named, "who") == "[5]"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from llm4dsr_cli.cache import cache_folder
-from llm4dsr_cli.denoiser import Denoiser, probability
+from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.gate import probability
 from llm4dsr_cli.metrics import auroc
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

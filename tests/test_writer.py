@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from llm4dsr_cli.errors import OptionError, OutputError
-from llm4dsr_cli.writer import OutputFile, check_paths
+from llm4dsr_cli.writer import OutputFile, check_paths, together
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes, links and FIFOs of POSIX")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -297,3 +297,38 @@ def test_different_paths_are_accepted(tmp_path: Path) -> None:
     """Guards: `- -` refused, though standard input and output share the name only; a null device refused."""
     check_paths({"INPUT": "-"}, {"--output": "-", "--audit": tmp_path / "audit"})
     check_paths({"INPUT": os.devnull, "--catalog": tmp_path / "c"}, {"--output": os.devnull, "--audit": os.devnull})
+
+
+def test_outputs_of_one_run_appear_together_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards: an audit of edits to a file that never appeared, and half of a run's results after a full disk."""
+    names = ["out", "audit", "report.gz"]
+    placed: list[str] = []
+    replace = Path.replace
+
+    def record(self: Path, target: Path) -> Path:
+        placed.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    outputs = [OutputFile(tmp_path / name) for name in names]
+    with together(outputs):
+        for output in outputs:
+            output.write(b"a")
+        assert not files(tmp_path) & set(names)
+    assert placed == names and files(tmp_path) == set(names)
+
+    for name in names:
+        (tmp_path / name).write_bytes(b"before")
+    synced: list[int] = []
+
+    def fail_at_last(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == len(names):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail_at_last)
+    outputs = [OutputFile(tmp_path / name) for name in names]
+    with pytest.raises(OutputError, match="no space left"), together(outputs):
+        outputs[0].write(b"a")
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"before"}
+    assert files(tmp_path) == set(names)

@@ -8,9 +8,13 @@ from typing import Any
 import typer
 import typer.core
 
+from llm4dsr_cli.commands.apply import apply
+from llm4dsr_cli.commands.calibrate import calibrate
 from llm4dsr_cli.commands.clean import clean
+from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
+from llm4dsr_cli.commands.score import score
 from llm4dsr_cli.version import __version__
 
 
@@ -58,5 +62,9 @@ def _main(
 
 
 app.command()(clean)
+app.command()(score)
+app.command()(apply)
 app.command()(finetune)
+app.command()(calibrate)
+app.command()(evaluate)
 app.add_typer(models, name="models")

@@ -65,9 +65,8 @@ def show(
     """
     import orjson
 
-    from llm4dsr_cli.denoiser import find_denoiser
     from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
-    from llm4dsr_cli.registry import Registry
+    from llm4dsr_cli.registry import Registry, find_denoiser
 
     path = find_denoiser(model, Registry.load())
     description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
@@ -103,7 +102,7 @@ def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:
     import numpy as np
 
     from llm4dsr_cli.cache import file_sha256
-    from llm4dsr_cli.denoiser import probability
+    from llm4dsr_cli.gate import probability
 
     calibration: dict[str, Any] | str = "none"
     if metadata.calibration is not None:

@@ -18,6 +18,71 @@ ItemsField = Annotated[str, typer.Option("--items-field", metavar="NAME", help="
 TitlesField = Annotated[
     str | None, typer.Option("--titles-field", metavar="NAME", help="Field with a parallel list of titles.")
 ]
+ParallelField = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parallel-field", metavar="NAME", help="List that runs parallel to the items, as ratings do. Repeatable."
+    ),
+]
+Action = Annotated[
+    str,
+    typer.Option("--action", metavar="ACTION", help="drop: take flagged items out. mark: flag them in noise_flag."),
+]
+FalseEditRate = Annotated[
+    float | None,
+    typer.Option(
+        "--false-edit-rate",
+        metavar="RATE",
+        help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
+        "denoiser. [default: 0.01]",
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", metavar="P", help="Edit items above this noise probability, whatever the rate."),
+]
+MaxEdits = Annotated[
+    float | None,
+    typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
+]
+ProtectLast = Annotated[
+    int, typer.Option("--protect-last", metavar="N", help="Never edit the last N items of a sequence.")
+]
+GateFile = Annotated[
+    str | None,
+    typer.Option(
+        "--gate",
+        metavar="FILE",
+        help="Gate file of `llm4dsr calibrate`: judge by the denoiser and by counts of your data together.",
+    ),
+]
+NoFusion = Annotated[
+    bool,
+    typer.Option("--no-fusion", help="Of the gate file, use the thresholds only, and judge by the denoiser alone."),
+]
+UserField = Annotated[
+    str,
+    typer.Option(
+        "--user-field",
+        metavar="NAME",
+        help="Field that says whose sequence it is: the gate file's counts are taken without that user.",
+    ),
+]
+Audit = Annotated[
+    str | None,
+    typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it."),
+]
+Annotate = Annotated[bool, typer.Option("--annotate", help="Add each item's noise_probability to its record.")]
+Report = Annotated[
+    str | None, typer.Option("--report", metavar="FILE", help="Write counts, gate and versions as JSON.")
+]
+OnError = Annotated[
+    str, typer.Option("--on-error", metavar="fail|skip", help="What to do with a line that is no record.")
+]
+Rejects = Annotated[
+    str | None,
+    typer.Option("--rejects", metavar="FILE", help="Where skipped lines go. [default: OUT.rejects.jsonl]"),
+]
 Model = Annotated[
     str | None,
     typer.Option(

@@ -1,0 +1,54 @@
+"""What happens to lines that are no records, for the commands that read records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llm4dsr_cli.errors import OptionError, RecordError
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.counts import Counts
+    from llm4dsr_cli.writer import OutputFile
+
+SHOWN_REJECTS = 10
+SKIPPED = 3
+
+
+def rejects_path(on_error: str, rejects: str | None, target: str) -> str | None:
+    """Where skipped lines go; None when none are skipped.
+
+    Raises:
+        OptionError: an unknown way, or no place for them.
+    """
+    if on_error not in ("fail", "skip"):
+        raise OptionError(f"--on-error {on_error}: no such way", remedy="choose fail or skip")
+    if on_error == "fail":
+        return None
+    if rejects is None and target == "-":
+        raise OptionError("skipped lines have no place to go", remedy="give --rejects FILE")
+    return rejects or f"{target}.rejects.jsonl"
+
+
+def skipping(
+    counts: Counts, rejects: OutputFile | None, console: Console
+) -> Callable[[RecordError, bytes], None] | None:
+    """For ``on_error``: counts, keeps and, for the first ones, tells of each line; None where an error is to stop."""
+    if rejects is None:
+        return None
+
+    def keep(error: RecordError, line: bytes) -> None:
+        rejects.write(line)
+        if counts.skipped <= SHOWN_REJECTS:
+            console.warn(f"skipped {error}")
+
+    return counts.skipping(keep)
+
+
+def exit_code(counts: Counts, rejects: str | None, console: Console) -> int:
+    """The run's exit code; says how many lines were skipped, if any were."""
+    if not counts.skipped:
+        return 0
+    console.warn(f"skipped {counts.skipped:,} lines that are no records; they are in {rejects}")
+    return SKIPPED
