@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llm4dsr_cli.calibration import CalibrationSettings, NoisySequence, calibrate, noisy_sequences, rate_bound
+from llm4dsr_cli.calibration import (
+    CalibrationSettings,
+    NoisySequence,
+    ScoredItems,
+    calibrate,
+    fit_gate,
+    noisy_sequences,
+    rate_bound,
+    scored_items,
+)
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.evidence import Evidence
 from llm4dsr_cli.gate_file import GateFile
@@ -71,14 +81,45 @@ def test_without_taste_nothing_is_found_on_users_who_were_counted() -> None:
     assert auroc(scores, labels) == pytest.approx(0.5, abs=0.06)
 
 
+def scored(data: Data, seed: int) -> tuple[ScoredItems, Evidence, list[Hashable]]:
+    """Items of all users with noise, as calibration sees them."""
+    settings = CalibrationSettings(seed=seed)
+    sequences = noisy_sequences(data, TITLES, settings)
+    evidence = Evidence.count(data)
+    items = scored_items(sequences, blind([s.titles for s in sequences]), evidence, settings.protect_last)
+    return items, evidence, [s.user for s in sequences]
+
+
+def fitted_on_half(items: ScoredItems, evidence: Evidence, n_users: int) -> tuple[GateFile, ScoredItems]:
+    """A gate from every other user, and the items of the others."""
+    half = np.arange(n_users) % 2 == 0
+    mine = items.of(half[items.user])
+    mine = replace(mine, user=mine.user // 2)
+    users = list(range((n_users + 1) // 2))
+    gate = fit_gate(mine, evidence, users=users, model_name="m", model_sha256="", settings=CalibrationSettings())
+    return gate, items.of(~half[items.user])
+
+
 def test_permuted_labels_give_nothing_to_find() -> None:
-    """Guards measured users whose noise decided the weights: with labels at random, AUROC on others must be .5."""
-    data = make_data(600, taste=0)
-    gate = fit(data[:400], sequences=400)
-    sequences = noisy_sequences(data[400:], TITLES, CalibrationSettings(seed=9))
-    scores, labels = judged(gate, sequences)
-    shuffled = np.random.default_rng(3).permutation(labels)
-    assert auroc(scores, shuffled) == pytest.approx(0.5, abs=0.07)
+    """Guards measured users whose labels decided the weights: of labels at random, nothing carries over to others."""
+    items, evidence, users = scored(make_data(600), seed=9)
+    true_gate, others = fitted_on_half(items, evidence, len(users))
+    assert auroc(true_gate.fusion.log_odds(others.features), others.labels) > 0.9
+    shuffled = replace(items, labels=np.random.default_rng(3).permutation(items.labels))
+    gate, others = fitted_on_half(shuffled, evidence, len(users))
+    assert auroc(gate.fusion.log_odds(others.features), others.labels) == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_oracle_of_the_calibration_users_is_worth_nothing_on_others() -> None:
+    """Guards users on both sides: a feature that knows the labels of calibration users only must not help."""
+    items, evidence, users = scored(make_data(600, taste=0), seed=9)
+    rng = np.random.default_rng(4)
+    knows = (items.user % 2 == 0) & (rng.random(len(items.user)) < 0.9)
+    features = items.features.copy()
+    features[:, 0] = np.where(knows, items.labels, rng.random(len(knows)) < 0.1)
+    gate, others = fitted_on_half(replace(items, features=features), evidence, len(users))
+    assert gate.fusion.weights[0] > 0.5
+    assert auroc(gate.fusion.log_odds(others.features), others.labels) == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_stated_rate_is_kept_on_users_that_calibration_never_saw() -> None:
