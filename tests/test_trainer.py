@@ -18,6 +18,7 @@ from toy_training import SETTINGS, STEPS, Bench, interrupt_at, rows_without_time
 
 from llm4dsr_cli.errors import OptionError  # noqa: E402
 from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
+from llm4dsr_cli.finetune.trainer import LUCK  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +156,8 @@ def test_a_run_that_gains_nothing_stops_early_and_one_that_may_not_goes_on(bench
     assert few(settings, warm=True).run().step == 30
 
 
-def test_the_weights_left_are_those_of_the_best_validation(bench: Bench, tmp_path: Path) -> None:
-    """Guards an export of whatever came last, and of an untrained model that was lucky; resumed when it was over, a
+def test_the_weights_left_are_the_last_or_those_of_a_clearly_better_validation(bench: Bench, tmp_path: Path) -> None:
+    """Guards an export of weights that lost much, of a lucky validation half-way, and of an untrained model that was lucky; resumed when it was over, a
     run leaves the same."""
     settings = replace(SETTINGS, windows=8 * 6, learning_rate=0.02, warmup_steps=1, validate_every=1)
     seen: dict[int, dict[str, torch.Tensor]] = {}
@@ -170,7 +171,8 @@ def test_the_weights_left_are_those_of_the_best_validation(bench: Bench, tmp_pat
         trainer = bench(settings, checkpoint, warm=warm, on_validation=remember)
         history = trainer.run().history
         eligible = history if warm else history[1:]
-        assert trainer.chosen == max(eligible, key=lambda row: row["auroc"])
+        best = max(eligible, key=lambda row: row["auroc"])
+        assert trainer.chosen == (best if best["auroc"] > history[-1]["auroc"] + LUCK else history[-1])
         assert same(weights(trainer), seen[int(trainer.chosen["step"])])
         again = bench(settings, checkpoint, warm=warm)
         again.resume()

@@ -28,6 +28,8 @@ from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.metrics import auroc, average_precision
 from llm4dsr_cli.prompts import Prompter
 
+# What the AUROC of some hundred windows differs by without any difference in the weights.
+LUCK = 0.005
 # A run that lost so much AUROC, and so much of what its best had above chance, has diverged.
 DIVERGED, DIVERGED_SHARE = 0.03, 0.25
 # Windows of this many steps are sorted by length together, so that a batch holds little padding.
@@ -75,7 +77,8 @@ class Progress:
 class Trainer:
     """Fits a NoiseModel to windows with injected noise, by binary cross-entropy over all their items.
 
-    What is left in the model at the end are the weights of the best validation by AUROC. A run stops early when half
+    What is left in the model at the end are its last weights, for which the learning rate has fallen to zero; those of
+    the best validation by AUROC only where that was better by more than luck would be. A run stops early when half
     of it is over and four validations in a row brought no more than .002 over the best before them. It does not stop
     on the spot: much of a run's gain comes while the learning rate falls, so it first lets it fall, over a tenth of the
     plan. Four validations are half of the shortest plan, and twelve minutes of training in a long one.
@@ -154,8 +157,11 @@ class Trainer:
                     raise KeyboardInterrupt
             if self.progress.history[-1]["step"] != self.progress.step:
                 self._keep_or_go_back()
-            if self._best is not None:
+            last = self.progress.history[-1]
+            if self._best is not None and self._best["row"]["auroc"] > last["auroc"] + LUCK:
                 load_lora_state(self.model.backbone, self._best["lora"])
+            else:
+                self._best = {"row": last, **self._weights()}
         return self.progress
 
     def _plan(self) -> None:
