@@ -157,8 +157,8 @@ def test_a_run_that_gains_nothing_stops_early_and_one_that_may_not_goes_on(bench
 
 
 def test_the_weights_left_are_the_last_or_those_of_a_clearly_better_validation(bench: Bench, tmp_path: Path) -> None:
-    """Guards an export of weights that lost much, of a lucky validation half-way, and of an untrained model that was lucky; resumed when it was over, a
-    run leaves the same."""
+    """Guards an export of weights that lost much, of a lucky validation half-way, and of an untrained model that was
+    lucky; resumed when it was over, a run leaves the same."""
     settings = replace(SETTINGS, windows=8 * 6, learning_rate=0.02, warmup_steps=1, validate_every=1)
     seen: dict[int, dict[str, torch.Tensor]] = {}
 
