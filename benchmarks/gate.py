@@ -141,8 +141,8 @@ def measure_rates(items: ScoredItems, evidence: Evidence, n_users: int, rate: fl
         third = np.random.default_rng([split, 1]).permutation(len(numbers)) < len(numbers) / 3
         cut = to_fit.of(~third[to_fit.user])
         kept = cut.labels == 0
-        above = gate.fusion.log_odds(cut.features)[kept] > gate.threshold(rate)
-        bound = rate_bound(rate, above, cut.user[kept], n_new=int(belongs.sum()))
+        cut_scores = gate.fusion.log_odds(cut.features)[kept]
+        bound = rate_bound(rate, cut_scores, cut.user[kept], n_new=int(belongs.sum()))
         edited = fused > gate.threshold(rate)
         edited_alone = alone > gate.threshold(rate, fusion=False)
         found = float(edited[belongs].mean())

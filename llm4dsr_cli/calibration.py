@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from llm4dsr_cli.gate_file import GateFile
 from llm4dsr_cli.metadata import Calibration
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.prompts import clean_title
+from llm4dsr_cli.scored import Scores
 
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
@@ -91,6 +92,7 @@ def calibrate(
     model_name: str,
     model_sha256: str,
     catalog: Iterable[str] = (),
+    user_field: str | None = None,
     settings: CalibrationSettings | None = None,
 ) -> GateFile:
     """Learn thresholds, reliability and fusion for a denoiser from unlabelled sequences.
@@ -103,6 +105,7 @@ def calibrate(
         data: (user, item titles, oldest first) pairs.
         score: the denoiser's noise log-odds for sequences of titles.
         catalog: titles to draw noise from; with none, those in the data.
+        user_field: the records' field that the users come from, for whoever uses the gate; None if from none.
 
     Raises:
         OptionError: too few sequences or titles.
@@ -111,7 +114,7 @@ def calibrate(
     sequences = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
     items = scored_items(sequences, score([sequence.titles for sequence in sequences]), evidence, settings.protect_last)
-    return fit_gate(
+    gate = fit_gate(
         items,
         evidence,
         users=[sequence.user for sequence in sequences],
@@ -119,6 +122,7 @@ def calibrate(
         model_sha256=model_sha256,
         settings=settings,
     )
+    return replace(gate, user_field=user_field)
 
 
 def noisy_sequences(
@@ -130,15 +134,6 @@ def noisy_sequences(
         OptionError: too few sequences with an item that may be edited, or too few titles.
     """
     rng = np.random.default_rng([settings.seed, 0])
-    by_user: dict[Hashable, list[int]] = {}
-    for number, (user, titles) in enumerate(data):
-        if len(titles) > max(1, settings.protect_last):
-            by_user.setdefault(user, []).append(number)
-    if len(by_user) < FEWEST_SEQUENCES:
-        raise OptionError(
-            f"{len(by_user)} users with a sequence of {max(1, settings.protect_last) + 1} items or more are too few",
-            remedy=f"give {FEWEST_SEQUENCES} or more, or name whose a record is with --user-field",
-        )
     index: dict[str, int] = {}
     for title in catalog:
         index.setdefault(clean_title(title), len(index))
@@ -148,6 +143,17 @@ def noisy_sequences(
             index.setdefault(clean_title(title), len(index))
     names = list(index)
     n_drawn = n_drawn or len(names)
+    shortest, longest = max(1, settings.protect_last) + 1, n_drawn // 2
+    by_user: dict[Hashable, list[int]] = {}
+    for number, (user, titles) in enumerate(data):
+        if shortest <= len(titles) <= longest:  # noise for a longer one would take a larger catalog
+            by_user.setdefault(user, []).append(number)
+    if len(by_user) < FEWEST_SEQUENCES:
+        raise OptionError(
+            f"{len(by_user)} users with a sequence of {shortest} to {longest} items are too few "
+            f"({longest} is half of the titles)",
+            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with --user-field",
+        )
     users = list(by_user)
     drawn = rng.permutation(len(users))[: settings.sequences]
     result = []
@@ -155,10 +161,7 @@ def noisy_sequences(
         numbers = by_user[user]
         titles = data[numbers[int(rng.integers(len(numbers)))]][1]
         window = np.array([index[clean_title(title)] for title in titles], dtype=np.int64)
-        try:
-            noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng)
-        except ValueError as error:
-            raise OptionError(str(error), remedy="give a catalog") from None
+        noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng)
         result.append(NoisySequence(user, [names[item] for item in noisy], labels))
     return result
 
@@ -192,14 +195,13 @@ def fit_gate(
     """A gate from scored items; ``users[i]`` is the user of number i."""
     fits_fusion = np.random.default_rng([settings.seed, 1]).permutation(len(users)) < FUSION_SHARE * len(users)
     to_fit, to_cut = items.of(fits_fusion[items.user]), items.of(~fits_fusion[items.user])
-    if len(np.unique(to_fit.labels)) < 2:
+    if len(np.unique(to_fit.labels)) < 2 or to_cut.labels.all():
         raise OptionError("the data are too few to fit a gate", remedy="give more sequences")
     fusion = Fusion.fit(to_fit.features, to_fit.labels)
-    fused, alone = fusion.log_odds(to_cut.features), items.features[:, 0]
-    belongs = to_cut.labels == 0
+    fused, alone = fusion.log_odds(to_cut.features), items.features[:, 0].astype(np.float32)
     calibrations = {
-        "fused": Calibration.fit(fused[belongs]),
-        "alone": Calibration.fit(alone[items.labels == 0]),
+        name: Calibration.fit(scores[part.labels == 0], part.user[part.labels == 0])
+        for name, scores, part in (("fused", fused, to_cut), ("alone", alone, items))
     }
     return GateFile(
         model_name=model_name,
@@ -215,21 +217,22 @@ def fit_gate(
             "fused": _summary(calibrations["fused"], fused, to_cut),
             "alone": _summary(calibrations["alone"], alone, items),
         },
+        protect_last=settings.protect_last,
     )
 
 
-def _summary(calibration: Calibration, log_odds: Floats, items: ScoredItems) -> dict[str, Any]:
+def _summary(calibration: Calibration, log_odds: Scores, items: ScoredItems) -> dict[str, Any]:
     belongs = items.labels == 0
     rates = []
     for rate in STATED_RATES:
-        if rate < calibration.rates[0]:
+        if not len(calibration.rates) or rate < calibration.rates[0]:
             continue
         above = log_odds > calibration.threshold(rate)
         recall = float(above[~belongs].mean()) if (~belongs).any() else 0.0
         rates.append(
             {
                 "false_edit_rate": rate,
-                "at_most": rate_bound(rate, above[belongs], items.user[belongs]),
+                "at_most": rate_bound(rate, log_odds[belongs], items.user[belongs]),
                 "threshold": float(probability(np.array(calibration.threshold(rate)))),
                 "recall": recall,
                 "precision": {
@@ -252,25 +255,31 @@ def _summary(calibration: Calibration, log_odds: Floats, items: ScoredItems) -> 
 
 
 def rate_bound(
-    rate: float, edited: NDArray[np.bool_], user: NDArray[np.int64], confidence: float = 0.95, n_new: int | None = None
+    rate: float,
+    log_odds: NDArray[np.floating[Any]],
+    user: NDArray[np.int64],
+    confidence: float = 0.95,
+    n_new: int | None = None,
 ) -> float:
-    """The false-edit rate that a calibration for ``rate`` exceeds with at most the chance 1 - confidence.
+    """The false-edit rate that one calibration for ``rate`` exceeds with a chance of about 1 - confidence.
 
-    On average over calibrations the rate is at most ``rate``, for any number of exchangeable items; one calibration's
-    rate is distributed as Beta(k, n + 1 - k) with k = floor((n + 1) rate) for n independent items (Vovk, ACML 2012;
-    Angelopoulos and Bates, arXiv 2107.07511, section 3.2). A user's items are not independent: n is divided by the
-    design effect (Kish 1965), the variance of the edited share over users against that of independent items.
+    A calibration's own rate is distributed as Beta(k, n + 1 - k), k = floor((n + 1) rate), for n independent items
+    (Vovk, ACML 2012; Angelopoulos and Bates, arXiv 2107.07511, section 3.2). A user's items are not independent: n is
+    divided by the design effect (Kish 1965), the variance over users of the share above a threshold against that of
+    independent items. It is taken at a rate of .05 at least, since fewer items tell nothing of what goes together.
 
     Args:
-        edited: which of the calibration's items that belong lie above the threshold, shape (n_items,).
+        log_odds: of the calibration's items that belong, shape (n_items,).
         user: whose items they are, shape (n_items,).
         n_new: measured on so many new items of like users, the share found varies further; None is their true rate.
     """
-    n = len(edited)
-    deviation = np.bincount(user, weights=edited.astype(np.float64) - edited.mean())
-    design = max(1.0, float((deviation**2).sum() / n / max(edited.mean() * (1 - edited.mean()), 1e-12)))
+    n = len(log_odds)
+    tail = max(rate, 0.05)
+    above = log_odds > np.quantile(log_odds, 1 - tail)
+    deviation = np.bincount(user, weights=above - above.mean())
+    design = max(1.0, float((deviation**2).sum() / n / max(above.mean() * (1 - above.mean()), 1e-12)))
     effective = n / design
-    k = max((effective + 1) * rate, 1e-6)
+    k = max(1.0, (effective + 1) * rate)
     rng = np.random.default_rng(0)
     draws = rng.beta(k, max(effective + 1 - k, 1e-6), size=100_000)
     if n_new is not None:

@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.prompts import clean_title
+from llm4dsr_cli.windows import overlapping_windows
 
 FEATURES = ("popularity", "association", "shared partners", "title words")
 # Of a longer history the last items are counted: pairs grow with the square of a history's length.
 LONGEST_HISTORY = 100
+# Likewise, of a longer sequence an item's neighbours are those of a window of so many.
+LONGEST_CONTEXT = 100
 # Pseudo-count of pairs: how many users it takes before a pair that was never seen, or seen once, says much.
 PRIOR = 0.1
 _PAIRS_AT_ONCE = 4_000_000
@@ -63,11 +66,11 @@ class Evidence:
         words: Counter[int] = Counter()
         for user, titles in sequences:
             history = histories.setdefault(user_hash(user), {})
-            for title in titles:
+            for title in map(clean_title, titles):
                 item = hashes.setdefault(title, -1)
                 if item < 0:
-                    item = hashes[title] = _hash(clean_title(title))
-                    words.update(_words(clean_title(title)))
+                    item = hashes[title] = _hash(title)
+                    words.update(_words(title))
                 history.pop(item, None)
                 history[item] = None
         users = np.array(sorted(histories), dtype=np.uint64)
@@ -133,15 +136,24 @@ class Evidence:
         association of two items, log((c + k) / (e + k)), where c users have both, e would if they were independent,
         and k is PRIOR; the cosine between their rows of partners (the items that users have beside them); and the
         cosine between their titles' TF-IDF vectors (one term a word, Salton and Buckley 1988, with binary counts).
+        Of a very long sequence, the others are those of an overlapping window of LONGEST_CONTEXT items.
 
         Args:
             user: whose sequence it is; left out of all counts if they hold that user. None leaves nobody out.
         """
         names = [clean_title(title) for title in titles]
+        mine = self._held_by(user)
+        result = np.zeros((len(names), len(FEATURES)))
+        for window in overlapping_windows(len(names), LONGEST_CONTEXT):
+            judged = slice(window.judge_from, window.judge_to)
+            found = self._features_of_titles(names[window.start : window.end], mine)
+            result[judged] = found[window.judge_from - window.start : window.judge_to - window.start]
+        return result
+
+    def _features_of_titles(self, names: list[str], mine: NDArray[np.int32]) -> Floats:
         different = list(dict.fromkeys(names))
         place = {name: number for number, name in enumerate(different)}
         counted = self._numbers(different)
-        mine = self._held_by(user)
         by_item = self._features_of(counted, np.isin(counted, mine), mine, [self._title_vector(t) for t in different])
         return by_item[[place[name] for name in names]]
 
@@ -209,8 +221,13 @@ class Evidence:
 
 
 def user_hash(user: Hashable) -> int:
-    """64-bit hash of a user's id, the same on every machine; 5 and "5" differ."""
-    return _hash(repr(user))
+    """64-bit hash of a user's id, the same on every machine.
+
+    Ids are compared as text, as a catalog's are: one export writes 5, another "5" or 5.0.
+    """
+    if isinstance(user, float) and user.is_integer():
+        user = int(user)
+    return _hash(user if isinstance(user, str) else repr(user))
 
 
 @lru_cache(maxsize=100_000)

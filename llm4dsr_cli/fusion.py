@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.scored import Scores
+
 Floats = NDArray[np.float64]
 
 # Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
@@ -49,9 +51,9 @@ class Fusion:
                 break
         return cls(float(weights[0]), weights[1:], mean, deviation)
 
-    def log_odds(self, features: Floats) -> Floats:
-        """Noise log-odds of items, shape (n_items,), from features of shape (n_items, n_features)."""
+    def log_odds(self, features: Floats) -> Scores:
+        """Noise log-odds of items, float32, shape (n_items,), from features of shape (n_items, n_features)."""
         # Not a matrix product: its rounding depends on the number of rows.
         scaled = (features - self.mean) / self.deviation
-        fused: Floats = self.bias + (scaled * self.weights).sum(axis=1)
+        fused: Scores = (self.bias + (scaled * self.weights).sum(axis=1)).astype(np.float32)
         return fused

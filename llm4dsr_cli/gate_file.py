@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.evidence import Evidence, user_hash
+from llm4dsr_cli.evidence import FEATURES, Evidence, user_hash
 from llm4dsr_cli.fusion import Fusion
 from llm4dsr_cli.metadata import Calibration, check_rate
 from llm4dsr_cli.scored import Scores
@@ -41,6 +41,8 @@ class GateFile:
         evidence: counts from the data.
         calibration_users: uint64, ascending: hashes of the users on whose sequences noise was injected.
         summary: reliability, expected precision and recall, settings: for people and reports.
+        user_field: the records' field that says whose sequence it is; None if the data named nobody.
+        protect_last: so many items at a sequence's end were left out.
     """
 
     model_name: str
@@ -51,6 +53,26 @@ class GateFile:
     evidence: Evidence
     calibration_users: NDArray[np.uint64]
     summary: dict[str, Any]
+    user_field: str | None = None
+    protect_last: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for arrays that do not fit together: a file may come from a stranger."""
+        evidence, fusion = self.evidence, self.fusion
+        ends = evidence.starts
+        if (
+            len(ends) != len(evidence.users) + 1
+            or (np.diff(ends) < 0).any()
+            or (ends[0], ends[-1]) != (0, len(evidence.held))
+            or (len(evidence.held) and not 0 <= evidence.held.min() <= evidence.held.max() < len(evidence.items))
+            or evidence.words.shape != evidence.titles_with.shape
+        ):
+            raise ValueError("counts that do not fit together")
+        if {fusion.weights.shape, fusion.mean.shape, fusion.deviation.shape} != {(1 + len(FEATURES),)}:
+            raise ValueError("weights of another number of features")
+        for calibration in (self.alone, self.fused):
+            if calibration.rates.shape != calibration.log_odds.shape:
+                raise ValueError("a calibration that is no curve")
 
     def check_model(self, sha256: str, where: str) -> None:
         """Raises ModelError when scores come from another denoiser than the one this gate was calibrated for."""
@@ -80,7 +102,7 @@ class GateFile:
         if not len(titles):
             return log_odds
         features = np.column_stack([log_odds.astype(np.float64), self.evidence.features(titles, user)])
-        return self.fusion.log_odds(features).astype(np.float32)
+        return self.fusion.log_odds(features)
 
     def holds_calibration_user(self, user: Hashable) -> bool:
         """Whether this user's sequences served for calibration, and should not serve for measuring."""
@@ -95,6 +117,8 @@ class GateFile:
             "model_name": self.model_name,
             "model_sha256": self.model_sha256,
             "bias": self.fusion.bias,
+            "user_field": self.user_field,
+            "protect_last": self.protect_last,
             "n_items": {"alone": self.alone.n_items, "fused": self.fused.n_items},
             "summary": self.summary,
         }
@@ -144,6 +168,8 @@ class GateFile:
                 evidence=Evidence(**{name: arrays[name] for name in EVIDENCE}),
                 calibration_users=arrays["calibration_users"],
                 summary=about["summary"],
+                user_field=about["user_field"],
+                protect_last=about["protect_last"],
             )
         except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ModelError(f"this is no whole gate file ({error})", where=str(path), remedy=MAKE_ONE) from None

@@ -22,6 +22,7 @@ from llm4dsr_cli.calibration import (
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.evidence import Evidence
 from llm4dsr_cli.gate_file import GateFile
+from llm4dsr_cli.metadata import Calibration
 from llm4dsr_cli.metrics import auroc
 
 GROUPS, PER_GROUP = 5, 30
@@ -175,6 +176,18 @@ def test_too_little_data_is_one_sentence() -> None:
         fit(make_data(10))
     with pytest.raises(OptionError, match="catalog"):
         fit([(user, ["a", "b", "c"]) for user in range(100)])
+    items = ScoredItems(np.zeros((90, 5)), (np.arange(90) % 45 > 0).astype(np.int8), np.arange(90))
+    everything_noise = replace(items, labels=np.ones(90, dtype=np.int8))
+    for part in (items, everything_noise):
+        with pytest.raises(OptionError, match="too few"):
+            fit_gate(
+                replace(part, labels=part.labels | (part.user > 0)),
+                Evidence.count([]),
+                users=range(90),
+                model_name="m",
+                model_sha256="",
+                settings=CalibrationSettings(),
+            )
     gate = fit(make_data(40))
     with pytest.raises(ModelError, match="cannot promise"):
         gate.threshold(0.0001)
@@ -200,20 +213,45 @@ def test_a_file_that_is_no_gate_is_one_sentence(tmp_path: Path, damage: str) -> 
         GateFile.load(path)
 
 
-def test_the_bound_covers_what_calibrations_do() -> None:
+def alike(n_users: int, n_items: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Scores of which a user's items have a part in common, shape (n_users * n_items,)."""
+    own = np.sqrt(1 - share) * rng.normal(size=(n_users, n_items))
+    return (own + np.sqrt(share) * rng.normal(size=(n_users, 1))).ravel()
+
+
+@pytest.mark.parametrize(("n_users", "n_items", "share"), [(60, 10, 0.9), (200, 8, 0.6), (200, 1, 0.0)])
+def test_the_rate_is_kept_on_average_however_alike_a_users_items_are(n_users: int, n_items: int, share: float) -> None:
+    """Guards the pooled quantile, which takes the items of a few users for as many independent ones."""
+    rng = np.random.default_rng(0)
+    rate, rates = 0.02, []
+    for _ in range(400):
+        threshold = Calibration.fit(alike(n_users, n_items, share, rng), np.repeat(np.arange(n_users), n_items))
+        rates.append((alike(300, 1, 0.0, rng) > threshold.threshold(rate)).mean())
+    assert np.mean(rates) <= rate + 0.0015
+
+
+def test_users_of_one_item_each_give_the_plain_conformal_quantile() -> None:
+    """Guards the weighted rank against an off-by-one."""
+    scores = np.random.default_rng(0).normal(size=999)
+    by_user, plain = Calibration.fit(scores, np.arange(999)), Calibration.fit(scores)
+    np.testing.assert_array_equal(by_user.log_odds, plain.log_odds)
+    assert plain.threshold(0.05) == np.sort(scores).astype(np.float32)[950 - 1]
+    with pytest.raises(ModelError, match="cannot promise"):
+        Calibration.fit(np.arange(2000.0), np.repeat(np.arange(50), 40)).threshold(0.01)
+
+
+@pytest.mark.parametrize(("n_users", "share", "rate"), [(300, 0.0, 0.05), (300, 0.9, 0.05), (200, 0.6, 0.01)])
+def test_the_bound_covers_what_calibrations_do(n_users: int, share: float, rate: float) -> None:
     """Guards a bound for independent items where a user's items go together."""
     rng = np.random.default_rng(0)
-    user = np.repeat(np.arange(300), 10)
+    user = np.repeat(np.arange(n_users), 10)
     covered = []
     for _ in range(60):
-        # A user's items share most of their score.
-        cut, new = (rng.normal(size=300).repeat(10) + 0.3 * rng.normal(size=3000) for _ in range(2))
-        threshold = np.sort(cut)[int(np.ceil(3001 * 0.95)) - 1]
-        bound = rate_bound(0.05, cut > threshold, user, n_new=3000)
-        covered.append((new > threshold).mean() <= bound)
-    assert np.mean(covered) >= 0.85
-    independent = rate_bound(0.05, rng.random(3000) < 0.05, np.arange(3000))
-    assert 0.05 < independent < 0.06
+        cut, new = alike(n_users, 10, share, rng), alike(n_users, 10, share, rng)
+        bound = rate_bound(rate, cut, user, n_new=len(new))
+        covered.append((new > Calibration.fit(cut, user).threshold(rate)).mean() <= bound)
+    assert np.mean(covered) >= 0.88
+    assert rate < rate_bound(rate, alike(n_users, 10, 0, rng), user) < 2 * rate
 
 
 def test_evidence_is_counted_from_the_data_as_they_are() -> None:

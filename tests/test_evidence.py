@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm4dsr_cli.evidence import FEATURES, LONGEST_HISTORY, PRIOR, Evidence
+from llm4dsr_cli.evidence import FEATURES, LONGEST_CONTEXT, LONGEST_HISTORY, PRIOR, Evidence
 
 Data = list[tuple[int, list[str]]]
 TITLES = [f"{name} {kind}" for name in ("red", "blue", "big") for kind in ("ball", "book", "boat", "brick")]
@@ -85,12 +87,26 @@ def test_a_users_overlapping_windows_count_once() -> None:
     np.testing.assert_array_equal(once.starts, windows.starts)
 
 
-def test_spacing_of_titles_does_not_matter_and_users_of_other_types_differ() -> None:
-    """Guards counts that miss an item for a stray blank, and user 5 taken for user "5"."""
+def test_neither_spacing_of_titles_nor_the_type_of_a_users_id_matters() -> None:
+    """Guards counts that miss an item for a stray blank, or a user whose id another export wrote as text."""
     evidence = Evidence.count([(5, ["red  ball", "blue boat"]), (6, ["red ball\n"])])
     assert len(evidence.items) == 2
-    assert evidence.features(["red ball"], 5)[0, 0] == pytest.approx(np.log(2))
-    assert evidence.features(["red ball"], "5")[0, 0] == pytest.approx(np.log(3))
+    assert evidence.features(["red ball"], 7)[0, 0] == pytest.approx(np.log(3))
+    for user in (5, "5", 5.0):
+        assert evidence.features(["red ball"], user)[0, 0] == pytest.approx(np.log(2))
+
+
+def test_a_very_long_sequence_takes_time_in_proportion_and_short_ones_are_judged_whole() -> None:
+    """Guards a stream that one account with thousands of items brings to a halt, and windows that lose items."""
+    titles = [f"item {number} of {number % 7}" for number in range(2_000)]
+    evidence = Evidence.count((user, titles[user : user + 20]) for user in range(300))
+    began = time.process_time()
+    features = evidence.features(titles, None)
+    assert time.process_time() - began < 20
+    assert features.shape == (2_000, len(FEATURES))
+    assert features[:100, 0].all()
+    first = evidence.features(titles[:LONGEST_CONTEXT], None)
+    np.testing.assert_array_equal(features[:10], first[:10])
 
 
 def test_of_a_long_history_the_last_items_are_counted() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.gating import DEFAULT_RATE
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -101,6 +102,7 @@ def calibrate(
             model_name=denoiser.metadata.name,
             model_sha256=denoiser.sha256,
             catalog=[] if titles is None else [title for _, title in titles if title is not None],
+            user_field=None if nameless == len(records) else user_field,
             settings=settings,
         )
     gate.save(Path(output))
@@ -115,8 +117,8 @@ def calibrate(
 def _show(summary: dict[str, Any], console: Console) -> None:
     fused, alone = summary["fused"], summary["alone"]
     console.say(
-        f"calibrated on {summary['sequences']:,} sequences, {alone['items']:,} items, {alone['noise']:,} of them noise "
-        "put in; found of it, and precision if a share of your items is noise:"
+        f"calibrated on {summary['sequences']:,} sequences, {alone['items']:,} items, {alone['noise']:,} of them "
+        "random items put in; share of these found, and precision if so much of your data were such noise:"
     )
     console.say("  false-edit rate   (95% bound)    found   model alone   2% noise   5% noise   10% noise")
     found_alone = {row["false_edit_rate"]: row["recall"] for row in alone["rates"]}
@@ -127,5 +129,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
             f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
             f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
         )
+    if DEFAULT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
+        console.warn(f"too few sequences for a false-edit rate of {DEFAULT_RATE}: it will be refused; give more")
     said = "   ".join(f"{row['said']:.2f}: {row['found']:.2f}" for row in fused["reliability"] if row["items"] >= 30)
     console.say(f"  noise probability said: share that was noise   {said}")

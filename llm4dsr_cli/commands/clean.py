@@ -24,7 +24,7 @@ def clean(
     protect_last: options.ProtectLast = 1,
     gate: options.GateFile = None,
     no_fusion: options.NoFusion = False,
-    user_field: options.UserField = "user_id",
+    user_field: options.GateUserField = None,
     audit: options.Audit = None,
     annotate: options.Annotate = False,
     report: options.Report = None,

@@ -21,10 +21,7 @@ def evaluate(
     catalog: options.Catalog = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
-    user_field: Annotated[
-        str,
-        typer.Option("--user-field", metavar="NAME", help="Whose sequence it is; intervals resample users."),
-    ] = "user_id",
+    user_field: options.GateUserField = None,
     labels_field: Annotated[
         str | None,
         typer.Option(
@@ -135,8 +132,15 @@ def evaluate(
         check_paths({name: path for name, path in inputs.items() if path is not None}, {"--plot": plot})
         OutputFile(plot)
     gate_file = None if gate is None else GateFile.load(Path(gate))
+    by_gate = None if gate_file is None else gate_file.user_field
+    user_field = user_field or by_gate or "user_id"
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
     data = _read(source, catalog, form, user_field, labels_field, 0.1 if inject is None else inject, seed)
+    if data.nameless and by_gate is not None:
+        raise OptionError(
+            f'{data.nameless:,} records have no "{user_field}", by which the gate knows whose counts to leave out',
+            remedy="name the field with --user-field",
+        )
     if data.nameless:
         console.warn(
             f'{data.nameless:,} records have no "{user_field}": each counts as a user of its own; '

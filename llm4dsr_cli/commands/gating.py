@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.writer import OutputFile
 
 DEFAULT_RATE = 0.01
+DEFAULT_USER_FIELD = "user_id"
 
 
 @dataclass(kw_only=True)
@@ -48,7 +49,7 @@ class Gating:
     protect_last: int
     gate: str | None
     no_fusion: bool
-    user_field: str
+    user_field: str | None
     audit: str | None
     annotate: bool
     report: str | None
@@ -77,6 +78,9 @@ class Gating:
             check_rate(self.false_edit_rate)
         self.make_gate(0.0 if self.threshold is None else log_odds_of(self.threshold))
         self.gate_file: GateFile | None = None if self.gate is None else GateFile.load(Path(self.gate))
+        if self.user_field is None:
+            self.user_field = (self.gate_file and self.gate_file.user_field) or DEFAULT_USER_FIELD
+        self.nameless = False
         self.titles: Catalog | None = None if self.catalog is None else Catalog.load(Path(self.catalog))
         self.form: RecordFormat = RecordFormat(
             items_field=self.items_field,
@@ -131,7 +135,8 @@ class Gating:
         gate_file = None if self.no_fusion else self.gate_file
 
         def fuse(record: Record, log_odds: Scores) -> Scores:
-            assert gate_file is not None
+            assert gate_file is not None and self.user_field is not None
+            self.nameless |= record.data.get(self.user_field) is None
             return gate_file.fuse(record.titles, user_of(record, self.user_field), log_odds)
 
         return Cleaner(
@@ -177,8 +182,24 @@ class Gating:
             seconds = time.monotonic() - self.began
             if report:
                 report.write(self._report(cleaner, describe_model(), seconds))
+        self._warn_of_gate(console)
         console.say(_summary(cleaner, seconds))
         return exit_code(counts, self.rejects, console)
+
+    def _warn_of_gate(self, console: Console) -> None:
+        """Say what makes the gate file promise less than it says."""
+        gate = self.gate_file
+        if gate is None:
+            return
+        if self.nameless and gate.user_field is not None:
+            console.warn(
+                f'some records have no "{self.user_field}": if the gate counted them, their own items vouch for them; '
+                "name the field with --user-field"
+            )
+        if self.protect_last < gate.protect_last:
+            console.warn(
+                f"the gate was calibrated with --protect-last {gate.protect_last}: it promises nothing for items after"
+            )
 
     def _report(self, cleaner: Cleaner[R], model: dict[str, Any], seconds: float) -> bytes:
         from dataclasses import asdict

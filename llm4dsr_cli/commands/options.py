@@ -68,6 +68,14 @@ UserField = Annotated[
         help="Field that says whose sequence it is: the gate file's counts are taken without that user.",
     ),
 ]
+GateUserField = Annotated[
+    str | None,
+    typer.Option(
+        "--user-field",
+        metavar="NAME",
+        help="Whose sequence a record is. [default: the gate file's, else user_id]",
+    ),
+]
 Audit = Annotated[
     str | None,
     typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it."),
