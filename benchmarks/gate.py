@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from llm4dsr_cli.calibration import (
 )
 from llm4dsr_cli.catalog import Catalog
 from llm4dsr_cli.denoiser import Denoiser
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.evidence import Evidence
 from llm4dsr_cli.finetune.data import Domain as TrainingDomain
 from llm4dsr_cli.finetune.data import split_users
@@ -194,6 +195,14 @@ def measure_labelled(
 FIGURES = ("auroc", "average_precision", "precision_at_1pct", "precision_at_3pct")
 
 
+def unless_refused(measure: Callable[..., list[dict[str, float]]], *given: Any) -> list[dict[str, float]]:
+    """The rows, or none where the users are too few for the gate to promise so low a rate."""
+    try:
+        return measure(*given)
+    except ModelError:
+        return []
+
+
 def evaluate(name: str, domain: Domain, denoiser: Denoiser, arguments: argparse.Namespace) -> dict[str, Any]:
     settings = CalibrationSettings(sequences=arguments.users)
     evidence = Evidence.count(domain.counted)
@@ -203,7 +212,7 @@ def evaluate(name: str, domain: Domain, denoiser: Denoiser, arguments: argparse.
     injected = scored_items(sequences, log_odds, evidence, 1)
     n_users = len(sequences)
     result: dict[str, Any] = {"users": n_users, "items": len(injected.labels)}
-    result["rates"] = {rate: measure_rates(injected, evidence, n_users, rate) for rate in STATED_RATES}
+    result["rates"] = {rate: unless_refused(measure_rates, injected, evidence, n_users, rate) for rate in STATED_RATES}
     if domain.noise is None:
         return result
     numbers = {sequence.user: number for number, sequence in enumerate(sequences)}
@@ -215,7 +224,9 @@ def evaluate(name: str, domain: Domain, denoiser: Denoiser, arguments: argparse.
     print(f"{name}: scoring {n_users:,} sequences as they are ...", file=sys.stderr, flush=True)
     log_odds = score(denoiser, [sequence.titles for sequence in as_they_are], arguments.scores)
     real = scored_items(as_they_are, log_odds, evidence, 1)
-    result["labelled"] = {rate: measure_labelled(injected, real, evidence, n_users, rate) for rate in STATED_RATES}
+    result["labelled"] = {
+        rate: unless_refused(measure_labelled, injected, real, evidence, n_users, rate) for rate in STATED_RATES
+    }
     return result
 
 
@@ -241,6 +252,9 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, result in results.items():
         for rate, rows in result["rates"].items():
+            if not rows:
+                print(f"| {name} | {result['users']:,} | {rate} | refused: too few users | | | | |")
+                continue
             print(
                 f"| {name} | {result['users']:,} | {rate} | {mean(rows, 'rate'):.4f} | "
                 f"{max(row['rate'] for row in rows):.4f} | {sum(row['within'] for row in rows):.0f} of {SPLITS} | "
@@ -254,6 +268,8 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, by_rate in labelled.items():
         for rate, rows in by_rate.items():
+            if not rows:
+                continue
             print(
                 f"| {name} | {rate} | {mean(rows, 'rate_noisy'):.4f} | {mean(rows, 'rate_known'):.4f} | "
                 f"{mean(rows, 'recall_noisy'):.1%} | {mean(rows, 'recall_known'):.1%} |"
@@ -261,7 +277,7 @@ def main() -> None:
     print("\nDetection quality on the labelled windows as they are.\n")
     print("| data | scorer | AUROC | AP | P@1% | P@3% |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for name, by_rate in labelled.items():
-        rows = next(iter(by_rate.values()))
+        rows = list(by_rate.values())[-1]
         for scorer, key in (("model alone", "alone"), ("fused", "noisy")):
             print(f"| {name} | {scorer} | " + " | ".join(f"{mean(rows, f'{f}_{key}'):.3f}" for f in FIGURES) + " |")
 
