@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.evidence import Evidence, user_hash
-from llm4dsr_cli.fusion import Fusion
+from llm4dsr_cli.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate import probability
 from llm4dsr_cli.gate_file import GateFile
 from llm4dsr_cli.metadata import Calibration
@@ -71,7 +71,7 @@ class ScoredItems:
     """The items of noisy sequences that can be edited, each array of shape (n_items,) or (n_items, n_features).
 
     Attributes:
-        features: the denoiser's log-odds, then the columns of ``Evidence.features``.
+        features: those of ``fusion_features``, the denoiser's log-odds first.
         labels: 1 = noise.
         user: number of the user whose item it is.
     """
@@ -176,7 +176,7 @@ def scored_items(
     features, labels, users = [], [], []
     for number, (sequence, scores) in enumerate(zip(sequences, log_odds, strict=True)):
         n = len(sequence.titles) - protect_last
-        columns = np.column_stack([scores, evidence.features(sequence.titles, sequence.user)])
+        columns = fusion_features(scores, evidence.features(sequence.titles, sequence.user))
         features.append(columns[:n])
         labels.append(sequence.labels[:n])
         users.append(np.full(n, number))

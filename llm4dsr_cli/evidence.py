@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.prompts import clean_title
 from llm4dsr_cli.windows import overlapping_windows
 
-FEATURES = ("popularity", "association", "shared partners", "title words")
+FEATURES = ("popularity", "nobody else", "association", "shared partners", "title words")
 # Of a longer history the last items are counted: pairs grow with the square of a history's length.
 LONGEST_HISTORY = 100
 # Likewise, of a longer sequence an item's neighbours are those of a window of so many.
@@ -132,10 +132,11 @@ class Evidence:
     def features(self, titles: Sequence[str], user: Hashable | None = None) -> Floats:
         """What the counts say of each item of a sequence, shape (n_items, len(FEATURES)).
 
-        Popularity is log(1 + users who have it). The others are means over the sequence's other different items: the
-        association of two items, log((c + k) / (e + k)), where c users have both, e would if they were independent,
-        and k is PRIOR; the cosine between their rows of partners (the items that users have beside them); and the
-        cosine between their titles' TF-IDF vectors (one term a word, Salton and Buckley 1988, with binary counts).
+        Popularity is log(1 + users who have it); a 1 marks an item that nobody else has. The others are means over the
+        sequence's other different items: the association of two items, log((c + k) / (e + k)), where c users have both,
+        e would if they were independent, and k is PRIOR; the cosine between their rows of partners (the items that
+        users have beside them); and the cosine between their titles' TF-IDF vectors (one term a word, Salton and
+        Buckley 1988, with binary counts).
         Of a very long sequence, the others are those of an overlapping window of LONGEST_CONTEXT items.
 
         Args:
@@ -190,7 +191,9 @@ class Evidence:
         length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         partners = (rows @ rows.T) / np.maximum(length[:, None] * length, 1e-9)
         words = np.array([[_dot(one, other) for other in vectors] for one in vectors])
-        return np.column_stack([np.log1p(popularity), *map(_mean_of_others, (association, partners, words))])
+        return np.column_stack(
+            [np.log1p(popularity), popularity == 0, *map(_mean_of_others, (association, partners, words))]
+        )
 
     def _partner_rows(self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]) -> tuple[Floats, Ints]:
         """Users who have a partner beside each item, shape (len(items), n_partners), and each item's own column.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.evidence import FEATURES
 from llm4dsr_cli.scored import Scores
 
 Floats = NDArray[np.float64]
@@ -14,13 +16,27 @@ Floats = NDArray[np.float64]
 # Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
 RIDGE = 1.0
 _STEPS = 50
+N_FEATURES = 2 + len(FEATURES)
+
+
+def fusion_features(log_odds: NDArray[np.floating[Any]], evidence: Floats) -> Floats:
+    """What the fusion weighs, for each item of a sequence, shape (n_items, N_FEATURES).
+
+    The positive part of the denoiser's log-odds stands beside them, so that where it is sure it can count for more
+    (docs/experiments.md).
+
+    Args:
+        log_odds: the denoiser's noise log-odds, shape (n_items,).
+        evidence: what the counts say, shape (n_items, len(FEATURES)).
+    """
+    return np.column_stack([log_odds.astype(np.float64), np.maximum(log_odds, 0), evidence])
 
 
 @dataclass(frozen=True)
 class Fusion:
     """Noise log-odds as a weighted sum: ``bias + weights @ (features - mean) / deviation``; all of shape (n_features,).
 
-    The first feature is the denoiser's log-odds; the others are the columns of ``Evidence.features``.
+    The features are those of ``fusion_features``.
     """
 
     bias: float

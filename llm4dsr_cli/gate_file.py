@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.evidence import FEATURES, Evidence, user_hash
-from llm4dsr_cli.fusion import Fusion
+from llm4dsr_cli.evidence import Evidence, user_hash
+from llm4dsr_cli.fusion import N_FEATURES, Fusion, fusion_features
 from llm4dsr_cli.metadata import Calibration, check_rate
 from llm4dsr_cli.scored import Scores
 
@@ -68,7 +68,7 @@ class GateFile:
             or evidence.words.shape != evidence.titles_with.shape
         ):
             raise ValueError("counts that do not fit together")
-        if {fusion.weights.shape, fusion.mean.shape, fusion.deviation.shape} != {(1 + len(FEATURES),)}:
+        if {fusion.weights.shape, fusion.mean.shape, fusion.deviation.shape} != {(N_FEATURES,)}:
             raise ValueError("weights of another number of features")
         for calibration in (self.alone, self.fused):
             if calibration.rates.shape != calibration.log_odds.shape:
@@ -101,8 +101,7 @@ class GateFile:
         """
         if not len(titles):
             return log_odds
-        features = np.column_stack([log_odds.astype(np.float64), self.evidence.features(titles, user)])
-        return self.fusion.log_odds(features)
+        return self.fusion.log_odds(fusion_features(log_odds, self.evidence.features(titles, user)))
 
     def holds_calibration_user(self, user: Hashable) -> bool:
         """Whether this user's sequences served for calibration, and should not serve for measuring."""

@@ -16,8 +16,8 @@ from command_line import Call, call, files, preceded_by, read, run, sequences, w
 
 from llm4dsr_cli import Denoiser, budget_threshold
 from llm4dsr_cli.cache import file_sha256
-from llm4dsr_cli.evidence import FEATURES, Evidence
-from llm4dsr_cli.fusion import Fusion
+from llm4dsr_cli.evidence import Evidence
+from llm4dsr_cli.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate_file import GateFile
 from llm4dsr_cli.metadata import Calibration
 from llm4dsr_cli.scored import canonical, scored_line
@@ -34,13 +34,13 @@ def llm4dsr(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[
 def write_gate(path: Path, model: Path, records: list[dict[str, Any]], sha256: str | None = None) -> Path:
     """A gate file with counts of these records, whose fused scores differ from the denoiser's own."""
     rng = np.random.default_rng(5)
-    n = 1 + len(FEATURES)
+    n = N_FEATURES
     GateFile(
         model_name="tiny-denoiser",
         model_sha256=sha256 or file_sha256(model),
         alone=Calibration.fit(rng.standard_normal(2000)),
         fused=Calibration.fit(rng.standard_normal(2000)),
-        fusion=Fusion(-0.2, np.array([0.5, -0.4, -0.8, -0.3, 0.6]), np.zeros(n), np.ones(n)),
+        fusion=Fusion(-0.2, np.array([0.5, 0.1, -0.4, 0.2, -0.8, -0.3, 0.6]), np.zeros(n), np.ones(n)),
         evidence=Evidence.count((record["user"], record["items"]) for record in records),
         calibration_users=np.empty(0, dtype=np.uint64),
         summary={},

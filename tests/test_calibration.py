@@ -21,6 +21,7 @@ from llm4dsr_cli.calibration import (
 )
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.evidence import Evidence
+from llm4dsr_cli.fusion import N_FEATURES
 from llm4dsr_cli.gate_file import GateFile
 from llm4dsr_cli.metadata import Calibration
 from llm4dsr_cli.metrics import auroc
@@ -176,7 +177,7 @@ def test_too_little_data_is_one_sentence() -> None:
         fit(make_data(10))
     with pytest.raises(OptionError, match="catalog"):
         fit([(user, ["a", "b", "c"]) for user in range(100)])
-    items = ScoredItems(np.zeros((90, 5)), (np.arange(90) % 45 > 0).astype(np.int8), np.arange(90))
+    items = ScoredItems(np.zeros((90, N_FEATURES)), (np.arange(90) % 45 > 0).astype(np.int8), np.arange(90))
     everything_noise = replace(items, labels=np.ones(90, dtype=np.int8))
     for part in (items, everything_noise):
         with pytest.raises(OptionError, match="too few"):

@@ -65,7 +65,7 @@ def make_gate(denoiser: Denoiser, data: LabelledData, calibrated_on: list[Any]) 
         model_sha256=denoiser.sha256,
         alone=Calibration.fit(rng.standard_normal(500)),
         fused=Calibration.fit(rng.standard_normal(500) - 2),
-        fusion=Fusion(-1.0, np.array([0.5, -1.0, -0.3, 0.2, 0.1]), np.zeros(5), np.ones(5)),
+        fusion=Fusion(-1.0, np.array([0.5, 0.1, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(7), np.ones(7)),
         evidence=Evidence.count(pairs),
         calibration_users=np.array(sorted(user_hash(user) for user in calibrated_on), dtype=np.uint64),
         summary={},
@@ -362,10 +362,10 @@ def test_every_item_is_in_one_stratum(values: list[int]) -> None:
 
 
 def test_users_of_the_calibration_are_left_out_and_counted(denoiser: Denoiser) -> None:
-    """Guards: a gate measured on what it was fitted to, and 5 taken for "5"."""
+    """Guards: a gate measured on what it was fitted to, be the users' ids numbers there and texts here."""
     data = labelled(80, seed=7, n_users=20)
     known = [user for user in range(20) if user % 2]
-    gate = make_gate(denoiser, data, [*known, "0"])
+    gate = make_gate(denoiser, data, [str(user) for user in known])
     said: list[str] = []
     found = evaluate(data, denoiser, QUICK, gate=gate, say=said.append)
     others = dataclasses.replace(

@@ -57,7 +57,9 @@ def naive_features(data: Data, titles: list[str], user: int | None) -> np.ndarra
             shared.append(cosine(partners(title), partners(other)))
             one, two = words(title), words(other)
             alike.append(sum(one[word] * two.get(word, 0) for word in one))
-        rows.append([np.log1p(seen), *(np.mean(column) if others else 0 for column in (association, shared, alike))])
+        rows.append(
+            [np.log1p(seen), seen == 0, *(np.mean(column) if others else 0 for column in (association, shared, alike))]
+        )
     return np.array(rows)
 
 
@@ -75,8 +77,8 @@ def test_no_item_vouches_for_itself() -> None:
     data = [(1, ["red ball", "blue boat"]), (2, ["big book", "big brick"]), (2, ["big book", "big boat"])]
     evidence = Evidence.count(data)
     alone = evidence.features(["red ball", "blue boat"], 1)
-    assert alone[:, :3].tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert (evidence.features(["red ball", "blue boat"], None)[:, :2] > 0).all()
+    assert alone[:, :4].tolist() == [[0, 1, 0, 0], [0, 1, 0, 0]]
+    assert (evidence.features(["red ball", "blue boat"], None)[:, [0, 2]] > 0).all()
 
 
 def test_a_users_overlapping_windows_count_once() -> None:
@@ -122,4 +124,4 @@ def test_nothing_counted_says_nothing(data: Data) -> None:
     """Guards look-ups in empty arrays."""
     features = Evidence.count(data).features(["red ball", "blue boat"], 1)
     assert features.shape == (2, len(FEATURES))
-    assert not features.any()
+    assert features[:, 1].all() and not np.delete(features, 1, axis=1).any()
