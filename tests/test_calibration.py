@@ -255,6 +255,22 @@ def test_the_bound_covers_what_calibrations_do(n_users: int, share: float, rate:
     assert rate < rate_bound(rate, alike(n_users, 10, 0, rng), user) < 2 * rate
 
 
+def test_a_user_with_many_items_weighs_as_one() -> None:
+    """Guards a threshold that one heavy account sets for all others."""
+    scores = np.concatenate([np.full(1000, 10.0), np.arange(199) / 199])
+    users = np.concatenate([np.zeros(1000, dtype=int), np.arange(1, 200)])
+    assert Calibration.fit(scores, users).threshold(0.05) < 1
+    assert Calibration.fit(scores).threshold(0.05) == 10
+
+
+def test_the_bound_is_wider_where_a_users_items_go_together() -> None:
+    """Guards the design effect: the same number of items promises less when they are alike."""
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(300), 10)
+    bounds = [rate_bound(0.05, alike(300, 10, share, rng), user) for share in (0.0, 0.9)]
+    assert bounds[1] - 0.05 > 1.5 * (bounds[0] - 0.05)
+
+
 def test_evidence_is_counted_from_the_data_as_they_are() -> None:
     """Guards counts of the injected noise instead of the data."""
     data = make_data(60)

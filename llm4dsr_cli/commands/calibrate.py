@@ -11,6 +11,7 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import DEFAULT_RATE
+from llm4dsr_cli.commands.nameless import warn_of_nameless
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -54,7 +55,7 @@ def calibrate(
     from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_records
     from llm4dsr_cli.records import RecordFormat, user_of
     from llm4dsr_cli.writer import OutputFile, check_paths
 
@@ -69,11 +70,7 @@ def calibrate(
     with LineReader.open(data) as reader:
         records = [record for batch in read_records(reader, 1024, form, titles) for record in batch]
     nameless = sum(record.data.get(user_field) is None for record in records)
-    if nameless:
-        console.warn(
-            f'{nameless:,} records have no "{user_field}": each counts as a user of its own; '
-            "if users have several records, name the field with --user-field, or the gate will promise too much"
-        )
+    warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     pairs = [(user_of(record, user_field), record.titles) for record in records]
     with ExitStack() as stack:
         denoiser = stack.enter_context(
@@ -91,8 +88,8 @@ def calibrate(
 
         def score(noisy: list[list[str]]) -> list[Any]:
             scores: list[Any] = []
-            for at in range(0, len(noisy), 64):
-                scores += denoiser.score(noisy[at : at + 64])
+            for at in range(0, len(noisy), BATCH_RECORDS):
+                scores += denoiser.score(noisy[at : at + BATCH_RECORDS])
                 advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
             return scores
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.nameless import warn_of_nameless
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -141,11 +142,7 @@ def evaluate(
             f'{data.nameless:,} records have no "{user_field}", by which the gate knows whose counts to leave out',
             remedy="name the field with --user-field",
         )
-    if data.nameless:
-        console.warn(
-            f'{data.nameless:,} records have no "{user_field}": each counts as a user of its own; '
-            "if users have several records, name the field with --user-field, or the intervals will be too narrow"
-        )
+    warn_of_nameless(console, data.nameless, user_field, "the intervals will be too narrow")
     with Denoiser.load(
         model, base=base, weights=weights, threads=threads, gpu_layers=gpu_layers, offline=offline, say=console.say
     ) as denoiser:

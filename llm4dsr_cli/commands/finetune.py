@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.nameless import warn_of_nameless
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -241,11 +242,7 @@ def _domains(
                     nameless += sum(record.data.get(user_field) is None for record in batch)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))
-    if nameless:
-        console.warn(
-            f'{nameless:,} records have no "{user_field}": each counts as a user of its own; '
-            "if users have several records, name the field with --user-field, or quality will look too good"
-        )
+    warn_of_nameless(console, nameless, user_field, "quality will look too good")
     return domains
 
 

@@ -329,6 +329,7 @@ class Trainer:
         began = time.monotonic()
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
+            # A scale is there in trials of LoRA+ only (benchmarks/training_variants.py).
             group["lr"] = rate * group.get("scale", 1.0)
         batches = self._training_batches(self.progress.step)
         n_items = sum(len(batch.labels) for batch in batches)
