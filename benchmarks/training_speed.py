@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from llm4dsr_cli.base_model import find_base
-from llm4dsr_cli.engine import Model
 from llm4dsr_cli.finetune.lora import TARGETS, add_lora
 from llm4dsr_cli.finetune.model import NoiseModel, collate, load_base, pick_dtype
+from llm4dsr_cli.llama import Model
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompt, Prompter
 from llm4dsr_cli.registry import Registry
 

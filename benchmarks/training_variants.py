@@ -20,7 +20,6 @@ import torch
 
 from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.engine import Model
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
 from llm4dsr_cli.finetune.export import Shape, adapter_state
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
@@ -28,6 +27,7 @@ from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
 from llm4dsr_cli.finetune.run import HELD_OUT_RATE
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.trainer import Trainer
+from llm4dsr_cli.llama import Model
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.reader import LineReader, read_records
 from llm4dsr_cli.records import RecordFormat

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from llm4dsr_cli.engine import Model
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
 from llm4dsr_cli.finetune.lora import add_lora, lora_state
 from llm4dsr_cli.finetune.model import NoiseModel, load_base
@@ -20,6 +19,7 @@ from llm4dsr_cli.finetune.run import Finetuned, finetune
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import find_start
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
+from llm4dsr_cli.llama import Model
 from llm4dsr_cli.metadata import open_gguf
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
 

@@ -1,0 +1,248 @@
+"""llama.cpp, by its low-level interface: a model, and a context that runs token batches.
+
+No other module touches it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import ModelError, OptionError
+
+Tokens = NDArray[np.int32]
+
+log = logging.getLogger("llm4dsr.llama_cpp")
+# Without a handler of its own, logging would print warnings to standard error.
+log.addHandler(logging.NullHandler())
+
+# llama.cpp refuses contexts with more sequences than this (LLAMA_MAX_SEQ).
+MAX_SEQUENCES = 256
+# ggml_log_level of ggml.h; llama_cpp._logger still has the numbers of an older one.
+_GGML_ERROR = 4
+_GGML_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
+# Of the call in hand: the first names the cause, later ones what failed in consequence.
+_last_errors: list[str] = []
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    line = text.decode("utf-8", "replace").rstrip("\n")
+    if level == _GGML_ERROR:
+        _last_errors.append(line)
+    if line:
+        log.log(_GGML_LEVELS.get(level, logging.DEBUG), line)
+
+
+# Without a callback llama.cpp writes its log to file descriptor 2; llama_cpp's own callback prints errors there.
+llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def usable_cores() -> int:
+    """Number of cores this process may use: its affinity mask, cut by a cgroup's CPU quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+class Model:
+    """A GGUF model in llama.cpp's hands: its weights (or only its vocabulary), and its tokenizer.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of an architecture that llama.cpp does not know.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
+        if not path.is_file():
+            raise ModelError("no such model file", where=str(path), remedy="check the path")
+        params = llama_cpp.llama_model_default_params()
+        offload = bool(llama_cpp.llama_supports_gpu_offload())
+        params.n_gpu_layers = (999 if offload else 0) if gpu_layers is None else gpu_layers
+        if params.n_gpu_layers and not offload:
+            raise OptionError(
+                "--gpu-layers: this llama-cpp-python was built without a GPU back end",
+                remedy="reinstall it with CMAKE_ARGS=-DGGML_CUDA=on (or GGML_METAL, GGML_VULKAN)",
+            )
+        params.vocab_only = vocab_only
+        # llama.cpp's AMX kernels crash on the first decode with quantized weights (ggml-org/llama.cpp issue 20824).
+        params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
+        _last_errors.clear()
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            reason = _last_errors[0] if _last_errors else "unknown reason"
+            raise ModelError(
+                f"llama.cpp cannot load it ({reason})",
+                where=str(path),
+                remedy="the file may be damaged; fetch or make it again",
+            )
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+
+    @property
+    def handle(self) -> object:
+        return self._model
+
+    @property
+    def n_vocab(self) -> int:
+        return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of ``text`` as plain text: no special token is added, and none is read out of the text.
+
+        Returns: int32 array of shape (n_tokens,).
+        """
+        raw = text.encode("utf-8", "replace")
+        buffer = (llama_cpp.llama_token * (len(raw) + 8))()
+        n = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, len(buffer), False, False)
+        if n < 0:
+            raise ModelError(f"llama.cpp cannot tokenize a text of {len(raw)} bytes")
+        return np.frombuffer(buffer, dtype=np.int32, count=n).copy()
+
+    def close(self) -> None:
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class Context:
+    """A llama.cpp context: one buffer of key-value cells for many sequences, and batches of tokens run into it.
+
+    A context is not thread-safe: use one a thread.
+
+    Args:
+        causal: False lets every token see its whole sequence (llama.cpp's non-causal mode), which needs each sequence
+            to lie within one batch.
+        cells: tokens that it can hold.
+        batch_tokens: most tokens of a batch.
+        threads: CPU threads; None uses the cores that the process may use.
+
+    Raises:
+        ModelError: llama.cpp cannot make it.
+    """
+
+    def __init__(
+        self, model: Model, *, causal: bool, cells: int, batch_tokens: int, threads: int | None = None
+    ) -> None:
+        threads = usable_cores() if threads is None else threads
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = cells, batch_tokens, batch_tokens
+        # llama.cpp aborts the process if each sequence could not have an output in one batch.
+        params.n_seq_max = min(MAX_SEQUENCES, cells, batch_tokens)
+        # One buffer for all sequences: with separate streams, sequences of unequal length would be cut across
+        # micro-batches, and bidirectional attention would silently see only a part of them.
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.no_perf = True
+        _last_errors.clear()
+        self._context = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self._context:
+            reason = _last_errors[0] if _last_errors else "out of memory?"
+            raise ModelError(f"llama.cpp cannot make a context of {cells} tokens ({reason})")
+        llama_cpp.llama_set_causal_attn(self._context, causal)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(batch_tokens, 0, 1)
+        self._n_vocab = model.n_vocab
+        self.batch_tokens = batch_tokens
+        self.cells = cells
+        self.max_sequences = int(params.n_seq_max)
+
+    @property
+    def handle(self) -> object:
+        return self._context
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+
+    def share(self, sequence: int, other: int) -> None:
+        """Let ``other`` begin with all the cells of ``sequence``, without a copy of them."""
+        llama_cpp.llama_memory_seq_cp(self._memory, sequence, other, -1, -1)
+
+    def forget(self, sequence: int) -> None:
+        """Free the cells that no other sequence has."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def decode(
+        self, tokens: Sequence[Tokens], sequences: Sequence[int], starts: Sequence[int], reads: Sequence[Tokens]
+    ) -> list[NDArray[np.float32]]:
+        """Run pieces of sequences, all in one batch.
+
+        Args:
+            tokens: of each piece, shape (n_tokens,).
+            sequences: which sequence each piece continues, 0 to ``max_sequences`` - 1.
+            starts: the position of each piece's first token in its sequence.
+            reads: where in each piece predictions are read, shape (n_positions,), possibly none.
+
+        Returns:
+            For each piece the log-probabilities of all tokens of the vocabulary to come next, in nats: float32, shape
+            (n_positions, n_vocab).
+
+        Raises:
+            ModelError: llama.cpp fails.
+        """
+        batch = self._batch
+        lengths = [len(piece) for piece in tokens]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        total = int(offsets[-1])
+        batch.n_tokens = total
+        _fill(batch.token, np.concatenate(tokens))
+        _fill(batch.pos, np.concatenate([np.arange(at, at + n) for at, n in zip(starts, lengths, strict=True)]))
+        wanted = np.zeros(total, dtype=np.int8)
+        for positions, offset in zip(reads, offsets, strict=False):
+            wanted[offset + positions] = 1
+        _fill(batch.logits, wanted, np.int8)
+        for i, sequence in enumerate(np.repeat(np.asarray(sequences), lengths).tolist()):
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+        _last_errors.clear()
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status != 0:
+            reason = _last_errors[0] if _last_errors else f"status {status}"
+            raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({reason})")
+        # All read at once: the next decode, which may be another caller's, overwrites the logits.
+        results = []
+        for positions, offset in zip(reads, offsets, strict=False):
+            rows = np.empty((len(positions), self._n_vocab), dtype=np.float32)
+            for row, position in zip(rows, positions, strict=True):
+                pointer = llama_cpp.llama_get_logits_ith(self._context, int(offset + position))
+                row[:] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+            peak = rows.max(axis=1, keepdims=True, initial=-np.inf)
+            rows -= peak
+            rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+            results.append(rows)
+        return results
+
+    def close(self) -> None:
+        """Free the context; the model stays the caller's."""
+        if self._context:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            self._context = None
+
+
+def _fill(pointer: object, values: NDArray[np.integer], dtype: type[np.integer] = np.int32) -> None:
+    """Copy ``values`` into an array of llama.cpp's; ``dtype`` is the type of that array."""
+    exact = np.ascontiguousarray(values, dtype=dtype)
+    ctypes.memmove(pointer, exact.ctypes.data, exact.nbytes)  # type: ignore[arg-type]
