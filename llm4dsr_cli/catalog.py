@@ -6,15 +6,16 @@ import csv
 import gzip
 import zlib
 from array import array
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from llm4dsr_cli.errors import CatalogError
 from llm4dsr_cli.json_lines import kind, parse_object, quote, quote_names
 
 ItemId = int | str
-_Row = tuple[int, ItemId, str | None]  # line number, id, title
+_Row = tuple[int, ItemId, str | None, Mapping[str, Any]]  # line number, id, title, and everything in the line
 
 _ID_NAMES = ("id", "item_id")
 _TITLE_NAMES = ("title", "item_title", "name", "movie_title")  # RecBole's MovieLens says movie_title
@@ -32,17 +33,21 @@ class Catalog:
         """A catalog of (id, title) pairs. Raises CatalogError when an id has two titles."""
         self.ids: list[ItemId] = []
         self._titles: dict[str, str | None] = {}  # in the order of ids
+        self._fields: list[Mapping[str, Any]] | None = None  # likewise, where they were asked for
         for id_, title in items:
             if not self._add(id_, title):
                 raise CatalogError(f"id {quote(id_)} has two titles", remedy="keep one of them")
 
     @classmethod
-    def load(cls, path: Path, *, id_field: str | None = None, title_field: str | None = None) -> Catalog:
+    def load(
+        cls, path: Path, *, id_field: str | None = None, title_field: str | None = None, keep_fields: bool = False
+    ) -> Catalog:
         """Read a catalog; the extension says how.
 
         ``.jsonl`` and ``.json``: one object a line, fields ``id`` (or ``item_id``) and ``title``. ``.csv``, ``.tsv``
         and RecBole's ``.item``: columns named by the first line; ``id``, ``item_id`` or the first column, and
-        ``title``, ``item_title``, ``name`` or ``movie_title``. Each of them also with ``.gz``.
+        ``title``, ``item_title``, ``name`` or ``movie_title``. Each of them also with ``.gz``. ``keep_fields`` keeps
+        the items' other fields too (texts, in a table), for items that take another's place.
 
         Raises CatalogError, naming file and line, for whatever cannot be read or contradicts itself.
         """
@@ -61,7 +66,8 @@ class Catalog:
                 rows = _json_rows(lines, str(path), id_field, title_field)
             else:
                 rows = _table_rows(lines, str(path), id_field, title_field, kind_of_file)
-            for number, id_, title in rows:
+            kept: list[Mapping[str, Any]] = []
+            for number, id_, title, fields in rows:
                 if not catalog._add(id_, title):
                     first = numbers[list(catalog._titles).index(str(id_))]
                     raise CatalogError(
@@ -71,6 +77,9 @@ class Catalog:
                     )
                 if len(catalog) > len(numbers):
                     numbers.append(number)
+                    if keep_fields:
+                        kept.append(fields)
+        catalog._fields = kept if keep_fields else None
         if not catalog.ids:
             raise CatalogError("holds no items", where=str(path), remedy="give a catalog with at least one item")
         return catalog
@@ -88,6 +97,10 @@ class Catalog:
     def title(self, id_: ItemId) -> str | None:
         """The item's title, None when it has none. Raises KeyError for an unknown id."""
         return self._titles[str(id_)]
+
+    def fields(self) -> Iterator[Mapping[str, Any]]:
+        """Everything that the file says of each item, in the order of ``ids``; nothing where it was not kept."""
+        return iter([{}] * len(self) if self._fields is None else self._fields)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -141,7 +154,7 @@ def _json_rows(
         if title is not None and not isinstance(title, str):
             raise CatalogError(f"{quote(title_name)} is {kind(title)}", where=where, remedy="use a string or null")
         any_title = any_title or title_name in item
-        yield number, id_, title
+        yield number, id_, title, item
     if fields is not None and not any_title:
         raise CatalogError(
             f"no line has {quote(title_name)}, the fields are {quote_names(fields)}",
@@ -170,7 +183,7 @@ def _table_rows(
                 id_column, title_column = _find_columns(header, where, id_field, title_field, kind_of_file)
             elif row and header is not None:
                 _check_row(row, header, id_column, where, kind_of_file)
-                yield number, row[id_column], row[title_column]
+                yield number, row[id_column], row[title_column], dict(zip(header, row, strict=True))
             number = rows.line_num + 1
     except csv.Error as error:
         raise CatalogError(

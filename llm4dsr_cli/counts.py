@@ -18,6 +18,7 @@ class Counts:
     items: int = 0
     edited_records: int = 0
     edited_items: int = 0
+    replaced_items: int = 0
     skipped: int = 0
 
     def add(self, record: Record, edited: EditedRecord | None = None) -> None:
@@ -26,6 +27,7 @@ class Counts:
         if edited is not None:
             self.edited_records += bool(edited.audit)
             self.edited_items += len(edited.audit)
+            self.replaced_items += edited.replaced
 
     def skipping(self, then: OnError = lambda error, line: None) -> OnError:
         """For ``on_error``: counts each line as skipped and hands it on."""

@@ -10,12 +10,13 @@ import numpy as np
 
 from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
-from llm4dsr_cli.engine import Engine, Model, Request
+from llm4dsr_cli.engine import Engine, Request
 from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.llama import Model
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import Prompter
 from llm4dsr_cli.registry import Registry, find_denoiser
-from llm4dsr_cli.runtime_model import WEIGHTS, cached_runtime, runtime_model
+from llm4dsr_cli.runtime_model import WEIGHTS, Part, cached_runtime, runtime_model
 from llm4dsr_cli.scored import Scores, canonical
 from llm4dsr_cli.windows import overlapping_windows
 
@@ -84,18 +85,10 @@ class Denoiser:
             OutputError: the cache folder cannot be written.
         """
         check_options(weights, threads)
-        registry = Registry.load()
-        path = find_denoiser(model, registry)
-        reader = open_gguf(path)
-        metadata = DenoiserMetadata.read(reader, path)
-        kind = reader.fields.get("general.type")
-        if kind is None or kind.contents() != "adapter":
-            runtime = path
-        elif base is not None or (found := cached_runtime(path, metadata, weights)) is None:
-            base_path = _find_base(base, metadata, path, registry, offline, say)
-            runtime = runtime_model(path, metadata, base_path, weights=weights, say=say)
-        else:
-            runtime = found
+        path, metadata, is_adapter = read_denoiser(model)
+        runtime = path
+        if is_adapter:
+            runtime = find_runtime(path, metadata, base=base, weights=weights, offline=offline, say=say)
         try:
             return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
         except ModelError as error:
@@ -147,6 +140,41 @@ class Denoiser:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def read_denoiser(model: str | None) -> tuple[Path, DenoiserMetadata, bool]:
+    """A denoiser's file, what it says of itself, and whether it is an adapter, that takes a base model.
+
+    Raises:
+        ModelError: it is missing, damaged or no denoiser.
+    """
+    path = find_denoiser(model, Registry.load())
+    reader = open_gguf(path)
+    metadata = DenoiserMetadata.read(reader, path)
+    kind = reader.fields.get("general.type")
+    return path, metadata, kind is not None and kind.contents() == "adapter"
+
+
+def find_runtime(
+    path: Path,
+    metadata: DenoiserMetadata,
+    *,
+    base: str | None,
+    weights: str,
+    offline: bool,
+    say: Callable[[str], None],
+    part: Part = "detector",
+) -> Path:
+    """The merged model of one part of a denoiser's adapter, made and kept on first use.
+
+    Raises:
+        ModelError: adapter or base cannot be used.
+        OutputError: the cache folder cannot be written.
+    """
+    if base is None and (found := cached_runtime(path, metadata, weights, part)) is not None:
+        return found
+    base_path = _find_base(base, metadata, path, Registry.load(), offline, say)
+    return runtime_model(path, metadata, base_path, weights=weights, say=say, part=part)
 
 
 def check_options(weights: str, threads: int | None) -> None:

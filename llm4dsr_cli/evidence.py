@@ -143,7 +143,7 @@ class Evidence:
             user: whose sequence it is; left out of all counts if they hold that user. None leaves nobody out.
         """
         names = [clean_title(title) for title in titles]
-        mine = self._held_by(user)
+        mine = self.held_by(user)
         result = np.zeros((len(names), len(FEATURES)))
         for window in overlapping_windows(len(names), LONGEST_CONTEXT):
             judged = slice(window.judge_from, window.judge_to)
@@ -154,21 +154,21 @@ class Evidence:
     def _features_of_titles(self, names: list[str], mine: NDArray[np.int32]) -> Floats:
         different = list(dict.fromkeys(names))
         place = {name: number for number, name in enumerate(different)}
-        counted = self._numbers(different)
-        by_item = self._features_of(counted, np.isin(counted, mine), mine, [self._title_vector(t) for t in different])
+        counted = self.numbers(different)
+        by_item = self._features_of(counted, np.isin(counted, mine), mine, [self.title_vector(t) for t in different])
         return by_item[[place[name] for name in names]]
 
-    def _numbers(self, titles: Sequence[str]) -> Ints:
+    def numbers(self, titles: Sequence[str]) -> Ints:
         """The items' numbers, -1 for an item that was never counted."""
-        hashes = np.array([_hash(title) for title in titles], dtype=np.uint64)
+        hashes = np.array([_hash(clean_title(title)) for title in titles], dtype=np.uint64)
         return _find(self.items, hashes)
 
-    def _held_by(self, user: Hashable | None) -> NDArray[np.int32]:
+    def held_by(self, user: Hashable | None) -> NDArray[np.int32]:
         """The counted items of a user, none for one who was never counted."""
         at = -1 if user is None else int(_find(self.users, np.array([user_hash(user)], dtype=np.uint64))[0])
         return self.held[self.starts[at] : self.starts[at + 1]] if at >= 0 else np.empty(0, dtype=np.int32)
 
-    def _title_vector(self, title: str) -> dict[int, float]:
+    def title_vector(self, title: str) -> dict[int, float]:
         """TF-IDF of a title's words, of length 1; empty without words."""
         words = _words(title)
         at = _find(self.words, np.array(words, dtype=np.uint64))
@@ -182,10 +182,10 @@ class Evidence:
         """Features of different items; ``own`` of them are among ``mine``, the items of the user to leave out."""
         n = len(items)
         popularity = np.where(items >= 0, self.popularity[items] if len(self.items) else 0, 0) - own.astype(np.float64)
-        rows, columns = self._partner_rows(items, own, mine)
+        rows, columns = self.partner_rows(items, own, mine)
         together = np.zeros((n, n))
-        there = columns >= 0
-        together[:, there] = rows[:, columns[there]]
+        there = np.isin(items, columns)
+        together[:, there] = rows[:, self._slots[items[there]]]
         n_users = max(1, len(self.users) - bool(len(mine)))
         association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
         length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
@@ -195,10 +195,13 @@ class Evidence:
             [np.log1p(popularity), popularity == 0, *map(_mean_of_others, (association, partners, words))]
         )
 
-    def _partner_rows(self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]) -> tuple[Floats, Ints]:
-        """Users who have a partner beside each item, shape (len(items), n_partners), and each item's own column.
+    def partner_rows(self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]) -> tuple[Floats, Ints]:
+        """Users who have a partner beside each item, shape (len(items), n_partners), and the partners' item numbers.
 
-        Only the columns of these items' partners are there; an item that is nobody's partner has column -1.
+        Args:
+            items: different item numbers; -1, one that was never counted, has no partners.
+            own: which of them are among ``mine``, shape (len(items),).
+            mine: the items of the user to leave out.
         """
         starts, all_partners, all_counts = self._pairs
         spans = [slice(starts[item], starts[item + 1]) if item >= 0 else slice(0) for item in items]
@@ -206,16 +209,14 @@ class Evidence:
         slot = self._slots
         slot[flat] = np.arange(len(flat))
         distinct = np.flatnonzero(slot[flat] == np.arange(len(flat)))
-        slot[flat[distinct]] = np.arange(len(distinct))
+        partners = flat[distinct].astype(np.int64)
+        slot[partners] = np.arange(len(distinct))
         rows = np.zeros((len(items), len(distinct)))
         for row, span in enumerate(spans):
             rows[row, slot[all_partners[span]]] = all_counts[span]
         for row in np.flatnonzero(own).tolist():
             rows[row, slot[mine[mine != items[row]]]] -= 1
-        columns = np.full(len(items), -1, dtype=np.int64)
-        partner = np.isin(items, flat)
-        columns[partner] = slot[items[partner]]
-        return rows, columns
+        return rows, partners
 
     @cached_property
     def _slots(self) -> Ints:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.prompts import PromptFormat, find_format
 
-FILE_VERSION = 1
+FILE_VERSION = 2  # 1 is a denoiser that suggests nothing
+# In front of the names of the tensors by which a denoiser suggests titles.
+SUGGESTER = "suggester."
 MAKE_ONE = "make a denoiser with: llm4dsr finetune TRAIN.jsonl --output my-denoiser.gguf"
 
 
@@ -83,7 +85,9 @@ class DenoiserMetadata:
         base_name, base_sha256: the base model's registry name (or file name) and the hash of its file.
         calibration: None in an adapter that was never calibrated.
         training: summary of data and settings, for people to read.
-        layers: how many of the base's layers it uses, from the first; None uses all.
+        layers: how many of the base's layers its detector uses, from the first; None uses all.
+        suggestion_alpha: the scale times the rank of its second adapter, by which the whole base suggests titles; its
+            tensors' names begin with SUGGESTER. None in a denoiser that has none.
     """
 
     name: str
@@ -97,6 +101,7 @@ class DenoiserMetadata:
     calibration: Calibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
     layers: int | None = None
+    suggestion_alpha: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could give: a file may come from a stranger."""
@@ -125,7 +130,7 @@ class DenoiserMetadata:
         """Add all keys to a GGUF that is being written."""
         writer.add_string("general.name", self.name)
         writer.add_string("general.license", self.licence)
-        writer.add_uint32("llm4dsr.version", FILE_VERSION)
+        writer.add_uint32("llm4dsr.version", 1 if self.suggestion_alpha is None else FILE_VERSION)
         writer.add_string("llm4dsr.prompt.format", self.form.name)
         writer.add_uint32("llm4dsr.prompt.version", self.form.version)
         writer.add_string("llm4dsr.attention", "causal" if self.form.causal else "bidirectional")
@@ -138,6 +143,8 @@ class DenoiserMetadata:
         writer.add_string("llm4dsr.base.architecture", self.base_architecture)
         if self.layers is not None:
             writer.add_uint32("llm4dsr.base.layers", self.layers)
+        if self.suggestion_alpha is not None:
+            writer.add_float32("llm4dsr.suggestion.alpha", self.suggestion_alpha)
         writer.add_string("llm4dsr.training", orjson.dumps(self.training).decode())
         if self.calibration is not None:
             writer.add_uint32("llm4dsr.calibration.n_items", self.calibration.n_items)
@@ -181,6 +188,7 @@ class DenoiserMetadata:
                 calibration=calibration,
                 training=orjson.loads(values["llm4dsr.training"]),
                 layers=values.get("llm4dsr.base.layers"),
+                suggestion_alpha=values.get("llm4dsr.suggestion.alpha"),
             )
         except (KeyError, TypeError, ValueError) as error:  # ValueError: orjson.JSONDecodeError is one
             raise ModelError(

@@ -117,6 +117,10 @@ class Prompter:
         ends = np.cumsum([len(part) for part in parts], dtype=np.int32)
         return Prompt(tokens=np.concatenate(parts), probes=ends[2::2] - np.int32(1))
 
+    def line(self, title: str) -> NDArray[np.int32]:
+        """A title's tokens and those that end it: what goes on a prompt of other titles, int32, shape (n_tokens,)."""
+        return np.concatenate([self._title_tokens(title), self._separator])
+
     def max_tokens(self, n_items: int) -> int:
         """The longest prompt that a window of ``n_items`` items can become, in tokens."""
         return len(self._opening) + n_items * (self.max_title_tokens + len(self._separator))

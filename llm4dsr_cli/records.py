@@ -41,24 +41,36 @@ class Record:
     titles: list[str]
     format: RecordFormat
 
-    def render(self, drop: Collection[int] = (), add: Mapping[str, Any] | None = None) -> bytes:
+    def render(
+        self,
+        drop: Collection[int] = (),
+        add: Mapping[str, Any] | None = None,
+        put: Mapping[int, tuple[Any, str]] | None = None,
+    ) -> bytes:
         """The output line, without a newline; the record itself stays as it is.
 
         ``drop`` holds positions (from 0) to leave out of the items and all lists parallel to them, ``add`` fields to
-        append. With neither, it is the original line, byte for byte.
+        append, ``put`` another item and its title by position. With none, it is the original line, byte for byte.
 
         Raises RecordError when a field of ``add`` is there already, IndexError for a position that is not.
         """
-        if not len(drop) and not add:
+        if not len(drop) and not add and not put:
             return self.line
+        positions = {*drop, *(put or {})}
+        if not positions <= set(range(len(self.titles))):
+            raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
         data = dict(self.data)
+        for position, (item, title) in (put or {}).items():
+            names = {self.format.items_field: item}
+            if self.format.titles_field is not None:
+                names[self.format.titles_field] = title
+            for name, value in names.items():
+                data[name] = [*data[name][:position], value, *data[name][position + 1 :]]
         if len(drop):
             dropped = set(drop)
-            if not dropped <= set(range(len(self.titles))):
-                raise IndexError(f"{self.where}: positions {sorted(dropped)} of {len(self.titles)} items")
             titles_field = [] if self.format.titles_field is None else [self.format.titles_field]
             for name in (self.format.items_field, *titles_field, *self.format.parallel_fields):
-                data[name] = [value for i, value in enumerate(self.data[name]) if i not in dropped]
+                data[name] = [value for i, value in enumerate(data[name]) if i not in dropped]
         for name, value in (add or {}).items():
             if name in self.data:
                 raise self._error(f"has a field {quote(name)} already", "rename or remove it in the input")

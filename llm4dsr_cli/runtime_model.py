@@ -11,17 +11,22 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import atomic_path, cache_folder, file_sha256
-from llm4dsr_cli.engine import Engine, Model, Request
+from llm4dsr_cli.engine import Engine, Request
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.llama import Model
+from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 
+# A denoiser file holds two adapters: one finds noise, the other suggests what belongs.
+Part = Literal["detector", "suggester"]
 WEIGHTS = ("auto", "bf16", "q8_0", "q4_0")
 _TYPES = {
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
@@ -35,11 +40,18 @@ _LAYOUT = 1
 
 
 def runtime_model(
-    adapter: Path, metadata: DenoiserMetadata, base: Path, *, weights: str, say: Callable[[str], None]
+    adapter: Path,
+    metadata: DenoiserMetadata,
+    base: Path,
+    *,
+    weights: str,
+    say: Callable[[str], None],
+    part: Part = "detector",
 ) -> Path:
     """The merged model for this adapter, base and weight type, from the cache or made now.
 
     Args:
+        part: which of the file's two adapters is merged.
         base: the file that ``metadata.base_sha256`` names; the caller has checked it.
         weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here.
         say: told in one line when a file has to be made.
@@ -51,10 +63,11 @@ def runtime_model(
     """
     if weights not in WEIGHTS:
         raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
-    if (found := cached_runtime(adapter, metadata, weights)) is not None:
+    if (found := cached_runtime(adapter, metadata, weights, part)) is not None:
         return found
-    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata)
-    say(f"first use of {metadata.name}: merging it with {metadata.base_name} for this machine ...")
+    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
+    what = metadata.name if part == "detector" else f"the suggestions of {metadata.name}"
+    say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,13 +78,13 @@ def runtime_model(
         ) from None
     if weights != "auto":
         path = folder / f"{stem}-{weights}.gguf"
-        merge(adapter, base, path, weights)
+        merge(adapter, base, path, weights, part)
         return path
     run = secrets.token_hex(4)
     candidates = {kind: folder / f".{stem}-{kind}-{run}.gguf" for kind in _FAITHFUL}
     try:
         for kind, candidate in candidates.items():
-            merge(adapter, base, candidate, kind)
+            merge(adapter, base, candidate, kind, part)
         seconds = {kind: _seconds_a_batch(candidate) for kind, candidate in candidates.items()}
         fastest = min(seconds, key=lambda kind: seconds[kind])
         path = folder / f"{stem}-auto-{fastest}.gguf"
@@ -83,9 +96,9 @@ def runtime_model(
     return path
 
 
-def cached_runtime(adapter: Path, metadata: DenoiserMetadata, weights: str) -> Path | None:
+def cached_runtime(adapter: Path, metadata: DenoiserMetadata, weights: str, part: Part = "detector") -> Path | None:
     """The merged model if an earlier use has made it; base and adapter are known by the hashes of their content."""
-    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata)
+    folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
     if weights == "auto":
         # Two first uses at once may each have made a choice: all that follow should make the same one.
         return min(folder.glob(f"{stem}-auto-*.gguf"), default=None)
@@ -93,14 +106,20 @@ def cached_runtime(adapter: Path, metadata: DenoiserMetadata, weights: str) -> P
     return path if path.is_file() else None
 
 
-def _stem(adapter: Path, metadata: DenoiserMetadata) -> str:
-    key = hashlib.sha256(f"{_LAYOUT}/{metadata.base_sha256}/{file_sha256(adapter)}".encode()).hexdigest()[:16]
+def _stem(adapter: Path, metadata: DenoiserMetadata, part: Part) -> str:
+    merged = f"{_LAYOUT}/{metadata.base_sha256}/{file_sha256(adapter)}"
+    if part != "detector":
+        merged += f"/{part}"
+    key = hashlib.sha256(merged.encode()).hexdigest()[:16]
     # A name may come from a stranger: it must be no path, no glob pattern, and not too long.
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', metadata.name)[:60]}-{key}"
 
 
-def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
-    """Write base + adapter as one GGUF that is a denoiser itself, atomically.
+def merge(adapter: Path, base: Path, target: Path, weights: str, part: Part = "detector") -> None:
+    """Write base + adapter as one GGUF, atomically.
+
+    With the part "detector" it is a denoiser itself, that suggests nothing; with "suggester" it is a plain language
+    model of all the base's layers, without a denoiser's metadata.
 
     Raises:
         ModelError: the adapter adapts tensors that the base does not have, or of another shape.
@@ -108,27 +127,29 @@ def merge(adapter: Path, base: Path, target: Path, weights: str) -> None:
     base_file, adapter_file = open_gguf(base), open_gguf(adapter)
     metadata = DenoiserMetadata.read(adapter_file, adapter)
     there = base_file.fields.get(f"{metadata.base_architecture}.block_count")
-    if metadata.layers is not None and there is not None and metadata.layers > there.contents():
+    layers = metadata.layers if part == "detector" else None
+    if layers is not None and there is not None and layers > there.contents():
         raise ModelError(
-            f"it uses {metadata.layers} layers, the base has {there.contents()}",
+            f"it uses {layers} layers, the base has {there.contents()}",
             where=str(adapter),
             remedy=f"use it with its own base model, {metadata.base_name}",
         )
-    deltas = _deltas(adapter_file, adapter)
+    deltas = _deltas(adapter_file, adapter, metadata, part)
     weight_type, file_type = _TYPES[weights]
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
         for name, field in base_file.fields.items():
-            replaced = name in _REPLACED or (metadata.layers is not None and name.endswith(".block_count"))
+            replaced = name in _REPLACED or (layers is not None and name.endswith(".block_count"))
             if not name.startswith(("GGUF.", "llm4dsr.")) and not replaced:
                 sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
                 writer.add_key_value(name, field.contents(), field.types[0], sub_type)
         writer.add_file_type(file_type)
-        if metadata.layers is not None:
-            writer.add_block_count(metadata.layers)
-        metadata.write(writer)
+        if layers is not None:
+            writer.add_block_count(layers)
+        if part == "detector":
+            replace(metadata, suggestion_alpha=None).write(writer)
         for tensor in base_file.tensors:
-            if metadata.layers is not None and _layer(tensor.name) >= metadata.layers:
+            if layers is not None and _layer(tensor.name) >= layers:
                 continue
             values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
             delta = deltas.pop(tensor.name, None)
@@ -164,16 +185,20 @@ def _layer(tensor_name: str) -> int:
 _REPLACED = ("general.architecture", "general.file_type", "general.name", "general.license")
 
 
-def _deltas(adapter: gguf.GGUFReader, where: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
-    """(B, A, scale) for each adapted tensor; B (out, rank), A (rank, in)."""
+def _deltas(
+    adapter: gguf.GGUFReader, where: Path, metadata: DenoiserMetadata, part: Part
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
+    """(B, A, scale) for each tensor that this part adapts; B (out, rank), A (rank, in)."""
     sides: dict[str, dict[str, NDArray[np.float32]]] = {}
     for tensor in adapter.tensors:
-        name, _, side = tensor.name.rpartition(".")
-        sides.setdefault(name, {})[side] = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-    alpha = adapter.fields.get("adapter.lora.alpha")
+        if tensor.name.startswith(SUGGESTER) == (part == "suggester"):
+            name, _, side = tensor.name.removeprefix(SUGGESTER).rpartition(".")
+            sides.setdefault(name, {})[side] = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    field = adapter.fields.get("adapter.lora.alpha")
+    alpha = metadata.suggestion_alpha if part == "suggester" else field and field.contents()
     if alpha is None or not all(pair.keys() == {"lora_a", "lora_b"} for pair in sides.values()):
         raise ModelError("this is no whole LoRA adapter", where=str(where), remedy="fetch or make it again")
-    scale = float(alpha.contents())
+    scale = float(alpha)
     return {name: (pair["lora_b"], pair["lora_a"], scale / pair["lora_a"].shape[0]) for name, pair in sides.items()}
 
 

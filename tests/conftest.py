@@ -9,12 +9,18 @@ import gguf
 import numpy as np
 import pytest
 from command_line import Call, call, clean_environment
+from hypothesis import settings
 
-from llm4dsr_cli.metadata import Calibration, DenoiserMetadata
+from llm4dsr_cli.metadata import SUGGESTER, Calibration, DenoiserMetadata
 from llm4dsr_cli.prompts import DEFAULT_FORMAT
+
+# A busy machine is no bug.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 LAYERS, WIDTH, HEADS, KV_HEADS, INNER = 2, 64, 4, 2, 96
 RANK = 4
+SUGGESTER_RANK, SUGGESTER_ALPHA = 2, 3.0
 
 
 def byte_vocabulary() -> tuple[list[str], list[str]]:
@@ -106,8 +112,12 @@ def write_tiny_adapter(
     calibrated: bool = True,
     max_window: int = 6,
     layers: int | None = None,
+    suggests: bool = False,
 ) -> Path:
-    """A random adapter (B not zero) for ``write_tiny_base``'s model, with a denoiser's metadata; ``layers`` cuts it."""
+    """A random adapter (B not zero) for ``write_tiny_base``'s model, with a denoiser's metadata; ``layers`` cuts it.
+
+    With ``suggests`` there is a second adapter, of all layers; the first one is the same as without.
+    """
     from llm4dsr_cli.cache import file_sha256
 
     rng = np.random.default_rng(seed)
@@ -133,17 +143,24 @@ def write_tiny_adapter(
         calibration=Calibration.fit(rng.standard_normal(5000)) if calibrated else None,
         training={"windows": 0},
         layers=layers,
+        suggestion_alpha=SUGGESTER_ALPHA if suggests else None,
     )
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 8.0)
     metadata.write(writer)
-    for n in range(layers or LAYERS):
-        for name, (out, width) in shapes.items():
-            for side, shape in (("lora_a", (RANK, width)), ("lora_b", (out, RANK))):
-                values = (rng.standard_normal(shape) * 0.15).astype(np.float32)
-                writer.add_tensor(f"blk.{n}.{name}.weight.{side}", values)
+
+    def add(prefix: str, layers: int, rank: int) -> None:
+        for n in range(layers):
+            for name, (out, width) in shapes.items():
+                for side, shape in (("lora_a", (rank, width)), ("lora_b", (out, rank))):
+                    values = (rng.standard_normal(shape) * 0.15).astype(np.float32)
+                    writer.add_tensor(f"{prefix}blk.{n}.{name}.weight.{side}", values)
+
+    add("", layers or LAYERS, RANK)
+    if suggests:
+        add(SUGGESTER, LAYERS, SUGGESTER_RANK)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

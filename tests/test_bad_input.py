@@ -146,8 +146,11 @@ def source(tmp_path: Path) -> Path:
     ("options", "words"),
     [
         (["--threshold", 0.9, "--false-edit-rate", 0.01], ["--threshold", "--false-edit-rate"]),
-        (["--action", "replace"], ["--action replace", "drop"]),
-        (["--action", "foo"], ["--action foo", "drop", "mark"]),
+        (["--action", "foo"], ["--action foo", "drop", "mark", "replace"]),
+        (["--proposer", "counts"], ["--proposer", "--action replace"]),
+        (["--fallback", "keep", "--action", "mark"], ["--fallback", "--action replace"]),
+        (["--action", "replace", "--proposer", "foo"], ["--proposer foo", "counts", "generate"]),
+        (["--action", "replace", "--fallback", "mark"], ["--fallback mark", "drop", "keep"]),
         (["--on-error", "foo"], ["--on-error foo", "skip"]),
         (["--weights", "foo"], ["--weights foo", "q8_0"]),
         (["--threads", 0], ["--threads 0"]),

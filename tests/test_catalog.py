@@ -84,6 +84,19 @@ def test_items_without_a_title_are_allowed(tmp_path: Path) -> None:
     assert Catalog.load(saved(tmp_path, "c.csv", "id,title\n1,\n")).title(1) is None
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_kept_fields_are_those_of_each_items_first_line(tmp_path: Path, name: str) -> None:
+    """Guards: a year beside another item's title once a line was repeated, and memory spent where nobody asked."""
+    path = saved(tmp_path, name, TEXTS[name].rstrip("\n") + "\n" + TEXTS[name].rstrip("\n").splitlines()[-1] + "\n")
+    catalog = Catalog.load(path, keep_fields=True)
+    kept = [*catalog.fields()]
+    years = {"catalog.jsonl": [None, 1998], "catalog.csv": ["1995", "1998"], "catalog.item": ["1995", "1998"]}
+    assert [fields.get("year") for fields in kept] == years.get(name, [None, None])
+    for (id_, title), fields in zip(catalog, kept, strict=True):
+        assert {str(id_), title} <= {str(value) for value in fields.values()}
+    assert [*Catalog.load(path).fields()] == [{}, {}]
+
+
 def test_named_fields_win_over_the_usual_ones(tmp_path: Path) -> None:
     """Guards: `id_field` and `title_field` ignored because `id` and `title` exist as well."""
     fields = {"id_field": "asin", "title_field": "label"}

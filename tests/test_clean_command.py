@@ -248,6 +248,7 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
         "items": before,
         "edited_records": len({edit["output_line"] for edit in read(audit)}),
         "edited_items": before - after,
+        "replaced_items": 0,
         "skipped": 1,
     }
     assert before > after

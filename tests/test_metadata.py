@@ -72,11 +72,13 @@ def write_changed(path: Path, key: str, value: Any = None) -> Path:
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-@pytest.mark.parametrize("layers", [None, 20])
-def test_what_is_written_is_read_back(tmp_path: Path, calibrated: bool, layers: int | None) -> None:
+@pytest.mark.parametrize(("layers", "alpha"), [(None, None), (20, None), (None, 16.0), (20, 0.5)])
+def test_what_is_written_is_read_back(
+    tmp_path: Path, calibrated: bool, layers: int | None, alpha: float | None
+) -> None:
     """Guards fields forgotten, rounded, or of another type on one of the two sides."""
     calibration = METADATA.calibration if calibrated else None
-    metadata = dataclasses.replace(METADATA, calibration=calibration, layers=layers)
+    metadata = dataclasses.replace(METADATA, calibration=calibration, layers=layers, suggestion_alpha=alpha)
     found = read(write_file(tmp_path / "d.gguf", metadata.write))
     for field in dataclasses.fields(DenoiserMetadata):
         if field.name != "calibration":
@@ -105,10 +107,17 @@ def test_a_gguf_without_metadata_is_refused_with_the_command_that_makes_one(tiny
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("alpha", "version"), [(None, 1), (8.0, 2)])
+def test_only_a_denoiser_that_suggests_needs_a_newer_llm4dsr(tmp_path: Path, alpha: float | None, version: int) -> None:
+    """Guards suggestions that an older llm4dsr would add to the detector, and files that it refuses for nothing."""
+    path = write_file(tmp_path / "d.gguf", dataclasses.replace(METADATA, suggestion_alpha=alpha).write)
+    assert open_gguf(path).fields["llm4dsr.version"].contents() == version
+
+
 def test_a_newer_file_version_is_refused(tmp_path: Path) -> None:
     """Guards a file of a later version read as if nothing had changed."""
-    path = write_changed(tmp_path / "d.gguf", "llm4dsr.version", 2)
-    with pytest.raises(ModelError, match=r"file version 2: pip install -U"):
+    path = write_changed(tmp_path / "d.gguf", "llm4dsr.version", 3)
+    with pytest.raises(ModelError, match=r"file version 3: pip install -U"):
         read(path)
 
 

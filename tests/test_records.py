@@ -148,11 +148,33 @@ def test_added_fields_come_last_and_collide_with_none() -> None:
     assert record.data == {"items": ["a", "b"], "z": 1}
 
 
+@unhurried
+@given(st.lists(titles, min_size=1, max_size=6), st.booleans(), st.data())
+def test_putting_and_dropping_equal_a_naive_model(names: list[str], beside: bool, data: st.DataObject) -> None:
+    """Guards: an item put where another one was dropped, its title put elsewhere, parallel lists that move."""
+    length = len(names)
+    ratings = [*range(length)]
+    items = [*range(length)] if beside else names
+    record = parse(
+        {"items": items, "r": ratings, **({"names": names} if beside else {})},
+        RecordFormat(titles_field="names" if beside else None, parallel_fields=("r",)),
+    )
+    positions = st.sets(st.integers(0, length - 1))
+    drop, put = data.draw(positions), data.draw(positions)
+    rows = [(-i, f"new {i}", i) if i in put else (items[i], names[i], i) for i in range(length) if i not in drop]
+    found = json.loads(record.render(drop, put={i: (-i if beside else f"new {i}", f"new {i}") for i in put}))
+    assert found["r"] == [rating for *_, rating in rows]
+    assert found["items"] == [item if beside else title for item, title, _ in rows]
+    assert not beside or found["names"] == [title for _, title, _ in rows]
+
+
 @pytest.mark.parametrize("position", [-1, 2])
 def test_positions_that_do_not_exist_are_refused(position: int) -> None:
     """Guards: a gate's positions of another record applied in silence."""
-    with pytest.raises(IndexError):
-        parse({"items": ["a", "b"]}).render(drop=[position])
+    record = parse({"items": ["a", "b"]})
+    for edit in ({"drop": [position]}, {"put": {position: ("c", "c")}}, {"drop": [0], "put": {position: ("c", "c")}}):
+        with pytest.raises(IndexError):
+            record.render(**edit)
 
 
 @pytest.mark.parametrize(

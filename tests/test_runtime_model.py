@@ -8,13 +8,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from conftest import RANK, write_tiny_adapter, write_tiny_base
+from conftest import LAYERS, RANK, SUGGESTER_ALPHA, SUGGESTER_RANK, write_tiny_adapter, write_tiny_base
 
 from llm4dsr_cli import runtime_model as module
 from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 from llm4dsr_cli.runtime_model import merge, runtime_model
+from llm4dsr_cli.suggester import Suggester
 
 TITLES = [["abc def", "x y z", "foo", "abc"], ["q"] * 6, ["one", "two", "three", "four", "five"]]
 
@@ -98,6 +99,44 @@ def test_a_merged_weight_is_the_base_plus_the_scaled_product(tiny_base: Path, ti
             assert np.abs(expected - before).mean() > 0.05
         # bfloat16 keeps 8 significant bits.
         np.testing.assert_allclose(merged[name], expected, rtol=2**-8 if expected.ndim > 1 else 0, atol=1e-6)
+
+
+def test_the_two_parts_of_a_denoiser_are_merged_apart(tiny_base: Path, tmp_path: Path) -> None:
+    """Guards one adapter's weights, scale or layers in the other's merged file, where all shapes fit."""
+    both = write_tiny_adapter(tmp_path / "both.gguf", tiny_base, layers=1, suggests=True)
+    alone = write_tiny_adapter(tmp_path / "alone.gguf", tiny_base, layers=1)
+    for adapter, target in ((both, "detector.gguf"), (alone, "same.gguf")):
+        merge(adapter, tiny_base, tmp_path / target, "bf16")
+    assert (tmp_path / "detector.gguf").read_bytes() == (tmp_path / "same.gguf").read_bytes()
+    merge(both, tiny_base, tmp_path / "suggester.gguf", "bf16", "suggester")
+    base, adapter, merged = tensors(tiny_base), tensors(both), tensors(tmp_path / "suggester.gguf")
+    assert open_gguf(tmp_path / "suggester.gguf").fields["llama.block_count"].contents() == LAYERS
+    assert merged.keys() == base.keys()
+    for name, before in base.items():
+        expected = before.astype(np.float64)
+        if f"{SUGGESTER}{name}.lora_a" in adapter:
+            a, b = (adapter[f"{SUGGESTER}{name}.lora_{side}"].astype(np.float64) for side in "ab")
+            expected += SUGGESTER_ALPHA / SUGGESTER_RANK * b @ a
+            assert np.abs(expected - before).mean() > 0.02
+        np.testing.assert_allclose(merged[name], expected, rtol=2**-8 if expected.ndim > 1 else 0, atol=1e-6)
+
+
+def test_a_merged_detector_suggests_nothing_and_a_merged_suggester_is_no_denoiser(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    """Guards a file that promises what it has not got, and noise scored by a model that was never asked for it."""
+    both = write_tiny_adapter(tmp_path / "both.gguf", tiny_base, suggests=True)
+    detector, suggester = tmp_path / "detector.gguf", tmp_path / "suggester.gguf"
+    merge(both, tiny_base, detector, "q8_0")
+    merge(both, tiny_base, suggester, "q8_0", "suggester")
+    with Denoiser.load(str(detector), threads=1) as denoiser:
+        assert denoiser.metadata.suggestion_alpha is None
+        assert [len(scores) for scores in denoiser.score(TITLES)] == [4, 6, 5]
+    with pytest.raises(ModelError, match="suggests no titles"):
+        Suggester.load(str(detector), threads=1)
+    for load in (Denoiser.load, Suggester.load):
+        with pytest.raises(ModelError, match="this GGUF is no denoiser"):
+            load(str(suggester), threads=1)
 
 
 def test_the_base_keeps_its_tokenizer_and_shape(tiny_base: Path, tiny_denoiser: Path) -> None:

@@ -57,6 +57,11 @@ def apply(
 
     Example: llm4dsr apply scored.jsonl cleaned.jsonl --catalog catalog.jsonl --budget 0.02
     """
+    if action == "replace":
+        raise OptionError(
+            "--action replace scores sequences anew, with what it puts in them",
+            remedy="use `llm4dsr clean --action replace` on the records that were scored",
+        )
     gating = Gating(
         source=("SCORED", source),
         target=target,

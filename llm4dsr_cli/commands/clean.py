@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import Gating
+from llm4dsr_cli.commands.replacing import Replacing
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.suggester import Suggester
 
 
 def clean(
@@ -18,6 +23,8 @@ def clean(
     titles_field: options.TitlesField = None,
     parallel_field: options.ParallelField = None,
     action: options.Action = "drop",
+    proposer: options.Proposer = None,
+    fallback: options.Fallback = None,
     false_edit_rate: options.FalseEditRate = None,
     threshold: options.Threshold = None,
     max_edits: options.MaxEdits = None,
@@ -40,7 +47,7 @@ def clean(
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Find the items that do not belong, and drop or mark them.
+    """Find the items that do not belong, and drop, mark or replace them.
 
     Example: llm4dsr clean sequences.jsonl cleaned.jsonl --catalog catalog.jsonl --audit edits.jsonl
     """
@@ -66,6 +73,7 @@ def clean(
         on_error=on_error,
         rejects=rejects,
     )
+    replacing = Replacing(gating, proposer, fallback)
 
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.denoiser import Denoiser, check_options
@@ -75,27 +83,34 @@ def clean(
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     check_options(weights, threads)
-    with (
-        LineReader.open(source) as reader,
-        Denoiser.load(
-            model,
-            base=base,
-            weights=weights,
-            threads=threads,
-            gpu_layers=gpu_layers,
-            offline=offline,
-            say=console.say,
-        ) as denoiser,
-    ):
+    loading: dict[str, Any] = {
+        "base": base,
+        "weights": weights,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+        "offline": offline,
+        "say": console.say,
+    }
+
+    def load_suggester() -> Suggester:
+        from llm4dsr_cli.suggester import Suggester
+
+        return Suggester.load(model, **loading)
+
+    with ExitStack() as stack:
+        reader = stack.enter_context(LineReader.open(source))
+        denoiser = stack.enter_context(Denoiser.load(model, **loading))
         if gating.gate_file is not None:
             gating.gate_file.check_model(denoiser.sha256, str(gate))
+        replacer = replacing.make(denoiser.metadata.max_window, load_suggester, stack, console.say)
 
         def score(records: list[Record]) -> list[Scores]:
             return denoiser.score(record.titles for record in records)
 
+        threshold_in_use = gating.log_odds_threshold(denoiser.metadata.threshold)
         return gating.run(
             reader,
-            gating.make_cleaner(score, gating.log_odds_threshold(denoiser.metadata.threshold)),
+            gating.make_cleaner(score, threshold_in_use, replacer, replacing.kept),
             lambda on_record_error: read_records(reader, BATCH_RECORDS, gating.form, gating.titles, on_record_error),
             console,
             lambda: {

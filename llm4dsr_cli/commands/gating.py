@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
 from llm4dsr_cli.errors import OptionError
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.clean import Cleaner
     from llm4dsr_cli.console import Advance, Console
-    from llm4dsr_cli.edits import EditedRecord
+    from llm4dsr_cli.edits import Action, EditedRecord, Fallback
     from llm4dsr_cli.gate import Gate
     from llm4dsr_cli.gate_file import GateFile
     from llm4dsr_cli.reader import LineReader, OnError, R
     from llm4dsr_cli.records import Record, RecordFormat
+    from llm4dsr_cli.replacement import Replacer
     from llm4dsr_cli.scored import Scores
     from llm4dsr_cli.writer import OutputFile
 
@@ -81,7 +82,9 @@ class Gating:
         if self.user_field is None:
             self.user_field = (self.gate_file and self.gate_file.user_field) or DEFAULT_USER_FIELD
         self.nameless = False
-        self.titles: Catalog | None = None if self.catalog is None else Catalog.load(Path(self.catalog))
+        self.titles: Catalog | None = None
+        if self.catalog is not None:
+            self.titles = Catalog.load(Path(self.catalog), keep_fields=self.action == "replace")
         self.form: RecordFormat = RecordFormat(
             items_field=self.items_field,
             titles_field=self.titles_field,
@@ -89,10 +92,8 @@ class Gating:
         )
 
     def _refuse_contradictions(self) -> None:
-        if self.action == "replace":
-            raise OptionError("--action replace is not there yet", remedy="use --action drop or --action mark")
-        if self.action not in ("drop", "mark"):
-            raise OptionError(f"--action {self.action}: no such action", remedy="choose drop or mark")
+        if self.action not in ("drop", "mark", "replace"):
+            raise OptionError(f"--action {self.action}: no such action", remedy="choose drop, mark or replace")
         ways = {"--threshold": self.threshold, "--false-edit-rate": self.false_edit_rate, "--budget": self.budget}
         given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
@@ -127,8 +128,14 @@ class Gating:
             return self.gate_file.threshold(self.rate, fusion=not self.no_fusion)
         return of_rate(self.rate)
 
-    def make_cleaner(self, score: Callable[[list[R]], list[Scores]], threshold: float) -> Cleaner[R]:
-        """The cleaner of the options."""
+    def make_cleaner(
+        self,
+        score: Callable[[list[R]], list[Scores]],
+        threshold: float,
+        replacer: Replacer | None = None,
+        fallback: Fallback = "drop",
+    ) -> Cleaner[R]:
+        """The cleaner of the options; the action "replace" takes a replacer."""
         from llm4dsr_cli.clean import Cleaner
         from llm4dsr_cli.records import user_of
 
@@ -142,9 +149,11 @@ class Gating:
         return Cleaner(
             score,
             self.make_gate(threshold),
-            "mark" if self.action == "mark" else "drop",
+            cast("Action", self.action),
             self.annotate,
             None if gate_file is None else fuse,
+            replacer,
+            fallback,
         )
 
     def run(
@@ -214,6 +223,11 @@ class Gating:
         contents = {
             "counts": asdict(cleaner.counts),
             "action": cleaner.action,
+            **(
+                {}
+                if cleaner.replacer is None
+                else {"proposer": cleaner.replacer.proposer.name, "fallback": cleaner.fallback}
+            ),
             "gate": {
                 "threshold": float(probability(np.array(cleaner.gate.threshold))),
                 "false_edit_rate": self.rate,
@@ -244,8 +258,11 @@ def _telling(
 def _summary(cleaner: Cleaner[R], seconds: float) -> str:
     counts = cleaner.counts
     share = counts.edited_items / counts.items if counts.items else 0
-    done = {"drop": "dropped", "mark": "marked"}[cleaner.action]
+    done = {"drop": "dropped", "mark": "marked", "replace": f"replaced {counts.replaced_items:,} and dropped"}[
+        cleaner.action
+    ]
+    edited = counts.edited_items - counts.replaced_items
     return (
-        f"{counts.records:,} records, {counts.items:,} items: {done} {counts.edited_items:,} items ({share:.1%}) "
+        f"{counts.records:,} records, {counts.items:,} items: {done} {edited:,} items ({share:.1%}) "
         f"in {counts.edited_records:,} records, {seconds:.1f} s"
     )

@@ -26,7 +26,28 @@ ParallelField = Annotated[
 ]
 Action = Annotated[
     str,
-    typer.Option("--action", metavar="ACTION", help="drop: take flagged items out. mark: flag them in noise_flag."),
+    typer.Option(
+        "--action",
+        metavar="ACTION",
+        help="drop: take flagged items out. mark: flag them in noise_flag. replace: put what belongs in their place.",
+    ),
+]
+Proposer = Annotated[
+    str | None,
+    typer.Option(
+        "--proposer",
+        metavar="counts|generate",
+        help="What replaces: items that others have beside those of the sequence, or titles that the model names. "
+        "[default: counts]",
+    ),
+]
+Fallback = Annotated[
+    str | None,
+    typer.Option(
+        "--fallback",
+        metavar="drop|keep",
+        help="What replace does with a flagged item for which it finds nothing that belongs. [default: drop]",
+    ),
 ]
 FalseEditRate = Annotated[
     float | None,
