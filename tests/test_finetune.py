@@ -20,7 +20,8 @@ from llm4dsr_cli.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.errors import ModelError, OptionError  # noqa: E402
 from llm4dsr_cli.finetune.data import Domain, split_users  # noqa: E402
 from llm4dsr_cli.finetune.model import load_base, pick_device  # noqa: E402
-from llm4dsr_cli.finetune.run import Outputs, finetune  # noqa: E402
+from llm4dsr_cli.finetune.outputs import Outputs  # noqa: E402
+from llm4dsr_cli.finetune.run import finetune  # noqa: E402
 from llm4dsr_cli.finetune.start import find_start  # noqa: E402
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf  # noqa: E402
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Call, Outcome, call, clean_environment, write
 from conftest import write_tiny_adapter, write_tiny_base
@@ -15,9 +16,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from toy_training import two_clusters
+from toy_training import adapter_tensors, two_clusters
 
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
+from llm4dsr_cli.suggester import Suggester
 
 
 @pytest.fixture
@@ -50,6 +52,8 @@ def test_a_run_says_what_it_will_do_measures_what_it_did_and_keeps_the_numbers(
     assert (done.code, done.out) == (0, b""), done.err
     assert "starting from tiny-denoiser" in done.err
     assert "64 windows, 0." in done.err
+    assert "suggestions, before: " in done.err
+    assert "suggestions, 16 windows, " in done.err
     rows = {tuple(line.split()[:2]): line for line in done.err.splitlines() if line.startswith("my ")}
     assert {("my", "before"), ("my", "after"), ("my", "popularity"), ("my", "co-occurrence"), ("my", "EASE")} == {*rows}
     assert "its calibration is too small for a false-edit rate of 0.01" in done.err or "injected noise" in done.err
@@ -114,7 +118,47 @@ def test_another_base_and_fewer_layers_make_a_denoiser_of_their_own(finetune: Ca
     assert "the denoiser that ships, adapts another base model" in done.err.splitlines()[0]
     metadata = DenoiserMetadata.read(open_gguf(output), output)
     assert (metadata.base_architecture, metadata.layers) == ("qwen2", 1)
-    assert {t.name.split(".")[1] for t in open_gguf(output).tensors} == {"0"}
+    names = {*adapter_tensors(output)}
+    suggester = {name for name in names if name.startswith(SUGGESTER)}
+    assert {name.split(".")[1] for name in names - suggester} == {"0"}
+    assert {name.removeprefix(SUGGESTER).split(".")[1] for name in suggester} == {"0", "1"}
+    with Suggester.load(str(output), base=str(base), weights="q8_0", threads=1) as loaded:
+        assert loaded.continuations(loaded.trie(["abc", "b"]), [["abc"]], [2], [[]])[0]
+
+
+def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: Path) -> None:
+    """Guards --train-only that trains both, the other one, or with the budget of a fifth."""
+    detector, added = tmp_path / "detector.gguf", tmp_path / "added.gguf"
+    done = finetune("--output", detector, "--init", "none", "--train-only", "detector")
+    assert done.code == 0, done.err
+    assert "suggest" not in done.err
+    assert DenoiserMetadata.read(open_gguf(detector), detector).suggestion_alpha is None
+    done = finetune("--output", added, "--init", detector, "--train-only", "suggester")
+    assert done.code == 0, done.err
+    assert "suggestions, 64 windows, " in done.err
+    assert "AUROC" not in done.err
+    assert DenoiserMetadata.read(open_gguf(added), added).suggestion_alpha is not None
+    before, after = adapter_tensors(detector), adapter_tensors(added)
+    assert all(np.array_equal(tensor, after[name]) for name, tensor in before.items())
+    assert len(after) == 2 * len(before)
+
+
+def test_parts_that_cannot_be_trained_are_refused(finetune: Call, tmp_path: Path) -> None:
+    """Guards a mistyped part that trains everything, and suggestions added to nothing."""
+    output = ["--output", tmp_path / "mine.gguf"]
+    finetune(*output, "--train-only", "both").failed(2, "--train-only both", "detector or suggester")
+    outcome = finetune(*output, "--train-only", "suggester", "--init", "none")
+    assert outcome.code == 2
+    assert "suggestions alone take a denoiser to add them to: name it with --init" in outcome.err
+    assert not (tmp_path / "mine.run").exists()
+
+
+def test_a_run_of_one_window_has_one_for_each_part(finetune: Call, tmp_path: Path) -> None:
+    """Guards a division by the none that a fifth of next to nothing is, when the detector is trained already."""
+    output = tmp_path / "mine.gguf"
+    done = finetune("--output", output, "--init", "none", "--windows", 1)
+    assert done.code == 0, done.err
+    assert DenoiserMetadata.read(open_gguf(output), output).suggestion_alpha is not None
 
 
 @pytest.mark.parametrize(

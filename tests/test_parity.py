@@ -24,10 +24,11 @@ peft = pytest.importorskip("peft")
 from llm4dsr_cli import runtime_model  # noqa: E402
 from llm4dsr_cli.cache import file_sha256  # noqa: E402
 from llm4dsr_cli.denoiser import Denoiser  # noqa: E402
-from llm4dsr_cli.engine import Engine, Model, Request  # noqa: E402
+from llm4dsr_cli.engine import Engine, Request  # noqa: E402
 from llm4dsr_cli.finetune import export  # noqa: E402
 from llm4dsr_cli.finetune.lora import LoraLinear, add_lora, load_lora_state, lora_layers, lora_state, save_peft  # noqa: E402
 from llm4dsr_cli.finetune.model import NoiseModel, collate, load_base  # noqa: E402
+from llm4dsr_cli.llama import Model  # noqa: E402
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf  # noqa: E402
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter  # noqa: E402
 
@@ -132,7 +133,10 @@ class Setup:
                 loaded = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(adapter))
                 assert loaded, "llama.cpp refuses the adapter"
                 adapters: Any = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded)
-                assert llama_cpp.llama_set_adapters_lora(engine._context, adapters, 1, (ctypes.c_float * 1)(1.0)) == 0
+                assert (
+                    llama_cpp.llama_set_adapters_lora(engine._context.handle, adapters, 1, (ctypes.c_float * 1)(1.0))
+                    == 0
+                )
             requests = [Request(prompt.tokens, prompt.probes) for prompt in self.prompts]
             return list(engine.log_probabilities(requests, np.arange(model.n_vocab, dtype=np.int32)))
 
@@ -255,7 +259,7 @@ def test_a_wrong_permutation_would_be_seen(
 def test_from_gguf_undoes_to_gguf(setup: Setup) -> None:
     """Guards --init starting from permuted weights."""
     layers = [name for name, _ in lora_layers(setup.model.backbone)]
-    found = export.from_gguf(open_gguf(setup.adapter), layers, setup.shape)
+    found = export.from_gguf(export.detector_tensors(open_gguf(setup.adapter)), layers, setup.shape)
     assert found.keys() == setup.state.keys()
     assert len(found) == LAYERS * 7 * 2
     for name, tensor in setup.state.items():

@@ -122,6 +122,36 @@ def test_the_sampler_labels_items_that_are_not_in_their_place() -> None:
     assert all(any("".join(w.titles) in line for line in clean) for w in untouched.windows(60))
 
 
+@unhurried
+@given(st.integers(0, 1000), st.integers(0, 1000), st.sampled_from([0.0, 0.5]))
+def test_a_lesson_is_a_window_without_noise_and_depends_on_its_number_alone(
+    seed: int, number: int, shorten: float
+) -> None:
+    """Guards noise taught as what belongs, items lost or doubled, and lessons that a resumed run draws differently."""
+    make = lambda: Sampler([two_clusters()], max_window=6, rates=(0.0,), shorten=shorten, seed=seed)  # noqa: E731
+    sampler = make()
+    lesson = sampler.draw_titles(number)
+    assert sorted(lesson) == sorted(make().draw(number).titles)
+    sampler.draw_titles(number + 100)
+    assert sampler.draw_titles(number) == lesson
+
+
+def test_a_lesson_moves_some_items_to_the_end_in_any_order_and_leaves_the_others_in_theirs() -> None:
+    """Guards lessons in continuing a sequence, where suggestions are for its middle, and in a shuffled one."""
+    sampler = Sampler([two_clusters()], max_window=8, rates=(0.0,), shorten=0, seed=0)
+    in_order, rising = [], []
+    for number in range(600):
+        window = sampler.draw(number).titles
+        places = [window.index(title) for title in sampler.draw_titles(number)]
+        falls = [i for i in range(1, len(places)) if places[i] < places[i - 1]]
+        in_order.append((falls[0] if falls else len(places)) / len(places))
+        rising.append(places[-1] > places[-2])
+    # 70% stay, and some of the moved happen to stand in order behind them; 0.3 in order would be a shuffle.
+    assert 0.68 < np.mean(in_order) < 0.78
+    assert 0.1 < np.mean(np.array(in_order) == 1) < 0.3
+    assert 0.4 < np.mean(rising) < 0.6
+
+
 def test_a_domain_counts_equal_titles_as_one_item_and_leaves_out_short_sequences() -> None:
     """Guards noise that is the very title it replaces, under another id or with other white space."""
     domain = Domain.build("d", ["A", "B", " A"], [("u", ["A", "B\n", "C"]), ("v", ["A", "B"]), ("w", ["A"] * 3)])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.start import Start
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
+# Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
+SUGGESTION_SHARE = 0.2
 # What the extra brings; another module that is missing is a bug, and should look like one.
 EXTRA = ("torch", "transformers", "peft", "safetensors")
 
@@ -68,6 +70,15 @@ def finetune(
             metavar="NAME|FILE",
             envvar="LLM4DSR_BASE",
             help="Base model to adapt. [default: that of the denoiser to start from]",
+        ),
+    ] = None,
+    train_only: Annotated[
+        str | None,
+        typer.Option(
+            "--train-only",
+            metavar="PART",
+            help="detector or suggester: train one part only, the other stays as the start has it. "
+            "[default: both; suggestions take a fifth of the time or of the windows]",
         ),
     ] = None,
     learning_rate: Annotated[
@@ -132,7 +143,10 @@ def finetune(
         raise OptionError(
             f"{len(catalogs)} catalogs for {len(train)} training files", remedy="give one for all, or one for each"
         )
+    if train_only not in (None, "detector", "suggester"):
+        raise OptionError(f"--train-only {train_only}: no such part", remedy="choose detector or suggester")
     budget = None if time_budget is None else seconds_of(time_budget)
+    share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
 
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.curve import check_plot, plot_training
@@ -153,7 +167,7 @@ def finetune(
     start = find_start(init, base, say=console.say)
     settings = start.settings(
         windows=windows,
-        time_budget=budget,
+        time_budget=budget if budget is None or share == 1 else budget * (1 - share),
         learning_rate=learning_rate,
         layers=layers,
         rank=rank,
@@ -166,34 +180,71 @@ def finetune(
     # Other libraries' progress bars would write over ours.
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        from llm4dsr_cli.finetune.run import Outputs
+        from llm4dsr_cli.finetune.outputs import Outputs
         from llm4dsr_cli.finetune.run import finetune as run
+        from llm4dsr_cli.finetune.suggestion import SuggestionSettings
+        from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
     domains = _domains(train, catalogs, items_field, titles_field, user_field, console)
+    suggestions = None
+    if share:
+        # As many more windows as make the share of all of them.
+        more = None
+        if settings.windows is not None:
+            more = max(1, round(settings.windows * (share / (1 - share) if share < 1 else 1)))
+        suggestions = SuggestionSettings(
+            windows=more,
+            time_budget=None if budget is None else budget * share,
+            seed=seed,
+        )
+    common: dict[str, Any] = {
+        "resume": resume,
+        "device": device,
+        "compile_layers": compile_layers,
+        "offline": offline,
+        "say": console.say,
+    }
+
+    def tell(row: dict[str, float]) -> None:
+        console.say(_suggestion_line(row))
+
     try:
         with console.progress() as advance:
+            suggestion_step = _suggestion_reporter(advance, suggestions)
+            if share == 1:
+                assert suggestions is not None
+                finetune_suggestions(
+                    domains,
+                    Path(output),
+                    start,
+                    settings,
+                    suggestions,
+                    **common,
+                    on_step=suggestion_step,
+                    on_validation=tell,
+                )
+                return
             done = run(
                 domains,
                 Path(output),
                 start,
                 settings,
-                resume=resume,
-                device=device,
-                compile_layers=compile_layers,
-                offline=offline,
+                suggestions,
                 licence=licence,
-                say=console.say,
+                **common,
                 on_validation=lambda row: console.say(_validation_line(row)),
-                on_step=_reporter(advance, settings.total_steps, budget),
+                on_step=_reporter(advance, settings.total_steps, settings.time_budget),
+                on_suggestion_step=suggestion_step,
+                on_suggestion_validation=tell,
             )
     except KeyboardInterrupt:
-        kept = Outputs(Path(output)).checkpoint
-        if not kept.exists():
+        kept = Outputs(Path(output))
+        if not (kept.checkpoint.exists() or kept.suggestion_checkpoint.exists()):
             raise
-        raise KeyboardInterrupt(f"interrupted; the run is kept in {kept.parent}: go on with --resume") from None
+        raise KeyboardInterrupt(f"interrupted; the run is kept in {kept.folder}: go on with --resume") from None
     for line in _summary(output, start, done):
         console.say(line)
     if plot is not None:
@@ -262,6 +313,13 @@ def _validation_line(row: dict[str, float]) -> str:
     )
 
 
+def _suggestion_line(row: dict[str, float]) -> str:
+    from llm4dsr_cli.finetune.pace import duration
+
+    began = "before" if not row["windows"] else f"{row['windows']:,} windows, {duration(row['seconds'])}"
+    return f"suggestions, {began}: {row['loss']:.3f} nats a token on held-out users"
+
+
 def _summary(output: str, start: Start, done: Finetuned) -> Iterator[str]:
     """What came out, for people: the weights kept, the comparison, and what the gate can do."""
     from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, table
@@ -281,6 +339,15 @@ def _summary(output: str, start: Start, done: Finetuned) -> Iterator[str]:
             f"at --false-edit-rate {done.power.rate:g} it finds {done.power.found:.0%} of the injected noise "
             f"and edits {done.power.false_edits:.1%} of the items that belong"
         )
+
+
+def _suggestion_reporter(advance: Advance, settings: Any) -> Any:
+    def report(progress: Any) -> None:
+        budget = settings.time_budget
+        fraction = max(progress.step / settings.total_steps, progress.seconds / budget if budget else 0.0)
+        advance(f"suggestions: {progress.windows:,} windows, {progress.history[-1]['loss']:.3f} nats a token", fraction)
+
+    return report
 
 
 def _reporter(advance: Advance, total_steps: float, budget: float | None) -> Any:

@@ -130,5 +130,6 @@ def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:
             "sha256": metadata.base_sha256,
         },
         "calibration": calibration,
+        "suggests titles": "no" if metadata.suggestion_alpha is None else "yes",
         "training": metadata.training,
     }

@@ -1,10 +1,12 @@
 """Fine-tuning by self-supervision; needs the extra ``finetune``.
 
-from llm4dsr_cli.finetune import Domain, find_start, finetune
+from llm4dsr_cli.finetune import Domain, SuggestionSettings, find_start, finetune
 
 start = find_start()
 films = Domain.build("films", titles, [(user, titles_of_user), ...])
-done = finetune([films], Path("mine.gguf"), start, start.settings(time_budget=3600.0))
+done = finetune(
+    [films], Path("mine.gguf"), start, start.settings(time_budget=3000.0), SuggestionSettings(None, time_budget=600.0)
+)
 """
 
 from __future__ import annotations
@@ -18,8 +20,20 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.run import Finetuned, finetune
     from llm4dsr_cli.finetune.settings import Settings
     from llm4dsr_cli.finetune.start import Start, find_start
+    from llm4dsr_cli.finetune.suggestion import SuggestionSettings
+    from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
 
-__all__ = ["Domain", "Finetuned", "Settings", "Start", "find_start", "finetune", "plot_training"]
+__all__ = [
+    "Domain",
+    "Finetuned",
+    "Settings",
+    "Start",
+    "SuggestionSettings",
+    "find_start",
+    "finetune",
+    "finetune_suggestions",
+    "plot_training",
+]
 
 # Imported on first use: a start and its settings can be had without torch.
 _MODULE_OF = {
@@ -27,8 +41,10 @@ _MODULE_OF = {
     "Finetuned": "run",
     "Settings": "settings",
     "Start": "start",
+    "SuggestionSettings": "suggestion",
     "find_start": "start",
     "finetune": "run",
+    "finetune_suggestions": "suggestion_run",
     "plot_training": "curve",
 }
 

@@ -14,6 +14,8 @@ from llm4dsr_cli.noise import Indices, inject_noise
 from llm4dsr_cli.prompts import clean_title
 
 SHORTEST_WINDOW = 3
+# Share of a window's items that a lesson in suggesting moves to its end.
+MOVED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,16 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
     return Split(train, *held_out)
 
 
+def fingerprint(domains: Sequence[Domain]) -> str:
+    """A hash of all titles, users and sequences."""
+    digest = hashlib.sha256()
+    for domain in domains:
+        digest.update("\n".join(domain.titles).encode())
+        for user, sequence in zip(domain.users, domain.sequences, strict=True):
+            digest.update(f"{user!r}:".encode() + sequence.tobytes())
+    return digest.hexdigest()
+
+
 def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
@@ -135,6 +147,24 @@ class Sampler:
 
     def draw(self, number: int) -> LabelledWindow:
         """The window of this number; a domain's turns run through all its sequences in a new order each epoch."""
+        domain_number, window, rng = self._cut(number)
+        titles = self.domains[domain_number].titles
+        noisy, labels = inject_noise(window, len(titles), float(rng.choice(self.rates)), rng)
+        return LabelledWindow([titles[i] for i in noisy], labels, domain_number)
+
+    def draw_titles(self, number: int) -> list[str]:
+        """The window of this number as a lesson in suggesting titles: no noise, some items moved to its end.
+
+        To suggest what belongs in the place of flagged items, a model continues the list of the others; so it learns to
+        name the items that were taken out, in any order, from those that were left in theirs.
+        """
+        domain_number, window, rng = self._cut(number)
+        moved = rng.random(len(window)) < MOVED_SHARE
+        titles = self.domains[domain_number].titles
+        return [titles[i] for i in [*window[~moved], *rng.permutation(window[moved])]]
+
+    def _cut(self, number: int) -> tuple[int, Indices, np.random.Generator]:
+        """Domain and items of the window of this number, and the generator that cut it."""
         turn, domain_number = divmod(number, len(self.domains))
         domain = self.domains[domain_number]
         epoch, place = divmod(turn, len(domain.sequences))
@@ -147,10 +177,7 @@ class Sampler:
         if rng.random() < self.shorten:
             length = int(rng.integers(SHORTEST_WINDOW, longest + 1))
         start = int(rng.integers(len(sequence) - length + 1))
-        noisy, labels = inject_noise(
-            sequence[start : start + length], len(domain.titles), float(rng.choice(self.rates)), rng
-        )
-        return LabelledWindow([domain.titles[i] for i in noisy], labels, domain_number)
+        return domain_number, sequence[start : start + length], rng
 
     def windows(self, n: int) -> Iterator[LabelledWindow]:
         """The first ``n`` windows."""

@@ -6,7 +6,7 @@ File format: GGUF as llama.cpp's ``llama_adapter_lora_init`` reads it: ``general
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 
 Floats = NDArray[np.float32]
 
@@ -72,17 +72,16 @@ def to_gguf(state: dict[str, torch.Tensor], shape: Shape) -> dict[str, Floats]:
     return tensors
 
 
-def from_gguf(adapter: gguf.GGUFReader, layers: Iterable[str], shape: Shape) -> dict[str, torch.Tensor]:
+def from_gguf(tensors: Mapping[str, Floats], layers: Iterable[str], shape: Shape) -> dict[str, torch.Tensor]:
     """The reverse of ``to_gguf``, for the layers named.
 
     Raises:
-        KeyError: the adapter does not adapt one of them.
+        KeyError: they do not adapt one of them.
     """
-    tensors = {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in adapter.tensors}
     state = {}
     for layer in layers:
         for side in ("lora_A", "lora_B"):
-            array = tensors[f"{shape.gguf_name(layer)}.weight.{side.lower()}"].astype(np.float32)
+            array = tensors[f"{shape.gguf_name(layer)}.weight.{side.lower()}"]
             heads = shape.rotary_heads(layer)
             if side == "lora_B" and heads:
                 out, rank = array.shape
@@ -99,22 +98,48 @@ def adapter_state(path: Path, layers: Iterable[str], shape: Shape, alpha: float)
     """
     reader = open_gguf(path)
     try:
-        state = from_gguf(reader, layers, shape)
+        state = from_gguf(detector_tensors(reader), layers, shape)
         factor = float(reader.fields["adapter.lora.alpha"].contents()) / alpha
     except KeyError as error:
         raise ModelError(f"it does not adapt {error}", where=str(path), remedy="start from another denoiser") from None
     return {name: t * factor if name.endswith("lora_B.weight") else t for name, t in state.items()}
 
 
-def write_adapter(path: Path, tensors: dict[str, Floats], alpha: float, metadata: DenoiserMetadata) -> None:
-    """Write a denoiser, atomically; tensors are stored as 16-bit floats."""
+def detector_tensors(adapter: gguf.GGUFReader) -> dict[str, Floats]:
+    """The tensors of a denoiser's detector, under GGUF names."""
+    return {t.name: _values(t) for t in adapter.tensors if not t.name.startswith(SUGGESTER)}
+
+
+def suggester_tensors(adapter: gguf.GGUFReader) -> dict[str, Floats]:
+    """The tensors by which a denoiser suggests titles, under GGUF names; none where it does not."""
+    return {t.name.removeprefix(SUGGESTER): _values(t) for t in adapter.tensors if t.name.startswith(SUGGESTER)}
+
+
+def _values(tensor: gguf.ReaderTensor) -> Floats:
+    values: Floats = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    return values
+
+
+def write_adapter(
+    path: Path,
+    tensors: dict[str, Floats],
+    alpha: float,
+    metadata: DenoiserMetadata,
+    suggester: Mapping[str, Floats] | None = None,
+) -> None:
+    """Write a denoiser, atomically; tensors are stored as 16-bit floats.
+
+    Args:
+        suggester: those of its second adapter, if ``metadata.suggestion_alpha`` says that it has one.
+    """
     with atomic_path(path) as temporary:
         writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", alpha)
         metadata.write(writer)
-        for name, tensor in tensors.items():
+        named = {f"{SUGGESTER}{name}": tensor for name, tensor in (suggester or {}).items()}
+        for name, tensor in {**tensors, **named}.items():
             writer.add_tensor(name, tensor.astype(np.float16))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -1,7 +1,12 @@
-"""The model in training: a base GGUF dequantized by transformers, bidirectional, read at its probes."""
+"""The model in training: a base GGUF dequantized by transformers.
+
+It is read in two ways: bidirectionally at its probes, for noise, and causally, for the titles that come next.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.metadata import open_gguf
@@ -44,8 +50,49 @@ class Batch:
         return Batch(*(getattr(self, name).to(device) for name in ("tokens", "present", "rows", "columns", "labels")))
 
 
+@dataclass(frozen=True)
+class TitleBatch:
+    """Windows whose next titles are to be predicted, padded at the right.
+
+    Attributes:
+        tokens, present: as in ``Batch``.
+        rows, columns: where a prediction is read, int64, shape (n_predictions,): from the first title's end on.
+        targets: the token that comes next there, int64, shape (n_predictions,).
+    """
+
+    tokens: torch.Tensor
+    present: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device: torch.device) -> TitleBatch:
+        names = ("tokens", "present", "rows", "columns", "targets")
+        return TitleBatch(*(getattr(self, name).to(device) for name in names))
+
+
 def collate(prompts: list[Prompt], labels: list[NDArray[np.int8]], multiple: int = 8) -> Batch:
     """One padded batch from prompts and their items' labels; the length is rounded up to ``multiple`` tokens."""
+    tokens, present = _padded(prompts, multiple)
+    return Batch(
+        tokens=tokens,
+        present=present,
+        rows=torch.from_numpy(np.repeat(np.arange(len(prompts)), [len(prompt.probes) for prompt in prompts])),
+        columns=torch.from_numpy(np.concatenate([prompt.probes for prompt in prompts]).astype(np.int64)),
+        labels=torch.from_numpy(np.concatenate(labels).astype(np.float32)),
+    )
+
+
+def collate_titles(prompts: list[Prompt], multiple: int = 8) -> TitleBatch:
+    """One padded batch in which every token after a window's first title is predicted."""
+    tokens, present = _padded(prompts, multiple)
+    columns = [np.arange(prompt.probes[0], len(prompt.tokens) - 1) for prompt in prompts]
+    rows = torch.from_numpy(np.repeat(np.arange(len(prompts)), [len(part) for part in columns]))
+    flat = torch.from_numpy(np.concatenate(columns).astype(np.int64))
+    return TitleBatch(tokens=tokens, present=present, rows=rows, columns=flat, targets=tokens[rows, flat + 1])
+
+
+def _padded(prompts: list[Prompt], multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(len(prompt.tokens) for prompt in prompts)
     length = -(-longest // multiple) * multiple
     tokens = np.zeros((len(prompts), length), dtype=np.int64)
@@ -53,40 +100,45 @@ def collate(prompts: list[Prompt], labels: list[NDArray[np.int8]], multiple: int
     for i, prompt in enumerate(prompts):
         tokens[i, : len(prompt.tokens)] = prompt.tokens
         present[i, : len(prompt.tokens)] = True
-    return Batch(
-        tokens=torch.from_numpy(tokens),
-        present=torch.from_numpy(present),
-        rows=torch.from_numpy(np.repeat(np.arange(len(prompts)), [len(prompt.probes) for prompt in prompts])),
-        columns=torch.from_numpy(np.concatenate([prompt.probes for prompt in prompts]).astype(np.int64)),
-        labels=torch.from_numpy(np.concatenate(labels).astype(np.float32)),
-    )
+    return torch.from_numpy(tokens), torch.from_numpy(present)
 
 
 class NoiseModel(nn.Module):
-    """Noise log-odds at the probes of a batch, from a decoder without its causal mask.
+    """Noise log-odds at the probes of a batch, from a decoder without its causal mask; next titles, with it.
 
     Args:
-        causal_lm: a transformers causal language model; only its backbone and two rows of its head are used.
+        causal_lm: a transformers causal language model.
         answers: token ids (noise, belongs), shape (2,).
     """
 
     def __init__(self, causal_lm: nn.Module, answers: NDArray[np.int32]) -> None:
         super().__init__()
         self.backbone = causal_lm.model
-        head = causal_lm.get_output_embeddings().weight.detach()[torch.from_numpy(answers.astype(np.int64))]
-        self.register_buffer("direction", (head[0].float() - head[1].float()))
+        head = causal_lm.get_output_embeddings().weight.detach()
+        self.register_buffer("head", head, persistent=False)
+        rows = head[torch.from_numpy(answers.astype(np.int64))].float()
+        self.register_buffer("direction", rows[0] - rows[1])
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Log-odds that each probed item is noise, float32, shape (n_probes,)."""
-        dtype = next(self.backbone.parameters()).dtype
         n, length = batch.tokens.shape
         # Every token sees every present token of its window: a key mask alone, no triangle.
-        mask = torch.zeros(n, 1, 1, length, dtype=dtype, device=batch.tokens.device)
-        mask.masked_fill_(~batch.present[:, None, None, :], torch.finfo(dtype).min)
-        hidden = self.backbone(
-            input_ids=batch.tokens, attention_mask=mask.expand(n, 1, length, length), use_cache=False
-        ).last_hidden_state
+        hidden = self._hidden(batch.tokens, batch.present[:, None, None, :].expand(n, 1, length, length))
         return hidden[batch.rows, batch.columns].float() @ self.direction
+
+    def title_loss(self, batch: TitleBatch) -> torch.Tensor:
+        """Sum of the cross-entropies of the next tokens, in nats."""
+        length = batch.tokens.shape[1]
+        seen = torch.ones(length, length, dtype=torch.bool, device=batch.tokens.device).tril()
+        hidden = self._hidden(batch.tokens, batch.present[:, None, None, :] & seen)
+        logits = hidden[batch.rows, batch.columns] @ self.head.t()
+        return cross_entropy(logits.float(), batch.targets, reduction="sum")
+
+    def _hidden(self, tokens: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+        """Last hidden states, shape (n_windows, length, width); ``sees`` is bool, (n_windows, 1, length, length)."""
+        dtype = next(self.backbone.parameters()).dtype
+        mask = torch.zeros(sees.shape, dtype=dtype, device=tokens.device).masked_fill_(~sees, torch.finfo(dtype).min)
+        return self.backbone(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -107,6 +159,16 @@ def pick_dtype(device: torch.device) -> torch.dtype:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if device.type == "mps" or torch.cuda.is_bf16_supported() else torch.float32
+
+
+def compile_backbone(model: NoiseModel, wanted: bool | None = None) -> None:
+    """Compile each layer with torch.compile; ``wanted`` None does it on a CPU where there is a C++ compiler."""
+    if wanted is None:
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        wanted = on_cpu and any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
+    if wanted:
+        for layer in model.backbone.layers:
+            layer.compile(dynamic=True)
 
 
 def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | None = None) -> nn.Module:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,16 +16,19 @@ import torch
 from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.engine import Model
-from llm4dsr_cli.errors import ModelError, OptionError, OutputError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, Power, baseline_scores, compare, judged, power
-from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, split_users
-from llm4dsr_cli.finetune.export import Shape, adapter_state, to_gguf, write_adapter
+from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
+from llm4dsr_cli.finetune.export import Shape, adapter_state, suggester_tensors, to_gguf, write_adapter
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state, save_peft
-from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import Start
+from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings
+from llm4dsr_cli.finetune.suggestion_run import add_suggestions
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
+from llm4dsr_cli.llama import Model
 from llm4dsr_cli.metadata import Calibration, DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.registry import Registry
@@ -43,29 +43,6 @@ RATE = 0.01
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where a run's files go: the denoiser, and beside it a folder with everything else."""
-
-    denoiser: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.denoiser.with_suffix(".run")
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def peft(self) -> Path:
-        return self.folder / "peft"
-
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.jsonl"
-
-
-@dataclass(frozen=True)
 class Finetuned:
     """What a run brought.
 
@@ -76,6 +53,7 @@ class Finetuned:
         comparison: before, after and baselines on the test users' windows.
         power: what the gate does to them at ``RATE``; None when the calibration is too small for that rate.
         baselines: the baselines on the validation windows, for the training curve.
+        suggestions: a row for each validation of the training in suggestions (``add_suggestions``); none without one.
     """
 
     history: list[dict[str, float]]
@@ -83,6 +61,7 @@ class Finetuned:
     comparison: list[Line]
     power: Power | None
     baselines: list[Line]
+    suggestions: list[dict[str, float]]
 
 
 def finetune(
@@ -90,6 +69,7 @@ def finetune(
     output: Path,
     start: Start,
     settings: Settings,
+    suggestions: SuggestionSettings | None = None,
     *,
     resume: bool = False,
     device: str = "auto",
@@ -99,8 +79,10 @@ def finetune(
     say: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_validation: Callable[[dict[str, float]], None] = lambda row: None,
+    on_suggestion_step: Callable[[SuggestionProgress], None] = lambda progress: None,
+    on_suggestion_validation: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Finetuned:
-    """Train, export, calibrate and measure a denoiser.
+    """Train, export, calibrate and measure a denoiser; then train its suggestions.
 
     A user is held out by a hash of its name alone: a denoiser that starts from another one, trained on the same data,
     is still validated, calibrated and measured on users that neither has seen.
@@ -110,6 +92,7 @@ def finetune(
         output: the denoiser GGUF to write; ``OUTPUT.run/`` beside it holds checkpoint, history and PEFT folder.
         start: base model and first weights, by ``find_start``.
         settings: of this start, by ``Start.settings``.
+        suggestions: settings of the training in suggestions; None trains none, and keeps those of the start.
         resume: go on from the checkpoint in ``OUTPUT.run/``.
         device: "auto", "cpu", "cuda" or "mps".
         compile_layers: compile the model's layers with torch.compile, which takes a C++ compiler and about a minute;
@@ -124,10 +107,8 @@ def finetune(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
     outputs = Outputs(output)
-    if outputs.checkpoint.exists() and not resume:
-        raise OptionError(
-            "an earlier run is here", where=str(outputs.folder), remedy="go on with --resume, or remove the folder"
-        )
+    for checkpoint in (outputs.checkpoint, outputs.suggestion_checkpoint):
+        outputs.check_free(checkpoint, resume)
     base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
     start.check_base(base_path)
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
@@ -153,18 +134,14 @@ def finetune(
         load_lora_state(model.backbone, adapter_state(start.denoiser, layers, shape, settings.alpha))
     untrained = lora_state(model.backbone)
     model.to(where)
-    if compile_layers is None:
-        compile_layers = where.type == "cpu" and _has_compiler()
-    if compile_layers:
-        for layer in model.backbone.layers:
-            layer.compile(dynamic=True)
+    compile_backbone(model, compile_layers)
 
     def keep(row: dict[str, float]) -> None:
         with outputs.history.open("ab") as file:
             file.write(_json_line(row))
         on_validation(row)
 
-    _make_folder(outputs.folder)
+    outputs.make_folder()
     trainer = Trainer(
         model,
         prompter,
@@ -174,7 +151,7 @@ def finetune(
         checkpoint=outputs.checkpoint,
         identity={
             "base": file_sha256(base_path),
-            "data": _fingerprint(domains),
+            "data": fingerprint(domains),
             "init": "" if start.denoiser is None else file_sha256(start.denoiser),
         },
         warm=start.denoiser is not None,
@@ -215,7 +192,11 @@ def finetune(
         merged = Path(folder, "merged.gguf")
         belonging, after = _scores(adapter, base_path, merged, [calibration, test])
         fitted = Calibration.fit(_belonging(belonging, calibration))
-        write_adapter(output, to_gguf(state, shape), settings.alpha, replace(metadata, calibration=fitted))
+        # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
+        known = {} if start.denoiser is None else suggester_tensors(open_gguf(start.denoiser))
+        alpha = start.metadata.suggestion_alpha if known and start.metadata else None
+        calibrated = replace(metadata, calibration=fitted, suggestion_alpha=alpha)
+        write_adapter(output, to_gguf(state, shape), settings.alpha, calibrated, known)
 
         say(f"comparing on {len(test):,} windows of users that nothing was chosen by")
         before_adapter = start.denoiser
@@ -227,6 +208,24 @@ def finetune(
     if missing is not None:
         say(missing)
     n = len(test)
+    learned = []
+    if suggestions is not None:
+        learned = add_suggestions(
+            output,
+            output,
+            split,
+            suggestions,
+            base=base_path,
+            start=start.denoiser,
+            data=fingerprint(domains),
+            checkpoint=outputs.suggestion_checkpoint,
+            resume=resume,
+            device=device,
+            compile_layers=compile_layers,
+            say=say,
+            on_step=on_suggestion_step,
+            on_validation=on_suggestion_validation,
+        )
     return Finetuned(
         history=trainer.progress.history,
         chosen=trainer.chosen,
@@ -237,6 +236,7 @@ def finetune(
         ),
         power=_power(fitted, after, test),
         baselines=compare(split.train, trainer.validation, {name: rows[n:] for name, rows in counted.items()}),
+        suggestions=learned,
     )
 
 
@@ -288,15 +288,6 @@ def _json_line(row: dict[str, float]) -> bytes:
     return orjson.dumps(row) + b"\n"
 
 
-def _fingerprint(domains: Sequence[Domain]) -> str:
-    digest = hashlib.sha256()
-    for domain in domains:
-        digest.update("\n".join(domain.titles).encode())
-        for user, sequence in zip(domain.users, domain.sequences, strict=True):
-            digest.update(f"{user!r}:".encode() + sequence.tobytes())
-    return digest.hexdigest()
-
-
 def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: Trainer) -> dict[str, Any]:
     progress = trainer.progress
     return {
@@ -317,16 +308,3 @@ def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: T
         "settings": {key: value for key, value in asdict(settings).items() if value is not None},
         "validation": trainer.chosen,
     }
-
-
-def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=False, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the run's folder cannot be made ({error.strerror})", where=str(folder), remedy="choose another --output"
-        ) from None

@@ -10,7 +10,7 @@ from typing import Any
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
+from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 from llm4dsr_cli.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.registry import Registry, find_denoiser
 
@@ -120,7 +120,8 @@ def find_start(
 def _start(path: Path, base: str | None) -> Start:
     reader = open_gguf(path)
     metadata = DenoiserMetadata.read(reader, path)
-    rank = next((int(t.shape[1]) for t in reader.tensors if t.name.endswith(".lora_a")), None)
+    ranks = (int(t.shape[1]) for t in reader.tensors if t.name.endswith(".lora_a") and not t.name.startswith(SUGGESTER))
+    rank = next(ranks, None)
     if rank is None:
         raise ModelError("it is no adapter, but a merged model", where=str(path), remedy="start from its adapter")
     if metadata.form != DEFAULT_FORMAT:

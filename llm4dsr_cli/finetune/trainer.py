@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
+from llm4dsr_cli.finetune.interrupts import deferred_interrupt
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
 from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate
 from llm4dsr_cli.finetune.pace import Pace
@@ -138,7 +137,7 @@ class Trainer:
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; the step in hand was finished and the checkpoint saved.
         """
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             self.model.train()
             if not self._over():
                 self._plan()
@@ -377,24 +376,3 @@ class Trainer:
         for at in range(0, len(order), size):
             chosen = order[at : at + size]
             yield chosen, collate([prompts[i] for i in chosen], [windows[i].labels for i in chosen])
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Notes the first Ctrl-C instead of raising at once; a second one raises."""
-    pressed = False
-
-    def note(*_: object) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: nobody presses Ctrl-C here
-        yield lambda: False
-        return
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
