@@ -90,7 +90,8 @@ class Replacer:
         scored = score([self._altered(records[n], positions, proposal) for n, positions, proposal in tried])
         best: dict[tuple[int, int], tuple[float, Proposal, Scores]] = {}
         for (number, positions, proposal), found in zip(tried, scored, strict=True):
-            there = found[positions[: len(proposal.candidates)]]
+            # A proposal may be too short; the items that it leaves count against it.
+            there = found[positions]
             key, total = (number, positions[0]), float(there.sum())
             if key not in best or total < best[key][0]:
                 best[key] = (total, proposal, there)

@@ -221,8 +221,8 @@ def engine(tiny_denoiser: Path) -> list[str]:
 
 @pytest.fixture
 def clean(engine: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """``clean(IN, OUT, ...)`` in this process, with the tiny denoiser."""
-    return lambda *arguments: call(monkeypatch, capfdbinary, "clean", *engine, *arguments)
+    """``clean(IN, OUT, ...)`` in this process, with the tiny denoiser; it drops, unless it is told otherwise."""
+    return lambda *arguments: call(monkeypatch, capfdbinary, "clean", "--action", "drop", *engine, *arguments)
 
 
 @pytest.fixture

@@ -89,7 +89,10 @@ def test_apply_after_score_is_clean(workplace: Path, engine: list[str], llm4dsr:
     seen = set()
     for options in [*plain, *gated]:
         results = []
-        for name, command in (("raw", ["clean", *engine]), ("scored", ["apply", "--model", tiny_denoiser])):
+        for name, command in (
+            ("raw", ["clean", "--action", "drop", *engine]),
+            ("scored", ["apply", "--model", tiny_denoiser]),
+        ):
             os.chdir(workplace / name)
             common = ["in.jsonl", "out.jsonl", "--audit", "audit.jsonl", "--report", "report.json", "--quiet"]
             outcome = llm4dsr(*command, *common, *options)

@@ -336,7 +336,9 @@ def test_a_full_disk_is_one_sentence(source: Path, tmp_path: Path, clean_quietly
     clean_quietly(source, tmp_path / "out", "--audit", "/dev/full", "--threshold", 0).failed(1, "/dev/full: no space")
     assert set(files(tmp_path)) == {"in.jsonl"}
     with Path("/dev/full").open("wb") as full:
-        run("clean", source, "-", "--quiet", *engine, stdout=full).failed(1, "stdout: no space left")
+        run("clean", source, "-", "--action", "drop", "--quiet", *engine, stdout=full).failed(
+            1, "stdout: no space left"
+        )
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(
@@ -345,7 +347,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
     """Guards: half a merged model that the next run would take for a whole one."""
     monkeypatch.setenv("LLM4DSR_CACHE", str(own_cache))
     small = preceded_by("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))")
-    arguments = ["clean", source, tmp_path / "out.jsonl", "--quiet", *engine]
+    arguments = ["clean", source, tmp_path / "out.jsonl", "--action", "drop", "--quiet", *engine]
     run(*arguments, program=small).failed(1, str(own_cache), "free some space")
     run(*arguments, "--weights", "auto", program=small).failed(1, str(own_cache), "free some space")
     assert [*(own_cache / "runtime").iterdir()] == []

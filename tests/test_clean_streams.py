@@ -73,7 +73,7 @@ def test_files_pipes_and_gzip_give_the_same_bytes_each_time(tmp_path: Path, clea
 def test_a_reader_who_leaves_early_gets_no_complaint(tmp_path: Path, engine: list[str]) -> None:
     """Guards: a traceback after ``llm4dsr clean IN - | head -1``."""
     source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(5000, seed=8)])
-    command = [*COMMAND, "clean", str(source), "-", "--quiet", *engine]
+    command = [*COMMAND, "clean", str(source), "-", "--action", "drop", "--quiet", *engine]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         assert json.loads(next_line(process.stdout))
@@ -90,7 +90,18 @@ def test_an_interrupt_is_one_sentence_and_leaves_the_target(tmp_path: Path, engi
     target, audit = folder / "out.jsonl", folder / "audit.jsonl"
     target.write_bytes(b"before")
     source = "-" if silent else write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(40_000, seed=9)])
-    command = [*HEEDS_INTERRUPTS, "clean", str(source), str(target), "--audit", str(audit), "--quiet", *engine]
+    command = [
+        *HEEDS_INTERRUPTS,
+        "clean",
+        str(source),
+        str(target),
+        "--action",
+        "drop",
+        "--audit",
+        str(audit),
+        "--quiet",
+        *engine,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin and process.stderr
         deadline = time.monotonic() + PATIENCE
@@ -131,7 +142,7 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-9]|9[0-7])(?:;\d+)*m")
 def test_a_terminal_sees_progress(tmp_path: Path, engine: list[str]) -> None:
     """Guards: minutes of silence; and escape codes for people who asked for none."""
     source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(300, seed=10)])
-    arguments = ["clean", str(source), str(tmp_path / "out.jsonl"), *engine]
+    arguments = ["clean", str(source), str(tmp_path / "out.jsonl"), "--action", "drop", *engine]
     code, text = on_a_terminal(arguments)
     assert code == 0
     assert re.search(r"[\d,]+ records, \d+/s", text)
@@ -160,11 +171,11 @@ def test_the_first_use_says_that_it_merges_and_the_second_does_not(
     monkeypatch.setenv("LLM4DSR_MODEL", str(tiny_denoiser))
     monkeypatch.setenv("LLM4DSR_THREADS", "1")
     source = write(tmp_path / "in.jsonl", [{"items": ["Alien", "Heat"]}])
-    first, second = run("clean", source, "-"), run("clean", source, "-")
+    first, second = run("clean", source, "-", "--action", "drop"), run("clean", source, "-", "--action", "drop")
     assert first.code == second.code == 0
     assert "first use of tiny-denoiser" in first.err
     assert second.err.count("\n") == 1
     assert first.out == second.out
     assert len([*(own_cache / "runtime").iterdir()]) == 1
     (merged,) = (own_cache / "runtime").iterdir()
-    assert run("clean", source, "-", "--model", merged).out == first.out
+    assert run("clean", source, "-", "--action", "drop", "--model", merged).out == first.out

@@ -111,7 +111,7 @@ def naive(
             for position, candidate in put.items():
                 titles[position] = CATALOG[candidate]
             scores = haphazard(titles)
-            tried.append((sum(scores[position] for position in put), put, scores))
+            tried.append((sum(scores[position] for position in positions), put, scores))
         if not tried:
             continue
         _, put, scores = min(tried, key=lambda entry: entry[0])

@@ -9,7 +9,7 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import Gating
-from llm4dsr_cli.commands.replacing import Replacing
+from llm4dsr_cli.commands.replacing import Replacing, default_action
 
 if TYPE_CHECKING:
     from llm4dsr_cli.suggester import Suggester
@@ -22,7 +22,7 @@ def clean(
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
     parallel_field: options.ParallelField = None,
-    action: options.Action = "drop",
+    action: options.CleaningAction = None,
     proposer: options.Proposer = None,
     fallback: options.Fallback = None,
     false_edit_rate: options.FalseEditRate = None,
@@ -47,10 +47,12 @@ def clean(
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Find the items that do not belong, and drop, mark or replace them.
+    """Find the items that do not belong, and replace, drop or mark them.
 
     Example: llm4dsr clean sequences.jsonl cleaned.jsonl --catalog catalog.jsonl --audit edits.jsonl
     """
+    asked = action is not None or proposer is not None or fallback is not None
+    action = action or ("replace" if asked else default_action(source, catalog, gate))
     gating = Gating(
         source=("IN", source),
         target=target,
@@ -99,6 +101,8 @@ def clean(
 
     with ExitStack() as stack:
         reader = stack.enter_context(LineReader.open(source))
+        if action == "drop" and not asked:
+            console.say("a pipe is read once: flagged items are dropped; with --gate and --catalog they are replaced")
         denoiser = stack.enter_context(Denoiser.load(model, **loading))
         if gating.gate_file is not None:
             gating.gate_file.check_model(denoiser.sha256, str(gate))

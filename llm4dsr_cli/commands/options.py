@@ -24,12 +24,15 @@ ParallelField = Annotated[
         "--parallel-field", metavar="NAME", help="List that runs parallel to the items, as ratings do. Repeatable."
     ),
 ]
-Action = Annotated[
-    str,
+_WHAT_ACTIONS_DO = "drop: take flagged items out. mark: flag them in noise_flag."
+Action = Annotated[str, typer.Option("--action", metavar="ACTION", help=_WHAT_ACTIONS_DO)]
+CleaningAction = Annotated[
+    str | None,
     typer.Option(
         "--action",
         metavar="ACTION",
-        help="drop: take flagged items out. mark: flag them in noise_flag. replace: put what belongs in their place.",
+        help=f"replace: put what belongs in the place of flagged items. {_WHAT_ACTIONS_DO} "
+        "[default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
     ),
 ]
 Proposer = Annotated[

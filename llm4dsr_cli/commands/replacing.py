@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 PROPOSERS = ("counts", "generate")
 
 
+def is_pipe(source: str) -> bool:
+    """Whether an input can be read only once."""
+    # A missing file or a folder gets the reader's own sentence.
+    return source == "-" or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir())
+
+
+def default_action(source: str, catalog: str | None, gate: str | None) -> str:
+    """The action where none is given: to replace, where that does not take a pipe to be read twice."""
+    return "drop" if is_pipe(source) and (catalog is None or gate is None) else "replace"
+
+
 @dataclass
 class Replacing:
     """The options of replacement, checked.
@@ -45,10 +56,7 @@ class Replacing:
             if value is not None and not wanted:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
         self.kept: Fallback = cast("Fallback", self.fallback or "drop")
-        source = self.gating.source[1]
-        # A missing file or a folder gets the reader's own sentence.
-        is_pipe = source == "-" or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir())
-        if not (wanted and is_pipe):
+        if not (wanted and is_pipe(self.gating.source[1])):
             return
         if self.gating.catalog is None:
             raise OptionError(
