@@ -14,6 +14,8 @@ from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.gate import probability
 from llm4dsr_cli.metrics import auroc
+from llm4dsr_cli.suggester import Suggester
+from llm4dsr_cli.trie import Trie
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # The user's own cache, read before a fixture hides it: the base model is 98 MB, and is pulled once.
@@ -48,6 +50,24 @@ def test_it_finds_what_was_planted_in_the_examples(shipped: Denoiser) -> None:
     sequences, labels = example_sequences()
     scores = np.concatenate([score[:-1] for score in shipped.score(sequences)])
     assert auroc(scores, np.concatenate([label[:-1] for label in labels])) > 0.75
+
+
+def test_it_suggests_what_was_taken_out_more_often_than_chance(shipped: Denoiser) -> None:
+    """Guards suggestions of another prompt or merge than they were trained for: any title would do as well."""
+    titles = [json.loads(line)["title"] for line in (EXAMPLES / "catalog.jsonl").read_text().splitlines()]
+    windows = [sequence for sequence in example_sequences()[0] if len(set(sequence)) == len(sequence) > 6][:24]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM4DSR_CACHE", str(REAL_CACHE))
+        suggester = Suggester.load()
+    with suggester:
+        trie = Trie(suggester.tokens(title) for title in titles)
+        rest = [[title for i, title in enumerate(window) if i != 2] for window in windows]
+        excluded = [[int(trie.row_of[titles.index(title)]) for title in others] for others in rest]
+        answers = suggester.continuations(trie, rest, [1] * len(rest), excluded, 12)
+    named = [[titles[trie.title_of[beam.rows[0]]] for beam in beams] for beams in answers]
+    assert all(set(those).isdisjoint(others) for those, others in zip(named, rest, strict=True))
+    # By chance 12 of 250 would be 5%.
+    assert np.mean([window[2] in those for window, those in zip(windows, named, strict=True)]) > 0.1
 
 
 def test_batched_scores_equal_single_ones_at_every_length(shipped: Denoiser) -> None:

@@ -53,7 +53,7 @@ def apply(
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
 ) -> int:
-    """Gate and edit records that `llm4dsr score` has scored, without a model; as `llm4dsr clean` would.
+    """Gate and edit records that `llm4dsr score` has scored, without a model; as `llm4dsr clean --action drop` would.
 
     Example: llm4dsr apply scored.jsonl cleaned.jsonl --catalog catalog.jsonl --budget 0.02
     """
