@@ -87,6 +87,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temp.unlink(missing_ok=True)
 
 
+def cache_subfolder(name: str) -> Path:
+    """A folder of the cache, made if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the cache folder cannot be made ({error.strerror})",
+            where=str(folder),
+            remedy="set LLM4DSR_CACHE to a folder that can be written",
+        ) from None
+    return folder
+
+
 def _state(stat: os.stat_result) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 

@@ -19,9 +19,9 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.cache import atomic_path, cache_folder, file_sha256
+from llm4dsr_cli.cache import atomic_path, cache_folder, cache_subfolder, file_sha256
 from llm4dsr_cli.engine import Engine, Request
-from llm4dsr_cli.errors import ModelError, OptionError, OutputError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.llama import Model
 from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 
@@ -68,14 +68,7 @@ def runtime_model(
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
     what = metadata.name if part == "detector" else f"the suggestions of {metadata.name}"
     say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the cache folder cannot be made ({error.strerror})",
-            where=str(folder),
-            remedy="set LLM4DSR_CACHE to a folder that can be written",
-        ) from None
+    cache_subfolder("runtime")
     if weights != "auto":
         path = folder / f"{stem}-{weights}.gguf"
         merge(adapter, base, path, weights, part)

@@ -12,10 +12,10 @@ import numpy as np
 
 from llm4dsr_cli.beam_search import Beam, BeamSearch
 from llm4dsr_cli.branching import Branching
-from llm4dsr_cli.cache import cache_folder
+from llm4dsr_cli.cache import cache_folder, cache_subfolder
 from llm4dsr_cli.candidates import Candidates
 from llm4dsr_cli.denoiser import check_options, find_runtime, read_denoiser
-from llm4dsr_cli.errors import ModelError, OutputError
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.llama import Model, Tokens
 from llm4dsr_cli.metadata import DenoiserMetadata
 from llm4dsr_cli.prompts import Prompter
@@ -100,14 +100,7 @@ class Suggester:
         with contextlib.suppress(OSError, ValueError):  # not there, or damaged: made again
             return Trie.load(path)
         trie = Trie(self.tokens(title) for title in titles)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"the cache folder cannot be made ({error.strerror})",
-                where=str(folder),
-                remedy="set LLM4DSR_CACHE to a folder that can be written",
-            ) from None
+        cache_subfolder("tries")
         trie.save(path)
         for old in sorted(folder.glob("*.npz"), key=lambda file: -file.stat().st_mtime)[KEPT_TRIES:]:
             old.unlink(missing_ok=True)

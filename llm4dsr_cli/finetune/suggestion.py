@@ -6,7 +6,6 @@ know how to name things (docs/experiments.md).
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.finetune.checkpoint import load_checkpoint, save_checkpoint
 from llm4dsr_cli.finetune.data import Sampler
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
@@ -157,18 +156,15 @@ class SuggestionTrainer:
         """Write the checkpoint, atomically."""
         if self.checkpoint is None:
             return
-        buffer = io.BytesIO()
-        torch.save(
+        save_checkpoint(
+            self.checkpoint,
             {
                 "identity": self.identity,
                 "progress": asdict(self.progress),
                 "lora": lora_state(self.model.backbone),
                 "optimizer": self._optimizer.state_dict(),
             },
-            buffer,
         )
-        with atomic_path(self.checkpoint) as path:
-            path.write_bytes(buffer.getbuffer())
 
     def resume(self) -> None:
         """Go on from the checkpoint.
@@ -177,14 +173,7 @@ class SuggestionTrainer:
             OptionError: it is of other settings, data or base model.
         """
         assert self.checkpoint is not None
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        changed = [key for key, value in self.identity.items() if saved["identity"].get(key) != value]
-        if changed:
-            raise OptionError(
-                f"the run to resume had other {' and '.join(changed)}",
-                where=str(self.checkpoint),
-                remedy="give the same options and data, or leave out --resume",
-            )
+        saved = load_checkpoint(self.checkpoint, self.identity)
         load_lora_state(self.model.backbone, saved["lora"])
         self._optimizer.load_state_dict(saved["optimizer"])
         self.progress = SuggestionProgress(**saved["progress"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.finetune.checkpoint import load_checkpoint, save_checkpoint
 from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
@@ -275,17 +274,8 @@ class Trainer:
         """Write the checkpoint, atomically."""
         if self.checkpoint is None:
             return
-        checkpoint = {
-            "identity": self.identity,
-            "progress": asdict(self.progress),
-            "best": self._best,
-            **self._weights(),
-        }
-        # By way of memory: torch reports a full disk by an error of its own kind.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        with atomic_path(self.checkpoint) as path:
-            path.write_bytes(buffer.getbuffer())
+        contents = {"identity": self.identity, "progress": asdict(self.progress), "best": self._best}
+        save_checkpoint(self.checkpoint, {**contents, **self._weights()})
 
     def resume(self) -> None:
         """Go on from the checkpoint.
@@ -295,14 +285,7 @@ class Trainer:
         """
         if self.checkpoint is None or not self.checkpoint.is_file():
             raise OptionError("there is no run to resume", where=str(self.checkpoint), remedy="leave out --resume")
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        changed = [key for key, value in self.identity.items() if saved["identity"].get(key) != value]
-        if changed:
-            raise OptionError(
-                f"the run to resume had other {' and '.join(changed)}",
-                where=str(self.checkpoint),
-                remedy="give the same options and data, or leave out --resume",
-            )
+        saved = load_checkpoint(self.checkpoint, self.identity)
         self._load_weights(saved)
         self._best = saved["best"]
         self.progress = Progress(**saved["progress"])
