@@ -144,12 +144,14 @@ def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: 
 
 
 def test_parts_that_cannot_be_trained_are_refused(finetune: Call, tmp_path: Path) -> None:
-    """Guards a mistyped part that trains everything, and suggestions added to nothing."""
+    """Guards a mistyped part that trains everything, suggestions added to nothing, and options dropped in silence."""
     output = ["--output", tmp_path / "mine.gguf"]
     finetune(*output, "--train-only", "both").failed(2, "--train-only both", "detector or suggester")
     outcome = finetune(*output, "--train-only", "suggester", "--init", "none")
     assert outcome.code == 2
     assert "suggestions alone take a denoiser to add them to: name it with --init" in outcome.err
+    for name, value in (("--learning-rate", 0.001), ("--licence", "MIT"), ("--plot", tmp_path / "curve.png")):
+        finetune(*output, "--train-only", "suggester", name, value).failed(2, name, "of the detector, which stays")
     assert not (tmp_path / "mine.run").exists()
 
 

@@ -160,6 +160,7 @@ def test_a_detector_trained_alone_keeps_the_suggestions_of_its_start(
     assert train(base, tmp_path / "d.gguf", QUICK, init=str(path)).suggestions == []
     assert same_part(tmp_path / "d.gguf", path, suggester=True)
     assert metadata_of(tmp_path / "d.gguf").suggestion_alpha == 6.0
+    assert metadata_of(tmp_path / "d.gguf").training["suggestions"] == metadata_of(path).training["suggestions"]
     assert not same_part(tmp_path / "d.gguf", path, suggester=False)
     train(base, tmp_path / "still.gguf", replace(QUICK, learning_rate=0.0), init=str(path))
     assert same_tensors(tmp_path / "still.gguf", path)
@@ -236,10 +237,12 @@ def test_suggestions_alone_are_resumed_with_the_same_settings_data_and_start(
 
 
 def test_suggestions_alone_take_a_denoiser_of_this_base(base: Path, plain: Path, tmp_path: Path) -> None:
-    """Guards a file with suggestions and no detector, and suggestions of another model."""
+    """Guards a file with suggestions and no detector, suggestions of another model, and a run resumed from nothing."""
     with pytest.raises(OptionError, match="--init"):
         suggest(base, tmp_path / "x.gguf", "none")
     other = write_tiny_base(tmp_path / "other.gguf", seed=8)
     with pytest.raises(OptionError, match="adapts another base model"):
         suggest(other, tmp_path / "x.gguf", plain)
+    with pytest.raises(OptionError, match="there is no run to resume: leave out --resume"):
+        suggest(base, tmp_path / "x.gguf", plain, resume=True)
     assert not (tmp_path / "x.run").exists()

@@ -145,6 +145,12 @@ def finetune(
         )
     if train_only not in (None, "detector", "suggester"):
         raise OptionError(f"--train-only {train_only}: no such part", remedy="choose detector or suggester")
+    if train_only == "suggester":
+        of_detector = {"--learning-rate": learning_rate, "--layers": layers, "--rank": rank, "--plot": plot}
+        of_detector |= {"--max-title-tokens": max_title_tokens, "--licence": licence or None}
+        for name, value in of_detector.items():
+            if value is not None:
+                raise OptionError(f"{name} {value}: it is of the detector, which stays", remedy=f"leave out {name}")
     budget = None if time_budget is None else seconds_of(time_budget)
     share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
 

@@ -290,7 +290,10 @@ def _json_line(row: dict[str, float]) -> bytes:
 
 def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: Trainer) -> dict[str, Any]:
     progress = trainer.progress
+    before = {} if start.metadata is None else start.metadata.training
     return {
+        # Of the suggestions that stay, unless the run goes on to train them.
+        **{name: before[name] for name in ("suggestions",) if name in before},
         "start": None if start.metadata is None else start.metadata.name,
         "date": time.strftime("%Y-%m-%d"),
         "domains": [

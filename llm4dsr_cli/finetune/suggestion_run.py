@@ -21,7 +21,7 @@ from llm4dsr_cli.finetune.export import (
     write_adapter,
 )
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state
-from llm4dsr_cli.finetune.model import NoiseModel, compile_backbone, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import Start
@@ -78,6 +78,7 @@ def add_suggestions(
     torch.manual_seed(settings.seed)
     where = pick_device(device)
     causal_lm = load_base(base, metadata.base_architecture, pick_dtype(where))
+    check_prompts(causal_lm, prompter.max_tokens(metadata.max_window))
     model = NoiseModel(causal_lm, prompter.answers)
     shape = Shape.of(causal_lm, metadata.base_architecture)
     known = {} if start is None else suggester_tensors(open_gguf(start))
@@ -154,12 +155,16 @@ def finetune_suggestions(
         A row for each validation, as ``add_suggestions`` gives them.
 
     Raises:
-        OptionError: the start is no denoiser, or an unfinished run is in the way.
+        OptionError: the start is no denoiser, an unfinished run is in the way, or there is none to resume.
     """
     outputs = Outputs(output)
     if start.denoiser is None:
         raise OptionError("suggestions alone take a denoiser to add them to", remedy="name it with --init")
     outputs.check_free(outputs.suggestion_checkpoint, resume)
+    if resume and not outputs.suggestion_checkpoint.is_file():
+        raise OptionError(
+            "there is no run to resume", where=str(outputs.suggestion_checkpoint), remedy="leave out --resume"
+        )
     base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
     start.check_base(base_path)
     outputs.make_folder()
