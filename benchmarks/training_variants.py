@@ -6,6 +6,13 @@ Needs the extra ``finetune``. Trains on each domain's train part as ``llm4dsr fi
 its held-out users with injected noise; test files and noise labels are never opened. Nothing is exported.
 The learning rate decays as in a run of ``--windows``, of which only the first ``--stop-after`` are seen, so that
 runs that stop early stand where a long one would.
+
+With ``--measure N`` a second table follows: N windows of held-out users for each kind of ``--held-out-noise``, AUROC
+among items of like popularity (training sequences that hold the title) beside the rest. Kinds of noise: a title drawn
+uniformly from the catalog; by its popularity; or from the last items of other users.
+
+``--teacher W`` mixes the labels, with weight W, with the noise probability that counts of the other training users'
+sequences give each item (soft targets, Hinton et al., arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -14,13 +21,16 @@ import argparse
 import contextlib
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
+from trial_data import NOISE, VariantSampler, noise_pools, read_domain
 
 from llm4dsr_cli.base_model import find_base
-from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.finetune.comparison import judged
+from llm4dsr_cli.finetune.data import Domain, LabelledWindow, split_users
 from llm4dsr_cli.finetune.export import Shape, adapter_state
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
 from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
@@ -28,10 +38,10 @@ from llm4dsr_cli.finetune.run import HELD_OUT_RATE
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.trainer import Trainer
 from llm4dsr_cli.llama import Model
+from llm4dsr_cli.metrics import auroc, detection_quality
 from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
-from llm4dsr_cli.reader import LineReader, read_records
-from llm4dsr_cli.records import RecordFormat
 from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.strata import by_quintile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE = "smollm2-135m-instruct"
@@ -41,16 +51,24 @@ class Stopped(Exception):
     pass
 
 
-def read_domain(folder: Path) -> Domain:
-    catalog = Catalog.load(folder / "catalog.jsonl")
-    train = next(path for path in (folder / "train.jsonl", folder / "sequences.jsonl") if path.is_file())
-    with LineReader.open(str(train)) as reader:
-        sequences = [
-            (record.data["user_id"], record.titles)
-            for batch in read_records(reader, 1024, RecordFormat(), catalog)
-            for record in batch
-        ]
-    return Domain.build(folder.name, [title for _, title in catalog if title is not None], sequences)
+def popularity(domain: Domain) -> Counter[str]:
+    """How many sequences hold each title."""
+    counts = Counter(i for sequence in domain.sequences for i in set(sequence.tolist()))
+    return Counter({domain.titles[i]: n for i, n in counts.items()})
+
+
+def measure(trainer: Trainer, train: list[Domain], windows: list[LabelledWindow], noise: str) -> None:
+    """Print a row of the second table for each domain."""
+    scores = trainer.log_odds(windows)
+    for number, domain in enumerate(train):
+        here = [i for i, window in enumerate(windows) if window.domain == number]
+        score, label = judged([scores[i] for i in here], [windows[i] for i in here])
+        count = popularity(domain)
+        of_item = np.array([count[title] for i in here for title in windows[i].titles[:-1]])
+        quality = detection_quality(score, label)
+        within = [auroc(score[part.items], label[part.items]) for part in by_quintile(of_item)]
+        figures = [quality.auroc, quality.average_precision, quality.precision_at_1pct, *within]
+        print("| " + " | ".join([noise, domain.name, *(f"{f:.3f}" for f in figures), f"{len(score):,}"]) + " |")
 
 
 def main() -> None:
@@ -65,6 +83,12 @@ def main() -> None:
     parser.add_argument("--b-rate", type=float, default=1.0, help="factor on B's learning rate (LoRA+)")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--max-title-tokens", type=int, default=16)
+    parser.add_argument("--max-window", type=int, default=20)
+    parser.add_argument("--noise", choices=NOISE, default="uniform", help="what training windows are spoilt with")
+    parser.add_argument("--shuffle", action="store_true", help="shuffle the items of training windows")
+    parser.add_argument("--teacher", type=float, default=0.0, help="weight of the counts' opinion in the labels")
+    parser.add_argument("--held-out-noise", nargs="+", choices=NOISE, default=["uniform"])
+    parser.add_argument("--measure", type=int, default=0, help="windows of the second table")
     parser.add_argument("--windows", type=int, default=27_440)
     parser.add_argument("--stop-after", type=int, default=4_800)
     parser.add_argument("--validate-every", type=int, default=150)
@@ -74,17 +98,32 @@ def main() -> None:
     settings = Settings(
         windows=arguments.windows,
         learning_rate=arguments.learning_rate,
+        b_rate=arguments.b_rate,
         rank=arguments.rank,
         alpha=2.0 * arguments.rank,
         max_title_tokens=arguments.max_title_tokens,
+        max_window=arguments.max_window,
         validate_every=arguments.validate_every,
         validation_windows=arguments.validation_windows,
         early_stop=False,
     )
     domains = [read_domain(arguments.data / name) for name in arguments.domains]
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
-    train = Sampler(split.train, max_window=settings.max_window, rates=settings.rates, shorten=settings.shorten, seed=0)
-    held_out = Sampler(split.validation, max_window=settings.max_window, rates=(HELD_OUT_RATE,), shorten=0, seed=1)
+    train = VariantSampler(
+        split.train,
+        noise_pools(arguments.noise, split.train),
+        arguments.shuffle,
+        arguments.teacher,
+        max_window=settings.max_window,
+        rates=settings.rates,
+        shorten=settings.shorten,
+        seed=0,
+    )
+
+    def held_out(noise: str, n: int) -> list[LabelledWindow]:
+        # The longest windows are those of the default, whatever the training's are.
+        most = {"max_window": Settings.max_window, "rates": (HELD_OUT_RATE,), "shorten": 0, "seed": 1}
+        return list(VariantSampler(split.validation, noise_pools(noise, split.train), **most).windows(n))
 
     base = find_base(BASE, registry=Registry.load(), offline=False, say=print)
     prompter = Prompter(DEFAULT_FORMAT, Model(base, vocab_only=True).tokenize, settings.max_title_tokens)
@@ -118,18 +157,12 @@ def main() -> None:
         model,
         prompter,
         train,
-        list(held_out.windows(settings.validation_windows)),
+        held_out("uniform", settings.validation_windows),
         settings,
         warm=arguments.init is not None,
         on_step=stop,
         on_validation=show,
     )
-    if arguments.b_rate != 1:
-        b = [layer.lora_b for _, layer in lora_layers(model.backbone)]
-        a = [layer.lora_a for _, layer in lora_layers(model.backbone)]
-        trainer._optimizer = torch.optim.AdamW(
-            [{"params": a}, {"params": b, "scale": arguments.b_rate}], lr=settings.learning_rate, weight_decay=0.0
-        )
     given = {name: value for name, value in vars(arguments).items() if value != parser.get_default(name)}
     print(f"\n{given}\n")
     names = [f"AUROC {name}" for name in arguments.domains] if len(domains) > 1 else []
@@ -140,6 +173,11 @@ def main() -> None:
         trainer.progress.history.clear()
     with contextlib.suppress(Stopped):
         trainer.run()
+    if arguments.measure:
+        header = ["held-out noise", "data", "AUROC", "AP", "P@1%", *(f"fifth {n}" for n in range(1, 6)), "items"]
+        print("\n| " + " | ".join(header) + " |\n| --- | --- |" + " ---: |" * (len(header) - 2))
+        for noise in arguments.held_out_noise:
+            measure(trainer, split.train, held_out(noise, arguments.measure), noise)
 
 
 if __name__ == "__main__":
