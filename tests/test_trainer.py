@@ -56,6 +56,20 @@ def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(bench: Ben
     assert not same(weights(first), weights(other))
 
 
+def test_b_matrices_learn_at_a_rate_of_their_own(bench: Bench) -> None:
+    """Guards LoRA+ that changes nothing, or speeds up A."""
+    # A's first gradient is zero, since B is; Adam's first steps are of one size, whatever the gradient's is.
+    two_steps = replace(SETTINGS, windows=16, warmup_steps=1)
+    plain, fast = (bench(replace(two_steps, b_rate=rate)) for rate in (1.0, 8.0))
+    before = weights(plain)
+    moved = []
+    for trainer in (plain, fast):
+        trainer.run()
+        moved.append({name: float((tensor - before[name]).abs().mean()) for name, tensor in weights(trainer).items()})
+    for name in before:
+        assert moved[1][name] / moved[0][name] == pytest.approx(8 if "lora_B" in name else 1, rel=0.3)
+
+
 @pytest.mark.parametrize("stopped_at", [1, 3, 5, STEPS])
 def test_a_run_stopped_and_resumed_equals_one_that_was_not(bench: Bench, tmp_path: Path, stopped_at: int) -> None:
     """Guards optimizer state, learning rate, data order or validations lost on the way; stopping falls between

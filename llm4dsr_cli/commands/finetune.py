@@ -84,7 +84,7 @@ def finetune(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", metavar="X", help="Peak learning rate. [default: 5e-4 from a denoiser, else 1e-3]"
+            "--learning-rate", metavar="X", help="Peak learning rate. [default: 2.5e-4 from a denoiser, else 1e-3]"
         ),
     ] = None,
     early_stop: Annotated[

@@ -17,6 +17,7 @@ class Settings:
             repeatable to the bit.
         learning_rate: its peak; warm-up over ``warmup_steps``, but at most 15% of the run, then cosine decay to nothing
             at the run's end.
+        b_rate: factor on it for the B matrices of the adapter (LoRA+, Hayou et al., arXiv 2402.12354).
         layers: keep only the first so many of the base's layers; None keeps all.
         rank, alpha: of the low-rank adaptation; its scale is alpha / rank.
         batch_windows: windows of one optimizer step.
@@ -36,6 +37,7 @@ class Settings:
     windows: int | None = 20_000
     time_budget: float | None = None
     learning_rate: float = 1e-3
+    b_rate: float = 1.0
     layers: int | None = None
     rank: int = 16
     alpha: float = 32.0

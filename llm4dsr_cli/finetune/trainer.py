@@ -19,7 +19,7 @@ from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.checkpoint import load_checkpoint, save_checkpoint
 from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
-from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
+from llm4dsr_cli.finetune.lora import load_lora_state, lora_layers, lora_state
 from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate
 from llm4dsr_cli.finetune.pace import Pace
 from llm4dsr_cli.finetune.settings import Settings
@@ -121,8 +121,13 @@ class Trainer:
         self._pool: list[list[Batch]] = []
         self._pool_number = -1
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        b = [layer.lora_b for _, layer in lora_layers(model.backbone)]
+        others = [p for p in self._parameters if not any(p is q for q in b)]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0
+            [{"params": others, "scale": 1.0}, {"params": b, "scale": settings.b_rate}],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
         )
 
     @property
@@ -311,8 +316,7 @@ class Trainer:
         began = time.monotonic()
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
-            # A scale is there in trials of LoRA+ only (benchmarks/training_variants.py).
-            group["lr"] = rate * group.get("scale", 1.0)
+            group["lr"] = rate * group["scale"]
         batches = self._training_batches(self.progress.step)
         n_items = sum(len(batch.labels) for batch in batches)
         total = 0.0
