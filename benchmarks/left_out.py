@@ -1,6 +1,6 @@
 """Detection on domains with injected noise, by denoisers that saw them in training or not: a markdown table.
 
-    python benchmarks/left_out.py --domains office --denoisers shipped=llm4dsr-smollm2-135m.gguf before=stage1.gguf
+    python benchmarks/left_out.py --domains office --denoisers shipped=llm4dsr-smollm2-135m.gguf other=stage1.gguf
 
 Judged are windows of the users that ``llm4dsr finetune`` holds out for its test: neither training, nor validation, nor
 calibration saw them, whichever of the denoisers it was. Baselines count the domain's training users, as a denoiser that
@@ -18,8 +18,8 @@ from trial_data import read_domain
 
 from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.finetune.comparison import baseline_scores, compare
-from llm4dsr_cli.finetune.data import Sampler, split_users
-from llm4dsr_cli.finetune.run import HELD_OUT_RATE
+from llm4dsr_cli.finetune.data import split_users
+from llm4dsr_cli.finetune.run import DRAWS, TEST_STREAM, held_out
 from llm4dsr_cli.finetune.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,9 +37,8 @@ def main() -> None:
     domains = [read_domain(arguments.data / name) for name in arguments.domains]
     settings = Settings()
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
-    # The stream of numbers that a run's own test windows come from.
-    sampler = Sampler(split.test, max_window=settings.max_window, rates=(HELD_OUT_RATE,), shorten=0, seed=3)
-    windows = list(sampler.windows(arguments.windows * len(domains)))
+    n = arguments.windows * len(domains)
+    windows = held_out(split.test, settings, n, draws=DRAWS, stream=TEST_STREAM)
     scores = {}
     for named in arguments.denoisers:
         name, _, path = named.rpartition("=")

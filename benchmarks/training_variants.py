@@ -168,9 +168,6 @@ def main() -> None:
     names = [f"AUROC {name}" for name in arguments.domains] if len(domains) > 1 else []
     header = ["windows", "learning rate", "loss", "AUROC", "AP", *names, "tokens/s", "seconds"]
     print("| " + " | ".join(header) + " |\n|" + " ---: |" * len(header), flush=True)
-    if arguments.init:
-        trainer.validate()
-        trainer.progress.history.clear()
     with contextlib.suppress(Stopped):
         trainer.run()
     if arguments.measure:

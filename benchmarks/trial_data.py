@@ -63,7 +63,7 @@ class VariantSampler(Sampler):
             self._teachers = [Teacher.fit(domain, TEACHER_WINDOWS, **options) for domain in domains]
 
     def draw(self, number: int) -> LabelledWindow:
-        domain_number, window, rng = self._cut(number)
+        domain_number, user, window, rng = self._cut(number)
         if self._shuffle:
             window = rng.permutation(window)
         domain = self.domains[domain_number]
@@ -71,15 +71,9 @@ class VariantSampler(Sampler):
         noisy, labels = spoil(window, self._pools[domain_number], rate, rng)
         titles = [domain.titles[i] for i in noisy]
         if self._teachers:
-            soft = self._teachers[domain_number].probability(titles, self.user(number))
+            soft = self._teachers[domain_number].probability(titles, user)
             labels = ((1 - self._teaching) * labels + self._teaching * soft).astype(np.float32)
-        return LabelledWindow(titles, labels, domain_number)
-
-    def user(self, number: int) -> Hashable:
-        """Whose window was just drawn under this number."""
-        turn, domain_number = divmod(number, len(self.domains))
-        domain = self.domains[domain_number]
-        return domain.users[self._orders[domain_number][1][turn % len(domain.sequences)]]
+        return LabelledWindow(titles, labels, domain_number, user)
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Teacher:
         features, labels = [], []
         for number in range(n):
             window = sampler.draw(number)
-            features.append(evidence.features(window.titles, sampler.user(number)))
+            features.append(evidence.features(window.titles, window.user))
             labels.append(window.labels)
         return cls(evidence, Fusion.fit(np.concatenate(features), np.concatenate(labels)))
 

@@ -95,6 +95,27 @@ def test_a_run_in_the_way_is_refused_and_an_interrupted_one_goes_on_to_the_same_
     assert [orjson.loads(line) for line in Outputs(output).history.read_bytes().splitlines()] == history
 
 
+def test_a_run_that_is_not_there_is_not_resumed(base: Path, tmp_path: Path) -> None:
+    """Guards --resume that trains anew, or leaves an empty folder behind."""
+    with pytest.raises(OptionError, match="there is no run to resume: leave out --resume"):
+        train(base, tmp_path / "toy.gguf", resume=True)
+    assert not Outputs(tmp_path / "toy.gguf").folder.exists()
+
+
+def test_many_sequences_of_few_users_promise_no_more_than_the_users_do(base: Path, tmp_path: Path) -> None:
+    """Guards a calibration that counts a user's alike sequences as so many witnesses."""
+    once = two_clusters()
+    often = replace(once, sequences=once.sequences * 30, users=once.users * 30)
+    start = find_start("none", str(base))
+    settings = replace(SETTINGS, windows=8)
+    finetune([often], tmp_path / "toy.gguf", start, settings, device="cpu", compile_layers=False)
+    split = split_users([once], **SHARES)
+    calibration = DenoiserMetadata.read(open_gguf(tmp_path / "toy.gguf"), tmp_path / "toy.gguf").calibration
+    assert calibration is not None
+    assert calibration.n_items > 30 * len(split.calibration[0].users)
+    assert calibration.rates.min() * (len(split.calibration[0].users) + 1) >= 0.99
+
+
 def test_a_run_starts_from_the_adapter_it_is_given(base: Path, trained: Path, tmp_path: Path) -> None:
     """Guards --init that is ignored, permuted or scaled: without learning, the same adapter comes out."""
     still = replace(SETTINGS, windows=8, learning_rate=0.0)

@@ -19,6 +19,7 @@ pytest.importorskip("peft")
 from toy_training import adapter_tensors, two_clusters
 
 from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
+from llm4dsr_cli.registry import Registry
 from llm4dsr_cli.suggester import Suggester
 
 
@@ -35,7 +36,9 @@ def finetune(
     catalog = write(tmp_path / "catalog.jsonl", [{"id": n, "title": t} for n, t in enumerate(domain.titles)])
 
     def run(*arguments: object) -> Outcome:
-        fixed = ["--device", "cpu", "--no-compile", "--catalog", catalog, "--windows", 64, "--max-window", 6]
+        fixed = ["--device", "cpu", "--no-compile", "--catalog", catalog, "--windows", 64]
+        if "suggester" not in arguments:
+            fixed += ["--max-window", 6]
         if "--base" not in arguments:
             fixed += ["--base", tiny_base]
         return call(monkeypatch, capfdbinary, "finetune", data, *fixed, *arguments)
@@ -150,9 +153,34 @@ def test_parts_that_cannot_be_trained_are_refused(finetune: Call, tmp_path: Path
     outcome = finetune(*output, "--train-only", "suggester", "--init", "none")
     assert outcome.code == 2
     assert "suggestions alone take a denoiser to add them to: name it with --init" in outcome.err
-    for name, value in (("--learning-rate", 0.001), ("--licence", "MIT"), ("--plot", tmp_path / "curve.png")):
-        finetune(*output, "--train-only", "suggester", name, value).failed(2, name, "of the detector, which stays")
+    given = {"--learning-rate": 0.001, "--licence": "MIT", "--plot": tmp_path / "curve.png", "--no-early-stop": None}
+    for name, value in given.items():
+        option = [name] if value is None else [name, value]
+        outcome = finetune(*output, "--train-only", "suggester", *option)
+        outcome.failed(2, name, "is of the detector, which stays as it is")
     assert not (tmp_path / "mine.run").exists()
+
+
+def test_the_start_is_not_overwritten_however_it_is_named(
+    finetune: Call, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a denoiser that is lost to its own fine-tuning, and compared with itself."""
+    start = write_tiny_adapter(tmp_path / "start.gguf", tiny_base)
+    before = start.read_bytes()
+    (tmp_path / "registry.toml").write_text('default_denoiser = "tiny"\n[denoiser.tiny]\nfile = "start.gguf"\n')
+    registry = Registry.load(tmp_path / "registry.toml")
+    monkeypatch.setattr(Registry, "load", lambda: registry)
+    for named in ([], ["--init", "tiny"], ["--init", start]):
+        finetune("--output", start, *named).failed(2, "--init and --output are the same file")
+        assert start.read_bytes() == before
+
+
+def test_short_sequences_are_counted_and_left_out(finetune: Call, tmp_path: Path) -> None:
+    """Guards data that vanish without a word."""
+    short = write(tmp_path / "short.jsonl", [{"user_id": u, "items": [0, 1]} for u in range(7)])
+    done = finetune(short, "--output", tmp_path / "mine.gguf", "--init", "none", "--train-only", "detector")
+    assert done.code == 0, done.err
+    assert "left out: 7 sequences of fewer than 3 items" in done.err
 
 
 def test_a_run_of_one_window_has_one_for_each_part(finetune: Call, tmp_path: Path) -> None:

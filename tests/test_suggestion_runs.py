@@ -182,6 +182,19 @@ def test_a_second_run_goes_on_from_the_suggestions_of_the_first(
     assert same_tensors(tmp_path / "more.gguf", path)
 
 
+def test_suggestions_that_get_worse_are_not_kept(
+    base: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    """Guards a training that spoils what the start knew, in silence."""
+    said: list[str] = []
+    lessons = replace(LESSONS, windows=16, learning_rate=30.0)
+    history = suggest(base, tmp_path / "worse.gguf", both[0], lessons, say=said.append)
+    assert history[-1]["loss"] > history[0]["loss"]
+    assert same_part(tmp_path / "worse.gguf", both[0], suggester=True)
+    assert metadata_of(tmp_path / "worse.gguf").training == metadata_of(both[0]).training
+    assert any("did not get better" in line for line in said)
+
+
 def test_a_run_interrupted_in_suggestions_goes_on_to_the_same_end(
     base: Path, plain: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ pytest.importorskip("peft")
 from toy_training import SETTINGS, STEPS, Bench, interrupt_at, rows_without_time, same, weights  # noqa: E402
 
 from llm4dsr_cli.errors import OptionError  # noqa: E402
+from llm4dsr_cli.finetune.data import LabelledWindow  # noqa: E402
 from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
 from llm4dsr_cli.finetune.trainer import LUCK  # noqa: E402
 
@@ -168,6 +170,47 @@ def test_a_run_that_gains_nothing_stops_early_and_one_that_may_not_goes_on(bench
     to_the_end = bench(replace(settings, early_stop=False), warm=True)
     assert to_the_end.run().step == 30
     assert few(settings, warm=True).run().step == 30
+
+
+def test_a_run_of_few_validations_goes_to_its_end(bench: Bench) -> None:
+    """Guards a short run that stops since nothing came before its first validations."""
+    patient = replace(bench, validation_windows=50)
+    settings = replace(SETTINGS, windows=8 * 8, validate_every=2, learning_rate=1e-9, early_stop=True)
+    assert patient(settings, warm=True).run().step == 8
+
+
+def test_ctrl_c_while_the_last_weights_are_validated_is_heard(bench: Bench, tmp_path: Path) -> None:
+    """Guards a run that goes on to calibrate for minutes after it was told to stop, and one that then trains anew."""
+
+    def press(row: dict[str, float]) -> None:
+        if row["step"] == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    stopped = bench(checkpoint=checkpoint, on_validation=press)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = bench(checkpoint=checkpoint)
+    resumed.resume()
+    assert resumed.run().step == STEPS
+    assert same(weights(resumed), weights(stopped))
+
+
+def test_a_step_whose_gradient_is_no_number_is_left_out(bench: Bench) -> None:
+    """Guards a run that one overflow ends in weights of NaN, from which nothing goes back."""
+    trainer = bench()
+    draw = trainer.train.draw
+
+    def broken(number: int) -> LabelledWindow:
+        window = draw(number)
+        return replace(window, labels=np.full(len(window.labels), np.nan)) if number == 5 else window
+
+    trainer.train.draw = broken  # type: ignore[method-assign]
+    before = weights(trainer)
+    trainer.run()
+    after = weights(trainer)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert not same(before, after)
 
 
 def test_the_weights_left_are_the_last_or_those_of_a_clearly_better_validation(bench: Bench, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,6 +90,16 @@ def test_no_user_is_in_two_parts(seed: int, validation: float, calibration: floa
     assert {*again.test[0].users} > {*split.test[0].users}
 
 
+def test_one_user_under_several_types_of_id_is_on_one_side() -> None:
+    """Guards a user who trains as 7 and tests as "7", as two exports write it."""
+    users = [form(number) for number in range(60) for form in (int, str, float)]
+    domain = Domain("d", ["a", "b", "c"], [np.arange(3)] * len(users), users)
+    split = split_users([domain], validation=0.2, calibration=0.2, test=0.2)
+    for part in (split.train, split.validation, split.calibration, split.test):
+        names = [str(int(user)) for user in part[0].users]  # type: ignore[call-overload]
+        assert all(names.count(name) == 3 for name in names)
+
+
 def test_too_few_users_to_split_are_refused() -> None:
     """Guards an empty calibration found after hours of training."""
     with pytest.raises(OptionError, match="toy: 2 users are too few"):
@@ -108,6 +120,38 @@ def test_a_drawn_window_depends_on_its_number_alone() -> None:
     assert [w.titles for w in make(1).windows(20)] != [w.titles for w in forward[:20]]
     assert {len(window.titles) for window in forward} == {3, 4, 5}
     assert [w.titles for w in forward[:60]] != [w.titles for w in forward[60:120]]  # fresh noise each epoch
+
+
+def unequal_domains() -> list[Domain]:
+    """Domains of 4 and 30 sequences, with titles and users of their own."""
+    return [
+        Domain(name, [f"{name}{i}" for i in range(40)], [np.arange(i % 9, i % 9 + 5) for i in range(n)], list(range(n)))
+        for name, n in (("few", 4), ("many", 30))
+    ]
+
+
+def test_domains_take_turns_and_noise_is_of_the_windows_own(seed: int = 3) -> None:
+    """Guards a large domain that crowds out a small one, noise that its alphabet gives away, and users mixed up."""
+    domains = unequal_domains()
+    windows = list(Sampler(domains, max_window=5, rates=(0.5,), shorten=0, seed=seed).windows(60))
+    assert [window.domain for window in windows] == [0, 1] * 30
+    for window in windows:
+        name = domains[window.domain].name
+        assert all(title.startswith(name) for title in window.titles)
+        kept = [title for title, label in zip(window.titles, window.labels, strict=True) if not label]
+        sequence = domains[window.domain].sequences[domains[window.domain].users.index(window.user)]
+        assert {*kept} <= {f"{name}{i}" for i in sequence}
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_where_draws_are_limited_no_sequence_is_drawn_more_often(draws: int) -> None:
+    """Guards a calibration on the few sequences of a small domain again and again, which promises too much."""
+    domains = unequal_domains()
+    sampler = Sampler(domains, max_window=5, rates=(0.1,), shorten=0, seed=0)
+    times = Counter((window.domain, window.user) for window in sampler.windows(1000, draws))
+    assert times == {(number, user): draws for number, domain in enumerate(domains) for user in domain.users}
+    few = Counter(window.domain for window in sampler.windows(20, draws))
+    assert few == {0: min(10, 4 * draws), 1: 10}
 
 
 def test_the_sampler_labels_items_that_are_not_in_their_place() -> None:

@@ -48,7 +48,10 @@ def finetune(
     windows: Annotated[
         int | None,
         typer.Option(
-            "--windows", metavar="N", help="Windows to train on. [default: 20000, or what the time budget allows]"
+            "--windows",
+            metavar="N",
+            help="Windows to train the detector on; suggestions take a quarter more. "
+            "[default: 20000, or what the time budget allows]",
         ),
     ] = None,
     time_budget: Annotated[
@@ -78,18 +81,23 @@ def finetune(
             "--train-only",
             metavar="PART",
             help="detector or suggester: train one part only, the other stays as the start has it. "
-            "[default: both; suggestions take a fifth of the time or of the windows]",
+            "[default: both; suggestions take a fifth of the time]",
         ),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", metavar="X", help="Peak learning rate. [default: 2.5e-4 from a denoiser, else 1e-3]"
+            "--learning-rate",
+            metavar="X",
+            help="Peak learning rate of the detector. [default: 2.5e-4 from a denoiser, else 1e-3]",
         ),
     ] = None,
     early_stop: Annotated[
-        bool, typer.Option("--early-stop/--no-early-stop", help="Stop when validation gains nothing any more.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop", help="Stop when validation gains nothing any more. [default: early-stop]"
+        ),
+    ] = None,
     layers: Annotated[
         int | None,
         typer.Option(
@@ -101,7 +109,9 @@ def finetune(
     rank: Annotated[
         int | None, typer.Option("--rank", metavar="N", help="Rank of the adapter. [default: as the start, else 16]")
     ] = None,
-    max_window: Annotated[int, typer.Option("--max-window", metavar="N", help="Items of the largest window.")] = 20,
+    max_window: Annotated[
+        int | None, typer.Option("--max-window", metavar="N", help="Items of the largest window. [default: 20]")
+    ] = None,
     max_title_tokens: Annotated[
         int | None,
         typer.Option(
@@ -110,7 +120,10 @@ def finetune(
             help="Longer titles are cut to this many tokens. [default: as the start, else 16]",
         ),
     ] = None,
-    batch_windows: Annotated[int, typer.Option("--batch-windows", metavar="N", help="Windows of one step.")] = 16,
+    batch_windows: Annotated[
+        int | None,
+        typer.Option("--batch-windows", metavar="N", help="Windows of one step. [default: 16, for suggestions 8]"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0,
     plot: Annotated[
         str | None,
@@ -148,9 +161,10 @@ def finetune(
     if train_only == "suggester":
         of_detector = {"--learning-rate": learning_rate, "--layers": layers, "--rank": rank, "--plot": plot}
         of_detector |= {"--max-title-tokens": max_title_tokens, "--licence": licence or None}
+        of_detector |= {"--max-window": max_window, "--early-stop or --no-early-stop": early_stop}
         for name, value in of_detector.items():
             if value is not None:
-                raise OptionError(f"{name} {value}: it is of the detector, which stays", remedy=f"leave out {name}")
+                raise OptionError(f"{name} is of the detector, which stays as it is", remedy=f"leave out {name}")
     budget = None if time_budget is None else seconds_of(time_budget)
     share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
 
@@ -171,6 +185,8 @@ def finetune(
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     start = find_start(init, base, say=console.say)
+    if start.denoiser is not None:
+        check_paths({"--init": str(start.denoiser)}, outputs)
     settings = start.settings(
         windows=windows,
         time_budget=budget if budget is None or share == 1 else budget * (1 - share),
@@ -205,6 +221,7 @@ def finetune(
             windows=more,
             time_budget=None if budget is None else budget * share,
             seed=seed,
+            **({} if batch_windows is None else {"batch_windows": batch_windows}),
         )
     common: dict[str, Any] = {
         "resume": resume,
@@ -279,12 +296,12 @@ def _domains(
 ) -> list[Domain]:
     """One domain for each catalog; files that share one are one domain."""
     from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.finetune.data import Domain
+    from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
     from llm4dsr_cli.reader import LineReader, read_records
     from llm4dsr_cli.records import RecordFormat, user_of
 
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
-    nameless = 0
+    nameless = short = 0
     files: dict[str | None, list[str]] = {}
     for number, path in enumerate(train):
         files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
@@ -297,9 +314,12 @@ def _domains(
                 for batch in read_records(reader, 1024, form, catalog):
                     sequences += [(user_of(record, user_field), record.titles) for record in batch]
                     nameless += sum(record.data.get(user_field) is None for record in batch)
+        short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))
     warn_of_nameless(console, nameless, user_field, "quality will look too good")
+    if short:
+        console.say(f"left out: {short:,} sequences of fewer than {SHORTEST_WINDOW} items")
     return domains
 
 

@@ -78,7 +78,7 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
     bounds = np.cumsum([validation, calibration, test])
     parts: tuple[list[Domain], ...] = ([], [], [], [])
     for domain in domains:
-        draw = np.array([_uniform(f"0/{user!r}") for user in domain.users])
+        draw = np.array([_uniform(f"0/{_name(user)}") for user in domain.users])
         place = np.searchsorted(bounds, draw, side="right")
         for number, part in enumerate(parts):
             keep = place == number
@@ -102,17 +102,25 @@ def fingerprint(domains: Sequence[Domain]) -> str:
     return digest.hexdigest()
 
 
+def _name(user: Hashable) -> str:
+    """A user's id as text, since one export writes 5 and another "5" or 5.0."""
+    if isinstance(user, float) and user.is_integer():
+        user = int(user)
+    return user if isinstance(user, str) else repr(user)
+
+
 def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 @dataclass(frozen=True)
 class LabelledWindow:
-    """A window with injected noise: titles, labels (1 = replaced; int8, shape (n_items,)), and its domain."""
+    """A window with injected noise: titles, labels (1 = replaced; int8, shape (n_items,)), its domain, and its user."""
 
     titles: list[str]
     labels: NDArray[np.int8]
     domain: int
+    user: Hashable
 
 
 class Sampler:
@@ -147,10 +155,10 @@ class Sampler:
 
     def draw(self, number: int) -> LabelledWindow:
         """The window of this number; a domain's turns run through all its sequences in a new order each epoch."""
-        domain_number, window, rng = self._cut(number)
+        domain_number, user, window, rng = self._cut(number)
         titles = self.domains[domain_number].titles
         noisy, labels = inject_noise(window, len(titles), float(rng.choice(self.rates)), rng)
-        return LabelledWindow([titles[i] for i in noisy], labels, domain_number)
+        return LabelledWindow([titles[i] for i in noisy], labels, domain_number, user)
 
     def draw_titles(self, number: int) -> list[str]:
         """The window of this number as a lesson in suggesting titles: no noise, some items moved to its end.
@@ -158,27 +166,34 @@ class Sampler:
         To suggest what belongs in the place of flagged items, a model continues the list of the others; so it learns to
         name the items that were taken out, in any order, from those that were left in theirs.
         """
-        domain_number, window, rng = self._cut(number)
+        domain_number, _, window, rng = self._cut(number)
         moved = rng.random(len(window)) < MOVED_SHARE
         titles = self.domains[domain_number].titles
         return [titles[i] for i in [*window[~moved], *rng.permutation(window[moved])]]
 
-    def _cut(self, number: int) -> tuple[int, Indices, np.random.Generator]:
-        """Domain and items of the window of this number, and the generator that cut it."""
+    def _cut(self, number: int) -> tuple[int, Hashable, Indices, np.random.Generator]:
+        """Domain, user and items of the window of this number, and the generator that cut it."""
         turn, domain_number = divmod(number, len(self.domains))
         domain = self.domains[domain_number]
         epoch, place = divmod(turn, len(domain.sequences))
         if self._orders.get(domain_number, (-1,))[0] != epoch:
             rng = np.random.default_rng([self.seed, 0, domain_number, epoch])
             self._orders[domain_number] = (epoch, rng.permutation(len(domain.sequences)))
-        sequence = domain.sequences[self._orders[domain_number][1][place]]
+        chosen = self._orders[domain_number][1][place]
+        sequence = domain.sequences[chosen]
         rng = np.random.default_rng([self.seed, 1, number])
         length = longest = min(len(sequence), self.max_window)
         if rng.random() < self.shorten:
             length = int(rng.integers(SHORTEST_WINDOW, longest + 1))
         start = int(rng.integers(len(sequence) - length + 1))
-        return domain_number, sequence[start : start + length], rng
+        return domain_number, domain.users[chosen], sequence[start : start + length], rng
 
-    def windows(self, n: int) -> Iterator[LabelledWindow]:
-        """The first ``n`` windows."""
-        return (self.draw(number) for number in range(n))
+    def windows(self, n: int, draws: int | None = None) -> Iterator[LabelledWindow]:
+        """The first ``n`` windows, as many of each domain.
+
+        Args:
+            draws: take each sequence at most so often, so that a domain of few sequences has fewer windows.
+        """
+        most = [n if draws is None else draws * len(domain.sequences) for domain in self.domains]
+        numbers = (divmod(number, len(self.domains)) for number in range(n))
+        return (self.draw(turn * len(most) + domain) for turn, domain in numbers if turn < most[domain])

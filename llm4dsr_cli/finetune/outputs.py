@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,15 @@ class Outputs:
                 remedy="choose another --output",
             ) from None
 
-    def check_free(self, checkpoint: Path, resume: bool) -> None:
-        """Raises OptionError when an earlier run is in the way of one that does not go on with it."""
-        if checkpoint.exists() and not resume:
+    def check(self, checkpoints: Sequence[Path], resume: bool) -> None:
+        """Raises OptionError when an earlier run is in the way, or when there is none to go on with.
+
+        Args:
+            checkpoints: what a run writes, in order; it can be resumed once the first is there.
+        """
+        if resume and not checkpoints[0].is_file():
+            raise OptionError("there is no run to resume", where=str(self.folder), remedy="leave out --resume")
+        if not resume and any(checkpoint.exists() for checkpoint in checkpoints):
             raise OptionError(
                 "an earlier run is here", where=str(self.folder), remedy="go on with --resume, or remove the folder"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,8 @@ from llm4dsr_cli.runtime_model import merge
 HELD_OUT_RATE = 0.1
 # Where held-out sequences are few, each may be measured with so many draws of noise.
 DRAWS = 4
+# The stream of random numbers that test windows are drawn with.
+TEST_STREAM = 3
 # The false-edit rate at which a run tells what its gate finds: the default of the commands.
 RATE = 0.01
 
@@ -107,18 +109,17 @@ def finetune(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
     outputs = Outputs(output)
-    for checkpoint in (outputs.checkpoint, outputs.suggestion_checkpoint):
-        outputs.check_free(checkpoint, resume)
+    outputs.check([outputs.checkpoint, outputs.suggestion_checkpoint], resume)
     base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
     start.check_base(base_path)
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
     _check_titles(domains, settings)
     train = _sampler(split.train, settings, settings.rates, settings.shorten, stream=0)
+    validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
-    validation = _held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
-    calibration = _held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)
-    test = _held_out(split.test, settings, settings.test_windows, draws=DRAWS, stream=3)
+    calibration = held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)
+    test = held_out(split.test, settings, settings.test_windows, draws=DRAWS, stream=TEST_STREAM)
 
     tokenizer = Model(base_path, vocab_only=True)
     prompter = Prompter(DEFAULT_FORMAT, tokenizer.tokenize, settings.max_title_tokens)
@@ -191,7 +192,7 @@ def finetune(
         write_adapter(adapter, to_gguf(state, shape), settings.alpha, metadata)
         merged = Path(folder, "merged.gguf")
         belonging, after = _scores(adapter, base_path, merged, [calibration, test])
-        fitted = Calibration.fit(_belonging(belonging, calibration))
+        fitted = Calibration.fit(*_belonging(belonging, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
         known = {} if start.denoiser is None else suggester_tensors(open_gguf(start.denoiser))
         alpha = start.metadata.suggestion_alpha if known and start.metadata else None
@@ -204,10 +205,13 @@ def finetune(
             before_adapter = Path(folder, "before.gguf")
             write_adapter(before_adapter, to_gguf(untrained, shape), settings.alpha, metadata)
         (before,) = _scores(before_adapter, base_path, merged, [test])
-    counted, missing = baseline_scores(split.train, [*test, *trainer.validation])
+    history, chosen, validation = trainer.progress.history, trainer.chosen, trainer.validation
+    counted, missing = baseline_scores(split.train, [*test, *validation])
     if missing is not None:
         say(missing)
     n = len(test)
+    # Suggestions load the base anew: two at a time would take twice the memory.
+    del trainer, model, causal_lm
     learned = []
     if suggestions is not None:
         learned = add_suggestions(
@@ -227,15 +231,15 @@ def finetune(
             on_validation=on_suggestion_validation,
         )
     return Finetuned(
-        history=trainer.progress.history,
-        chosen=trainer.chosen,
+        history=history,
+        chosen=chosen,
         comparison=compare(
             split.train,
             test,
             {BEFORE: before, AFTER: after, **{name: rows[:n] for name, rows in counted.items()}},
         ),
         power=_power(fitted, after, test),
-        baselines=compare(split.train, trainer.validation, {name: rows[n:] for name, rows in counted.items()}),
+        baselines=compare(split.train, validation, {name: rows[n:] for name, rows in counted.items()}),
         suggestions=learned,
     )
 
@@ -258,9 +262,9 @@ def _sampler(
     )
 
 
-def _held_out(domains: list[Domain], settings: Settings, most: int, *, draws: int, stream: int) -> list[LabelledWindow]:
-    sampler = _sampler(domains, settings, (HELD_OUT_RATE,), 0, stream=stream)
-    return list(sampler.windows(min(most, draws * sampler.n_sequences)))
+def held_out(domains: list[Domain], settings: Settings, most: int, *, draws: int, stream: int) -> list[LabelledWindow]:
+    """Up to ``most`` windows of held-out users, as many of each domain, each sequence at most ``draws`` times."""
+    return list(_sampler(domains, settings, (HELD_OUT_RATE,), 0, stream=stream).windows(most, draws))
 
 
 def _scores(adapter: Path, base: Path, merged: Path, parts: list[list[LabelledWindow]]) -> list[list[np.ndarray]]:
@@ -270,11 +274,13 @@ def _scores(adapter: Path, base: Path, merged: Path, parts: list[list[LabelledWi
         return [denoiser.score(window.titles for window in part) for part in parts]
 
 
-def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> np.ndarray:
-    """Noise log-odds of the items that were left as they were, the last item of each window left out."""
+def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> tuple[np.ndarray, np.ndarray]:
+    """Noise log-odds of the items left as they were, the windows' last left out, and the numbers of their users."""
     score, label = judged(scores, windows)
-    belonging: np.ndarray = score[label == 0]
-    return belonging
+    number: dict[Hashable, int] = {}
+    of_window = [number.setdefault((window.domain, window.user), len(number)) for window in windows]
+    user = np.repeat(np.array(of_window, dtype=np.int64), [len(window.labels) - 1 for window in windows])
+    return score[label == 0], user[label == 0]
 
 
 def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[LabelledWindow]) -> Power | None:

@@ -122,6 +122,9 @@ class SuggestionTrainer:
         with deferred_interrupt() as interrupted:
             if not self.progress.history:
                 self.validate()
+            if self._fraction() < 1:
+                self._gradient(self._batch(self.progress.step))  # compiles, outside of the time budget
+                self._optimizer.zero_grad(set_to_none=True)
             while (done := self._fraction()) < 1:
                 if done * VALIDATIONS >= len(self.progress.history):
                     self.validate()
@@ -190,9 +193,8 @@ class SuggestionTrainer:
         warm_up = min(1.0, max((progress.step + 1) / 20, done / WARM_UP_SHARE))
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * done))
-        batch = self._batch(progress.step).to(self.device)
-        loss = self.model.title_loss(batch) / len(batch.targets)
-        loss.backward()
+        batch = self._batch(progress.step)
+        self._gradient(batch)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -200,6 +202,9 @@ class SuggestionTrainer:
         progress.windows += len(batch.tokens)
         progress.tokens += int(batch.present.sum())
         progress.seconds += time.monotonic() - began
+
+    def _gradient(self, batch: TitleBatch) -> None:
+        (self.model.title_loss(batch.to(self.device)) / len(batch.targets)).backward()
 
     def _batch(self, step: int) -> TitleBatch:
         """The step's windows, of similar length."""

@@ -89,6 +89,7 @@ def add_suggestions(
     add_lora(model.backbone, settings.rank, settings.alpha)
     if known:
         load_lora_state(model.backbone, from_gguf(known, [name for name, _ in lora_layers(model.backbone)], shape))
+    untrained = lora_state(model.backbone)
     model.to(where)
     compile_backbone(model, compile_layers)
 
@@ -112,8 +113,12 @@ def add_suggestions(
         trainer.resume()
     say(f"learning to suggest titles: {'on from what it knows' if known else 'from the base model alone'}")
     history = trainer.run().history
+    state, progress = lora_state(model.backbone), trainer.progress
+    summary = {"windows": progress.windows, "tokens": progress.tokens, "validation": history[-1], "rank": settings.rank}
+    if history[-1]["loss"] > history[0]["loss"]:
+        say("the suggestions did not get better: those of the start are kept")
+        state, summary = untrained, metadata.training.get("suggestions", {})
     alpha_of_detector = float(reader.fields["adapter.lora.alpha"].contents())
-    summary = {"windows": trainer.progress.windows, "tokens": trainer.progress.tokens, "validation": history[-1]}
     write_adapter(
         output,
         detector_tensors(reader),
@@ -122,9 +127,9 @@ def add_suggestions(
             metadata,
             name=output.stem,
             suggestion_alpha=settings.alpha,
-            training={**metadata.training, "suggestions": {**summary, "rank": settings.rank}},
+            training={**metadata.training, "suggestions": summary},
         ),
-        to_gguf(lora_state(model.backbone), shape),
+        to_gguf(state, shape),
     )
     return history
 
@@ -160,11 +165,7 @@ def finetune_suggestions(
     outputs = Outputs(output)
     if start.denoiser is None:
         raise OptionError("suggestions alone take a denoiser to add them to", remedy="name it with --init")
-    outputs.check_free(outputs.suggestion_checkpoint, resume)
-    if resume and not outputs.suggestion_checkpoint.is_file():
-        raise OptionError(
-            "there is no run to resume", where=str(outputs.suggestion_checkpoint), remedy="leave out --resume"
-        )
+    outputs.check([outputs.suggestion_checkpoint], resume)
     base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
     start.check_base(base_path)
     outputs.make_folder()

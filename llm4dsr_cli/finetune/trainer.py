@@ -160,6 +160,8 @@ class Trainer:
                     raise KeyboardInterrupt
             if self.progress.history[-1]["step"] != self.progress.step:
                 self._keep_or_go_back()
+                if interrupted():
+                    raise KeyboardInterrupt
             last = self.progress.history[-1]
             if self._best is not None and self._best["row"]["auroc"] > last["auroc"] + LUCK:
                 load_lora_state(self.model.backbone, self._best["lora"])
@@ -202,7 +204,8 @@ class Trainer:
     def _keep_or_go_back(self) -> None:
         """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""
         row = self.validate()
-        if self._best is None or not row["auroc"] <= (best := self._best["row"]["auroc"]):
+        best = math.nan if self._best is None else self._best["row"]["auroc"]
+        if self._best is None or math.isnan(best) or row["auroc"] > best:
             # An untrained model's AUROC is luck, and nothing to go back to.
             if self.warm or self.progress.step:
                 self._best = {"row": row, **self._weights()}
@@ -221,7 +224,9 @@ class Trainer:
         if not EARLIEST_STOP + COOL_DOWN <= ends_at < progress.ends_at:
             return
         aurocs = [row["auroc"] for row in progress.history]
-        before = max(aurocs[:-PATIENCE], default=math.inf)
+        if len(aurocs) <= PATIENCE:
+            return
+        before = max(aurocs[:-PATIENCE])
         if (self.warm or max(aurocs) > LEARNING) and max(aurocs[-PATIENCE:]) <= before + IMPROVEMENT:
             progress.ends_at = ends_at
             self.say(f"no gain in {PATIENCE} validations: it stops at {ends_at:.0%} of the plan (see --no-early-stop)")
@@ -322,8 +327,9 @@ class Trainer:
         total = 0.0
         for batch in batches:
             total += self._backward(batch, n_items)
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
+        # Weights that are no numbers could never be gone back from.
+        if torch.nn.utils.clip_grad_norm_(self._parameters, 1.0).isfinite():
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         progress = self.progress
         smooth = min(0.98, progress.step / (progress.step + 1))
