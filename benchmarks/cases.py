@@ -2,9 +2,8 @@
 
     python benchmarks/cases.py --domains toy movie --limit 1500 --n 15
 
-The same windows as in detection.py, and the denoiser alone. An item is told once, from the window where it is most
-suspicious, with its probability, and the window's other titles; "missed" are items put in at random that are least
-suspicious.
+The same windows as in detection.py, and the denoiser alone. An item and a user are told once, with the item's noise
+probability and the window's other titles; "missed" are the least suspicious of the items that were put in at random.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from detection import Domain, read_domain, score_with_denoiser, shipped_denoiser
+from detection import Domain, judged_windows, read_domain, score_with_denoiser, shipped_denoiser
 
 from llm4dsr_cli.gate import probability
 
@@ -50,9 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.domains:
         domain = read_domain(arguments.data / name)
-        seen = {window.user for window in domain.train}
-        unseen = [place for place, window in enumerate(domain.valid) if window.user not in seen]
-        judged = [unseen[i] for i in np.linspace(0, len(unseen) - 1, min(arguments.limit, len(unseen))).astype(int)]
+        judged = judged_windows(domain, arguments.limit)
         scores = score_with_denoiser(arguments.denoiser, domain, judged)
         items = [
             (at, position, float(log_odds))

@@ -106,13 +106,18 @@ def popularity_quintiles(domain: Domain, judged: list[int]) -> tuple[NDArray[Any
     return quintile, [f"{span.min()}-{span.max()}" if len(span) else "none" for span in spans]
 
 
+def judged_windows(domain: Domain, limit: int | None) -> list[int]:
+    """Places of the valid windows of users who are not in the train file; at most ``limit`` of them, evenly spaced."""
+    seen = {window.user for window in domain.train}
+    unseen = [place for place, window in enumerate(domain.valid) if window.user not in seen]
+    n_judged = min(limit or len(unseen), len(unseen))
+    return [unseen[i] for i in np.linspace(0, len(unseen) - 1, n_judged).astype(int)]
+
+
 def evaluate(name: str, domain: Domain, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each scorer: its name, its quality, and its AUROC within each popularity quintile."""
     n_items = len(domain.titles)
-    seen = {window.user for window in domain.train}
-    unseen = [place for place, window in enumerate(domain.valid) if window.user not in seen]
-    n_judged = min(arguments.limit or len(unseen), len(unseen))
-    judged = [unseen[i] for i in np.linspace(0, len(unseen) - 1, n_judged).astype(int)]
+    judged = judged_windows(domain, arguments.limit)
     labels = measured([domain.valid[place].noise for place in judged])
     quintile, spans = popularity_quintiles(domain, judged)
 

@@ -31,7 +31,6 @@ def test_a_run_starts_from_the_denoiser_that_ships_and_takes_its_shape(
     settings = start.settings(windows=64)
     assert (settings.rank, settings.alpha, settings.max_title_tokens, settings.layers) == (RANK, 2 * RANK, 16, None)
     assert (settings.learning_rate, settings.warmup_steps) == (WARM["learning_rate"], WARM["warmup_steps"])
-    assert settings.b_rate == WARM["b_rate"] == 8
     assert start.settings(learning_rate=1e-4, rank=RANK).learning_rate == 1e-4
     assert find_start(base=str(tiny_base), registry=registry).denoiser == tiny_denoiser
     for named in ("tiny", str(tiny_denoiser)):
@@ -45,7 +44,6 @@ def test_none_starts_from_the_base_model_alone(registry: Registry, tiny_base: Pa
     settings = start.settings(rank=8)
     assert (settings.rank, settings.alpha, settings.learning_rate) == (8, 16.0, COLD["learning_rate"])
     assert settings.warmup_steps < WARM["warmup_steps"]
-    assert settings.b_rate == 1
 
 
 def test_another_base_model_starts_alone_and_says_so(registry: Registry, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def finetune(
         typer.Option(
             "--learning-rate",
             metavar="X",
-            help="Peak learning rate of the detector. [default: 2.5e-4 from a denoiser, else 1e-3]",
+            help="Peak learning rate of the detector. [default: 5e-4 from a denoiser, else 1e-3]",
         ),
     ] = None,
     early_stop: Annotated[

@@ -15,9 +15,9 @@ from llm4dsr_cli.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.registry import Registry, find_denoiser
 
 DEFAULT_BASE = "smollm2-135m-instruct"
-# From a denoiser, 1e-3 first lost .04 AUROC, a longer warm-up is needed, and LoRA+ helps (docs/experiments.md).
+# From a denoiser, 1e-3 first lost .04 AUROC, and a longer warm-up is needed (docs/experiments.md).
 COLD = {"learning_rate": 1e-3, "warmup_steps": 30, "layers": None, "rank": 16, "max_title_tokens": 16}
-WARM = {"learning_rate": 2.5e-4, "b_rate": 8.0, "warmup_steps": 100}
+WARM = {"learning_rate": 5e-4, "warmup_steps": 100}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Start:
         """Settings of a run from here.
 
         Args:
-            given: fields of ``Settings``. What is left out, or None, of ``learning_rate``, ``b_rate``,
-                ``warmup_steps``, ``layers``, ``rank``, ``alpha`` and ``max_title_tokens`` follows from the start;
-                without ``windows`` the time budget alone ends the run, and without that 20,000 windows.
+            given: fields of ``Settings``. What is left out, or None, of ``learning_rate``, ``warmup_steps``,
+                ``layers``, ``rank``, ``alpha`` and ``max_title_tokens`` follows from the start; without ``windows``
+                the time budget alone ends the run, and without that 20,000 windows.
 
         Raises:
             OptionError: a value contradicts the denoiser, or makes no sense.
