@@ -100,9 +100,7 @@ class Teacher:
         return 1 / (1 + np.exp(-self.weighing.log_odds(self.evidence.features(titles, user)).astype(np.float64)))
 
 
-def spoil(
-    window: Indices, pool: Indices, rate: float, rng: np.random.Generator
-) -> tuple[Indices, NDArray[np.floating | np.integer]]:
+def spoil(window: Indices, pool: Indices, rate: float, rng: np.random.Generator) -> tuple[Indices, NDArray[np.int8]]:
     """As ``inject_noise``, from a pool; it draws the same from a pool of all titles once each."""
     labels = (rng.random(len(window)) < rate).astype(np.int8)
     noisy, present = window.copy(), set(window.tolist())

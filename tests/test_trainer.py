@@ -210,6 +210,7 @@ def test_a_step_whose_gradient_is_no_number_is_left_out(bench: Bench) -> None:
     trainer.run()
     after = weights(trainer)
     assert all(tensor.isfinite().all() for tensor in after.values())
+    assert np.isfinite([row["loss"] for row in trainer.progress.history[1:]]).all()
     assert not same(before, after)
 
 

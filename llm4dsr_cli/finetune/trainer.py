@@ -327,13 +327,13 @@ class Trainer:
         total = 0.0
         for batch in batches:
             total += self._backward(batch, n_items)
-        # Weights that are no numbers could never be gone back from.
+        progress = self.progress
+        # Weights, or a mean, that are no numbers would stay so.
         if torch.nn.utils.clip_grad_norm_(self._parameters, 1.0).isfinite():
             self._optimizer.step()
+            smooth = min(0.98, progress.step / (progress.step + 1))
+            progress.loss = total if math.isnan(progress.loss) else smooth * progress.loss + (1 - smooth) * total
         self._optimizer.zero_grad(set_to_none=True)
-        progress = self.progress
-        smooth = min(0.98, progress.step / (progress.step + 1))
-        progress.loss = total if progress.step == 0 else smooth * progress.loss + (1 - smooth) * total
         progress.step += 1
         progress.windows += sum(len(batch.tokens) for batch in batches)
         progress.tokens += sum(int(batch.present.sum()) for batch in batches)
