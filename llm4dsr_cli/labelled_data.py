@@ -52,7 +52,7 @@ class LabelledData:
 
         def labelled() -> Iterable[Record]:
             for record in records:
-                labels.append(_labels(record, labels_field))
+                labels.append(labels_of(record, labels_field))
                 yield record
 
         titles, sequences, users, _, nameless = _indexed(labelled(), (), user_field)
@@ -138,7 +138,12 @@ def _indexed(
     return list(index), sequences, users, places, nameless
 
 
-def _labels(record: Record, field: str) -> Labels:
+def labels_of(record: Record, field: str) -> Labels:
+    """The labels in a record's field: 1 = noise, 0 = belongs; int8, shape (n_items,).
+
+    Raises:
+        RecordError: they are missing, or are not one 0 or 1 for each item.
+    """
     if field not in record.data:
         raise RecordError(
             f"{quote(field)} is missing, the fields are {quote_names(list(record.data))}",

@@ -135,3 +135,19 @@ def test_clean_knows_from_the_gate_whose_sequence_a_record_is(tmp_path: Path, ca
     assert "--user-field" in clean(renamed, out, *common).err
     assert read(out) != found
     assert "--protect-last 1" in clean(source, out, *common, "--protect-last", "0").err
+
+
+def test_bad_lines_are_left_out_when_asked(tmp_path: Path, calibrate: Call) -> None:
+    """Guards data with one broken line that cannot be calibrated on at all, and a line left out without a word."""
+    records = user_records(60)
+    source = write(tmp_path / "good.jsonl", records)
+    broken = write(tmp_path / "broken.jsonl", records)
+    broken.write_bytes(b"{broken\n" + broken.read_bytes())
+    calibrate(broken, "--output", tmp_path / "none").failed(1, "broken.jsonl:1", "JSON")
+    assert calibrate(source, "--output", tmp_path / "good", "--quiet").code == 0
+    outcome = calibrate(broken, "--output", tmp_path / "skipped", "--quiet", "--on-error", "skip")
+    assert outcome.code == 3
+    assert "broken.jsonl:1" in outcome.err
+    assert "skipped 1 lines" in outcome.err
+    assert same(tmp_path / "good", tmp_path / "skipped")
+    calibrate(source, "--output", tmp_path / "none", "--on-error", "pass").failed(2, "--on-error pass", "skip")

@@ -260,3 +260,16 @@ def test_a_missing_extra_names_its_pip_command(
     monkeypatch.chdir(tmp_path)
     # No such data: it is not even read.
     measure("missing.jsonl", *options).failed(1, f"pip install 'llm4dsr-cli[{extra}]'")
+
+
+def test_lines_without_labels_are_left_out_when_asked(tmp_path: Path, measure: Call) -> None:
+    """Guards --on-error skip that minds the items and not the labels, and figures of other lines than were kept."""
+    good, labels = rows(), ["--labels-field", "noise", "--json"]
+    bad = [{**good[0], "noise": [2]}, {"items": ["Heat", "Up"]}]
+    mixed = write(tmp_path / "mixed.jsonl", [bad[0], *good[:20], bad[1], *good[20:]])
+    measure(mixed, *labels).failed(1, "mixed.jsonl:1", '"noise"')
+    outcome = measure(mixed, *labels, "--on-error", "skip")
+    assert outcome.code == 3
+    assert "mixed.jsonl:22" in outcome.err
+    assert "skipped 2 lines" in outcome.err
+    assert outcome.out == measure(write(tmp_path / "good.jsonl", good), *labels).out

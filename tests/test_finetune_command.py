@@ -183,6 +183,22 @@ def test_short_sequences_are_counted_and_left_out(finetune: Call, tmp_path: Path
     assert "left out: 7 sequences of fewer than 3 items" in done.err
 
 
+def test_bad_lines_are_left_out_when_asked(finetune: Call, tmp_path: Path) -> None:
+    """Guards data with one broken line that cannot be trained on at all, and a line left out without a word."""
+    bad = write(tmp_path / "bad.jsonl", [{"user_id": 7, "items": 3}])
+    options = ["--init", "none", "--train-only", "detector", "--quiet"]
+    good, skipped = tmp_path / "good.gguf", tmp_path / "skipped.gguf"
+    assert finetune("--output", good, *options).code == 0
+    outcome = finetune(bad, "--output", skipped, *options)
+    assert outcome.code == 1
+    assert "bad.jsonl:1" in outcome.err
+    outcome = finetune(bad, "--output", skipped, *options, "--on-error", "skip")
+    assert outcome.code == 3, outcome.err
+    assert "skipped 1 lines" in outcome.err
+    before, after = adapter_tensors(good), adapter_tensors(skipped)
+    assert all(np.array_equal(tensor, after[name]) for name, tensor in before.items())
+
+
 def test_a_run_of_one_window_has_one_for_each_part(finetune: Call, tmp_path: Path) -> None:
     """Guards a division by the none that a fifth of next to nothing is, when the detector is trained already."""
     output = tmp_path / "mine.gguf"

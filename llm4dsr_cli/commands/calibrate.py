@@ -12,6 +12,7 @@ import typer
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import DEFAULT_RATE
 from llm4dsr_cli.commands.nameless import warn_of_nameless
+from llm4dsr_cli.commands.skipping import exit_code, leaving_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -31,6 +32,7 @@ def calibrate(
         float, typer.Option("--noise-rate", metavar="SHARE", help="Share of their items that are replaced.")
     ] = 0.1,
     protect_last: options.ProtectLast = 1,
+    on_error: options.OnError = "fail",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes users and noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was learned as JSON on standard output.")] = False,
     model: options.Model = None,
@@ -42,7 +44,7 @@ def calibrate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
-) -> None:
+) -> int:
     """Fit the gate to your own data: thresholds that keep a stated false-edit rate, and counts that help the model.
 
     No labels are needed: noise of known place is put into some sequences, and what is learned from it serves
@@ -54,12 +56,15 @@ def calibrate(
     from llm4dsr_cli.calibration import calibrate as run
     from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.denoiser import Denoiser, check_options
     from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_records
     from llm4dsr_cli.records import RecordFormat, user_of
     from llm4dsr_cli.writer import OutputFile, check_paths
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    counts = Counts()
+    on_record_error = leaving_out(on_error, counts, console)
     inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
     check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})
     OutputFile(output)  # what is wrong with it should show now
@@ -68,7 +73,7 @@ def calibrate(
     titles = None if catalog is None else Catalog.load(Path(catalog))
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
     with LineReader.open(data) as reader:
-        records = [record for batch in read_records(reader, 1024, form, titles) for record in batch]
+        records = [record for batch in read_records(reader, 1024, form, titles, on_record_error) for record in batch]
     nameless = sum(record.data.get(user_field) is None for record in records)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     pairs = [(user_of(record, user_field), record.titles) for record in records]
@@ -109,6 +114,7 @@ def calibrate(
         sys.stdout.write(orjson.dumps(gate.summary, option=orjson.OPT_INDENT_2).decode() + "\n")
     _show(gate.summary, console)
     console.say(f"{output}: use it with --gate {output}")
+    return exit_code(counts, None, console)
 
 
 def _show(summary: dict[str, Any], console: Console) -> None:

@@ -10,10 +10,12 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.nameless import warn_of_nameless
+from llm4dsr_cli.commands.skipping import exit_code, leaving_out
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.labelled_data import LabelledData
+    from llm4dsr_cli.reader import OnError
     from llm4dsr_cli.records import RecordFormat
 
 
@@ -29,6 +31,7 @@ def evaluate(
             "--labels-field", metavar="NAME", help="List of labels, one an item: 1 for noise, 0 for the rest."
         ),
     ] = None,
+    on_error: options.OnError = "fail",
     inject: Annotated[
         float | None,
         typer.Option(
@@ -86,7 +89,7 @@ def evaluate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
-) -> None:
+) -> int:
     """Measure how well noise is found, on labelled data or on noise that is injected.
 
     Extras: pip install 'llm4dsr-cli[benchmark]' for --baselines, 'llm4dsr-cli[plot]' for --plot
@@ -102,6 +105,7 @@ def evaluate(
 
     from llm4dsr_cli.commands.evaluation_tables import print_tables
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.denoiser import Denoiser, check_options
     from llm4dsr_cli.evaluation import EvaluationSettings
     from llm4dsr_cli.evaluation import evaluate as measure
@@ -113,6 +117,8 @@ def evaluate(
     from llm4dsr_cli.writer import OutputFile, check_paths
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    counts = Counts()
+    on_record_error = leaving_out(on_error, counts, console)
     settings = EvaluationSettings(
         false_edit_rate=0.01 if false_edit_rate is None else false_edit_rate,
         threshold=None if threshold is None else log_odds_of(threshold),
@@ -136,7 +142,8 @@ def evaluate(
     by_gate = None if gate_file is None else gate_file.user_field
     user_field = user_field or by_gate or "user_id"
     form = RecordFormat(items_field=items_field, titles_field=titles_field)
-    data = _read(source, catalog, form, user_field, labels_field, 0.1 if inject is None else inject, seed)
+    rate = 0.1 if inject is None else inject
+    data = _read(source, catalog, form, user_field, labels_field, rate, seed, on_record_error)
     if data.nameless and by_gate is not None:
         raise OptionError(
             f'{data.nameless:,} records have no "{user_field}", by which the gate knows whose counts to leave out',
@@ -162,6 +169,7 @@ def evaluate(
         sys.stdout.write(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         print_tables(found, color=console.color)
+    return exit_code(counts, None, console)
 
 
 def _read(
@@ -172,14 +180,23 @@ def _read(
     labels_field: str | None,
     rate: float,
     seed: int,
+    on_error: OnError | None,
 ) -> LabelledData:
     from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.labelled_data import LabelledData
-    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.labelled_data import LabelledData, labels_of
+    from llm4dsr_cli.reader import LineReader, read_parsed
+    from llm4dsr_cli.records import Record, parse_record
 
     catalog = None if catalog_path is None else Catalog.load(Path(catalog_path))
+
+    def parse(line: bytes, where: str) -> Record:
+        record = parse_record(line, where, form, catalog)
+        if labels_field is not None:
+            labels_of(record, labels_field)  # a line without labels is one that --on-error is about
+        return record
+
     with LineReader.open(source) as reader:
-        records = (record for batch in read_records(reader, 1024, form, catalog) for record in batch)
+        records = (record for batch in read_parsed(reader, 1024, parse, on_error) for record in batch)
         if labels_field is not None:
             return LabelledData.read(records, labels_field, user_field=user_field)
         titles = None if catalog is None else [title for _, title in catalog if title is not None]

@@ -13,6 +13,7 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.nameless import warn_of_nameless
+from llm4dsr_cli.commands.skipping import exit_code, leaving_out
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.data import Domain
     from llm4dsr_cli.finetune.run import Finetuned
     from llm4dsr_cli.finetune.start import Start
+    from llm4dsr_cli.reader import OnError
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
@@ -45,6 +47,7 @@ def finetune(
             "--user-field", metavar="NAME", help="Whose sequence it is; held-out sequences are of other users."
         ),
     ] = "user_id",
+    on_error: options.OnError = "fail",
     windows: Annotated[
         int | None,
         typer.Option(
@@ -142,7 +145,7 @@ def finetune(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     no_color: options.NoColor = False,
-) -> None:
+) -> int:
     """Train a denoiser on your own sequences, by self-supervision; no labels are needed.
 
     Needs the extra: pip install 'llm4dsr-cli[finetune]'
@@ -169,6 +172,7 @@ def finetune(
     share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
 
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.finetune.curve import check_plot, plot_training
     from llm4dsr_cli.finetune.start import find_start
     from llm4dsr_cli.writer import OutputFile, check_paths
@@ -184,6 +188,8 @@ def finetune(
         OutputFile(plot)
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    counts = Counts()
+    on_record_error = leaving_out(on_error, counts, console)
     start = find_start(init, base, say=console.say)
     if start.denoiser is not None:
         check_paths({"--init": str(start.denoiser)}, outputs)
@@ -210,7 +216,7 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    domains = _domains(train, catalogs, items_field, titles_field, user_field, console)
+    domains = _domains(train, catalogs, items_field, titles_field, user_field, on_record_error, console)
     suggestions = None
     if share:
         # As many more windows as make the share of all of them.
@@ -249,7 +255,7 @@ def finetune(
                     on_step=suggestion_step,
                     on_validation=tell,
                 )
-                return
+                return exit_code(counts, None, console)
             done = run(
                 domains,
                 Path(output),
@@ -272,6 +278,7 @@ def finetune(
         console.say(line)
     if plot is not None:
         plot_training(done, Path(plot))
+    return exit_code(counts, None, console)
 
 
 def seconds_of(text: str) -> float:
@@ -292,6 +299,7 @@ def _domains(
     items_field: str,
     titles_field: str | None,
     user_field: str,
+    on_error: OnError | None,
     console: Console,
 ) -> list[Domain]:
     """One domain for each catalog; files that share one are one domain."""
@@ -311,7 +319,7 @@ def _domains(
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
             with LineReader.open(path) as reader:
-                for batch in read_records(reader, 1024, form, catalog):
+                for batch in read_records(reader, 1024, form, catalog, on_error):
                     sequences += [(user_of(record, user_field), record.titles) for record in batch]
                     nameless += sum(record.data.get(user_field) is None for record in batch)
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)

@@ -16,15 +16,24 @@ SHOWN_REJECTS = 10
 SKIPPED = 3
 
 
+def skips(on_error: str) -> bool:
+    """Whether lines that are no records are skipped.
+
+    Raises:
+        OptionError: an unknown way.
+    """
+    if on_error not in ("fail", "skip"):
+        raise OptionError(f"--on-error {on_error}: no such way", remedy="choose fail or skip")
+    return on_error == "skip"
+
+
 def rejects_path(on_error: str, rejects: str | None, target: str) -> str | None:
     """Where skipped lines go; None when none are skipped.
 
     Raises:
         OptionError: an unknown way, or no place for them.
     """
-    if on_error not in ("fail", "skip"):
-        raise OptionError(f"--on-error {on_error}: no such way", remedy="choose fail or skip")
-    if on_error == "fail":
+    if not skips(on_error):
         return None
     if rejects is None and target == "-":
         raise OptionError("skipped lines have no place to go", remedy="give --rejects FILE")
@@ -35,11 +44,18 @@ def skipping(
     counts: Counts, rejects: OutputFile | None, console: Console
 ) -> Callable[[RecordError, bytes], None] | None:
     """For ``on_error``: counts, keeps and, for the first ones, tells of each line; None where an error is to stop."""
-    if rejects is None:
-        return None
+    return None if rejects is None else _telling(counts, rejects, console)
 
+
+def leaving_out(on_error: str, counts: Counts, console: Console) -> Callable[[RecordError, bytes], None] | None:
+    """``skipping`` for commands that write no records, so that skipped lines need no place to go."""
+    return _telling(counts, None, console) if skips(on_error) else None
+
+
+def _telling(counts: Counts, rejects: OutputFile | None, console: Console) -> Callable[[RecordError, bytes], None]:
     def keep(error: RecordError, line: bytes) -> None:
-        rejects.write(line)
+        if rejects is not None:
+            rejects.write(line)
         if counts.skipped <= SHOWN_REJECTS:
             console.warn(f"skipped {error}")
 
@@ -47,8 +63,9 @@ def skipping(
 
 
 def exit_code(counts: Counts, rejects: str | None, console: Console) -> int:
-    """The run's exit code; says how many lines were skipped, if any were."""
+    """The run's exit code; says how many lines were skipped, if any were, and where they are."""
     if not counts.skipped:
         return 0
-    console.warn(f"skipped {counts.skipped:,} lines that are no records; they are in {rejects}")
+    where = "" if rejects is None else f"; they are in {rejects}"
+    console.warn(f"skipped {counts.skipped:,} lines that are no records{where}")
     return SKIPPED
