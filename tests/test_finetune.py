@@ -130,6 +130,17 @@ def test_a_run_starts_from_the_adapter_it_is_given(base: Path, trained: Path, tm
         np.testing.assert_allclose(after[name], factor * before[name].astype(np.float32), rtol=1e-2, atol=1e-6)
 
 
+def test_a_run_shows_its_start_other_noise_than_made_it(base: Path, trained: Path, tmp_path: Path) -> None:
+    """Guards a second run with the same data and seed that repeats the first one's windows, noise and all."""
+    still = replace(SETTINGS, windows=64, learning_rate=0.0)
+    half, again = replace(still, alpha=16.0), tmp_path / "again.gguf"
+    of_trained = train(base, tmp_path / "half.gguf", half, init=str(trained)).history[-1]["loss"]
+    assert train(base, again, still, init=str(trained)).history[-1]["loss"] == pytest.approx(of_trained, abs=1e-3)
+    # The same weights in another file, so that only the windows differ.
+    of_half = train(base, tmp_path / "more.gguf", half, init=str(tmp_path / "half.gguf")).history[-1]["loss"]
+    assert of_half != pytest.approx(of_trained, abs=5e-3)
+
+
 def test_an_adapter_that_does_not_fit_is_no_start(base: Path, trained: Path, tmp_path: Path) -> None:
     """Guards weights of another base, or of another rank, taken for a start; and a traceback for either."""
     other = write_tiny_base(tmp_path / "other.gguf", seed=8)

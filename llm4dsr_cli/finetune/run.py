@@ -24,7 +24,7 @@ from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lo
 from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.finetune.start import Start
+from llm4dsr_cli.finetune.start import Start, window_seed
 from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings
 from llm4dsr_cli.finetune.suggestion_run import add_suggestions
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
@@ -115,7 +115,8 @@ def finetune(
     architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
     _check_titles(domains, settings)
-    train = _sampler(split.train, settings, settings.rates, settings.shorten, stream=0)
+    seed = window_seed(settings.seed, start.denoiser)
+    train = _sampler(split.train, replace(settings, seed=seed), settings.rates, settings.shorten, stream=0)
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
     calibration = held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)

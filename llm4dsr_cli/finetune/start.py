@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,16 @@ class Start:
                 f"--init {self.denoiser}: it adapts another base model, {self.metadata.base_name}",
                 remedy="leave out --base, or start from the base model alone with --init none",
             )
+
+
+def window_seed(seed: int, denoiser: Path | None) -> int:
+    """The seed that training windows are drawn with: another one for each denoiser that a run starts from.
+
+    With the same data and the same seed a second run would show the denoiser the very noise that the first one did.
+    """
+    if denoiser is None:
+        return seed
+    return int(hashlib.sha256(f"{seed}/{file_sha256(denoiser)}".encode()).hexdigest()[:12], 16)
 
 
 def find_start(

@@ -24,7 +24,7 @@ from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lo
 from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.finetune.start import Start
+from llm4dsr_cli.finetune.start import Start, window_seed
 from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings, SuggestionTrainer
 from llm4dsr_cli.llama import Model
 from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
@@ -93,16 +93,14 @@ def add_suggestions(
     model.to(where)
     compile_backbone(model, compile_layers)
 
-    def sampler(domains: Sequence[Domain], stream: int) -> Sampler:
-        return Sampler(
-            domains, max_window=metadata.max_window, rates=(0.0,), shorten=SHORTEN, seed=settings.seed * 4 + stream
-        )
+    def sampler(domains: Sequence[Domain], seed: int, stream: int) -> Sampler:
+        return Sampler(domains, max_window=metadata.max_window, rates=(0.0,), shorten=SHORTEN, seed=seed * 4 + stream)
 
     trainer = SuggestionTrainer(
         model,
         prompter,
-        sampler(split.train, 0),
-        sampler(split.validation, 1),
+        sampler(split.train, window_seed(settings.seed, start if known else None), 0),
+        sampler(split.validation, settings.seed, 1),
         settings,
         checkpoint=checkpoint,
         identity={"base": file_sha256(base), "data": data, "init": file_sha256(start) if start else ""},
