@@ -21,13 +21,13 @@ from llm4dsr_cli.gate_file import GateFile
 from llm4dsr_cli.labelled_data import LabelledData
 from llm4dsr_cli.metadata import check_rate
 from llm4dsr_cli.metrics import DetectionQuality, EditQuality, Ranking, edit_quality
+from llm4dsr_cli.reader import BATCH_RECORDS
 from llm4dsr_cli.reference_scores import reference_scores
 from llm4dsr_cli.scored import Scores
 from llm4dsr_cli.strata import Indices, Stratum, bins, by_quintile
 
 Advance = Callable[[str, float | None], None]
 
-BATCH_RECORDS = 64
 # Of the figures these are no quality, and get no interval.
 COUNTS = ("n_items", "n_noise")
 

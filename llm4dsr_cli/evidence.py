@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.prompts import clean_title
+from llm4dsr_cli.records import user_text
 from llm4dsr_cli.windows import overlapping_windows
 
 FEATURES = ("popularity", "nobody else", "association", "shared partners", "title words")
@@ -225,13 +226,8 @@ class Evidence:
 
 
 def user_hash(user: Hashable) -> int:
-    """64-bit hash of a user's id, the same on every machine.
-
-    Ids are compared as text, as a catalog's are: one export writes 5, another "5" or 5.0.
-    """
-    if isinstance(user, float) and user.is_integer():
-        user = int(user)
-    return _hash(user if isinstance(user, str) else repr(user))
+    """64-bit hash of a user's id as text, the same on every machine."""
+    return _hash(user_text(user))
 
 
 @lru_cache(maxsize=100_000)

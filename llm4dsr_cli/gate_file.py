@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,5 +171,5 @@ class GateFile:
                 user_field=about["user_field"],
                 protect_last=about["protect_last"],
             )
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise ModelError(f"this is no whole gate file ({error})", where=str(path), remedy=MAKE_ONE) from None

@@ -69,7 +69,8 @@ class Record:
         if len(drop):
             dropped = set(drop)
             titles_field = [] if self.format.titles_field is None else [self.format.titles_field]
-            for name in (self.format.items_field, *titles_field, *self.format.parallel_fields):
+            # A list that is named twice is still one list.
+            for name in dict.fromkeys([self.format.items_field, *titles_field, *self.format.parallel_fields]):
                 data[name] = [value for i, value in enumerate(data[name]) if i not in dropped]
         for name, value in (add or {}).items():
             if name in self.data:
@@ -133,9 +134,14 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
 def user_of(record: Record, user_field: str) -> Hashable:
     """Whose sequence a record is; one that names nobody is of a user of its own, known by its titles."""
     user = record.data.get(user_field)
-    if user is None:
-        return tuple(record.titles)
-    return user if isinstance(user, (str, int)) else repr(user)
+    return tuple(record.titles) if user is None else user_text(user)
+
+
+def user_text(user: object) -> str:
+    """A user's id as text, by which users are told apart: one export writes 5, another "5" or 5.0."""
+    if isinstance(user, float) and user.is_integer():
+        user = int(user)
+    return user if isinstance(user, str) else repr(user)
 
 
 def _items(data: dict[str, Any], where: str, fmt: RecordFormat) -> list[Any]:

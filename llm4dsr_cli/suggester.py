@@ -102,8 +102,9 @@ class Suggester:
         trie = Trie(self.tokens(title) for title in titles)
         cache_subfolder("tries")
         trie.save(path)
-        for old in sorted(folder.glob("*.npz"), key=lambda file: -file.stat().st_mtime)[KEPT_TRIES:]:
-            old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process may be tidying up, too
+            for old in sorted(folder.glob("[!.]*.npz"), key=lambda file: -file.stat().st_mtime)[KEPT_TRIES:]:
+                old.unlink(missing_ok=True)
         return trie
 
     def tokens(self, title: str) -> Tokens:

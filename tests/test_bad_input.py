@@ -200,6 +200,7 @@ def test_paths_that_cannot_work_are_refused_before_anything_is_written(
     clean_quietly(source, "-", "--audit", "-").failed(2, "OUT and --audit", "standard output")
     clean_quietly(source, target, "--report", source).failed(2, "IN and --report")
     clean_quietly(source, "-", "--on-error", "skip").failed(2, "--rejects")
+    clean_quietly(source, target, "--rejects", tmp_path / "rejects").failed(2, "--rejects", "--on-error skip")
     clean_quietly(tmp_path / "missing.jsonl", target).failed(1, "missing.jsonl: no such file")
     clean_quietly(tmp_path, target).failed(1, "is a folder")
     clean_quietly(source, target, "--catalog", tmp_path / "missing.csv").failed(1, "missing.csv: no such file")

@@ -93,6 +93,13 @@ def test_dropping_equals_a_naive_model(data: st.DataObject) -> None:
     assert len(record.ids) == len(record.titles) == length
 
 
+def test_a_list_that_is_named_twice_loses_its_items_once() -> None:
+    """Guards other positions dropped as well, from a list that is already shorter, and lists out of step."""
+    fmt = RecordFormat(titles_field="names", parallel_fields=("names", "stars", "stars", "items"))
+    record = parse({"items": [1, 2, 3, 4], "names": ["a", "b", "c", "d"], "stars": [5, 4, 3, 2]}, fmt)
+    assert json.loads(record.render([1])) == {"items": [1, 3, 4], "names": ["a", "c", "d"], "stars": [5, 3, 2]}
+
+
 def test_every_shape_gives_ids_and_titles() -> None:
     """Guards: strings taken for titles where a catalog knows them as ids, and the other way round."""
     objects = parse({"items": [{"id": 1, "title": "Heat", "x": 1}, {"title": "Ronin"}, {"id": "z", "title": "Ran"}]})
@@ -255,5 +262,7 @@ def test_a_record_that_names_nobody_is_known_by_its_titles() -> None:
     other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", fmt, None)
     assert user_of(here, "user_id") == user_of(there, "user_id") != user_of(other, "user_id")
     named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", fmt, None)
-    assert user_of(named, "user_id") == 5
+    assert user_of(named, "user_id") == "5"
+    for other_export in (b'"5"', b"5.0"):
+        assert user_of(parse(b'{"user_id":' + other_export + b',"items":["a"]}'), "user_id") == "5"
     assert user_of(named, "who") == "[5]"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import Gating
+from llm4dsr_cli.commands.replacing import is_pipe
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def apply(
         on_error=on_error,
         rejects=rejects,
     )
-    # A missing file or a folder gets the reader's own sentence.
-    if budget is not None and (source == "-" or (Path(source).exists() and not Path(source).is_file())):
+    if budget is not None and is_pipe(source):
         raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
 
     from llm4dsr_cli.console import Console

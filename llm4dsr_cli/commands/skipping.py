@@ -34,6 +34,8 @@ def rejects_path(on_error: str, rejects: str | None, target: str) -> str | None:
         OptionError: an unknown way, or no place for them.
     """
     if not skips(on_error):
+        if rejects is not None:
+            raise OptionError(f"--rejects {rejects}: no lines are skipped", remedy="add --on-error skip")
         return None
     if rejects is None and target == "-":
         raise OptionError("skipped lines have no place to go", remedy="give --rejects FILE")

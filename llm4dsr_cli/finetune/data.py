@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.noise import Indices, inject_noise
 from llm4dsr_cli.prompts import clean_title
+from llm4dsr_cli.records import user_text
 
 SHORTEST_WINDOW = 3
 # Share of a window's items that a lesson in suggesting moves to its end.
@@ -78,7 +79,7 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
     bounds = np.cumsum([validation, calibration, test])
     parts: tuple[list[Domain], ...] = ([], [], [], [])
     for domain in domains:
-        draw = np.array([_uniform(f"0/{_name(user)}") for user in domain.users])
+        draw = np.array([_uniform(f"0/{user_text(user)}") for user in domain.users])
         place = np.searchsorted(bounds, draw, side="right")
         for number, part in enumerate(parts):
             keep = place == number
@@ -100,13 +101,6 @@ def fingerprint(domains: Sequence[Domain]) -> str:
         for user, sequence in zip(domain.users, domain.sequences, strict=True):
             digest.update(f"{user!r}:".encode() + sequence.tobytes())
     return digest.hexdigest()
-
-
-def _name(user: Hashable) -> str:
-    """A user's id as text, since one export writes 5 and another "5" or 5.0."""
-    if isinstance(user, float) and user.is_integer():
-        user = int(user)
-    return user if isinstance(user, str) else repr(user)
 
 
 def _uniform(text: str) -> float:
