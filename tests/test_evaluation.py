@@ -259,8 +259,8 @@ def test_every_item_is_in_one_stratum(values: list[int]) -> None:
 def test_users_of_the_calibration_are_left_out_and_counted(denoiser: Denoiser) -> None:
     """Guards: a gate measured on what it was fitted to, be the users' ids numbers there and texts here."""
     data = labelled(80, seed=7, n_users=20)
-    known = [user for user in range(20) if user % 2]
-    gate = make_gate(denoiser, data, [str(user) for user in known])
+    known = [str(user) for user in range(20) if user % 2]
+    gate = make_gate(denoiser, data, [int(user) for user in known])
     said: list[str] = []
     found = evaluate(data, denoiser, QUICK, gate=gate, say=said.append)
     others = dataclasses.replace(
