@@ -1,4 +1,4 @@
-"""What the denoiser is most sure of, right and wrong, and what it misses.
+"""What the denoiser is most sure of, right and wrong, and what it misses: the source of the card's cases.
 
     python benchmarks/cases.py --domains toy movie --limit 1500 --n 15
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import Call, call, read, sequences, write
 
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.gate_file import EVIDENCE, GateFile
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
@@ -151,3 +152,15 @@ def test_bad_lines_are_left_out_when_asked(tmp_path: Path, calibrate: Call) -> N
     assert "skipped 1 lines" in outcome.err
     assert same(tmp_path / "good", tmp_path / "skipped")
     calibrate(source, "--output", tmp_path / "none", "--on-error", "pass").failed(2, "--on-error pass", "skip")
+
+
+def test_a_gate_file_that_is_damaged_anywhere_is_told(tmp_path: Path) -> None:
+    """Guards a traceback from the decompression, which has an error of its own."""
+    path = tmp_path / "my.gate"
+    with path.open("wb") as file:
+        np.savez_compressed(file, about=np.arange(5_000))
+    whole = path.read_bytes()
+    for place in range(100, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with pytest.raises(ModelError, match="no whole gate file"):
+            GateFile.load(path)
