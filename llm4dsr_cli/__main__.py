@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import NoReturn
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
 
 
 def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted, 141 the reader of our output
-    left early.
+    left early, 143 terminated.
     """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run()
     except OptionError as error:
@@ -26,6 +29,11 @@ def main() -> None:
         code = BROKEN_PIPE
     except KeyboardInterrupt as error:
         code = _fail(str(error) or "interrupted", INTERRUPTED)
+    except OSError as error:
+        # What touches a file explains itself; this is for the rest, such as a folder that may not be entered.
+        if error.filename is None or error.strerror is None:
+            raise
+        code = _fail(f"{error.filename}: {error.strerror.lower()}: give a path that can be used", FAILED)
     except Exception as error:
         # Typer raises usage errors of its own, with an exit code and a way to show themselves.
         show = getattr(error, "show", None)
@@ -39,6 +47,11 @@ def main() -> None:
         # It is told already. Python would fail to flush once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """Leave as an interrupt does, so that nothing half-written stays behind."""
+    raise SystemExit(TERMINATED)
 
 
 def _run() -> int | None:

@@ -22,12 +22,15 @@ class Candidates:
         ids: of the items; None where the data have no ids.
         fields: all that the catalog says of the items; nothing where they come from records.
         known: names of these fields.
+        without_id: whether an object without an id was replaced that has more fields than a title: one of them may be
+            an id, and still the old item's.
     """
 
     titles: list[str] = field(default_factory=list)
     ids: list[Any | None] = field(default_factory=list)
     fields: list[Mapping[str, Any]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
+    without_id: bool = False
     _number: dict[str, int] = field(default_factory=dict)
     _number_of_id: dict[str, int] = field(default_factory=dict)
 
@@ -68,7 +71,7 @@ class Candidates:
         """The candidate as an item of a record, of the same kind as the one in that position.
 
         An id has the JSON type of the record's own. Of an object, the id, the title and all fields that the catalog
-        knows are the candidate's; those that it does not know tell of the interaction, and stay.
+        knows are the candidate's, where it has them; those that it does not know tell of the interaction, and stay.
 
         Raises:
             RecordError: the catalog's id is not of that type.
@@ -77,11 +80,13 @@ class Candidates:
         id_ = self._id(number, record, position)
         if not isinstance(old, dict):
             return self.titles[number] if record.ids[position] is None else id_
+        self.without_id |= record.format.id_name not in old and len(old) > 1
         new = {}
         for name, value in old.items():
-            if name == record.format.item_id_field:
-                new[name] = id_
-            elif name == record.format.item_title_field:
+            if name == record.format.id_name:
+                if id_ is not None:
+                    new[name] = id_
+            elif name == record.format.title_name:
                 new[name] = self.titles[number]
             elif name not in self.known:
                 new[name] = value

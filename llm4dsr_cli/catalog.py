@@ -145,7 +145,7 @@ def _json_rows(
             raise CatalogError(
                 f"{quote(id_names[0])} is missing, the fields are {quote_names(list(item)) or 'none'}",
                 where=where,
-                remedy="say which field holds the id, or add it",
+                remedy="say which field holds the id with --item-id-field",
             )
         id_, title = item[id_name], item.get(title_name)
         if type(id_) not in (int, str) or id_ == "":
@@ -159,7 +159,7 @@ def _json_rows(
         raise CatalogError(
             f"no line has {quote(title_name)}, the fields are {quote_names(fields)}",
             where=name,
-            remedy="say which field holds the title",
+            remedy="say which field holds the title with --item-title-field",
         )
 
 
@@ -232,9 +232,13 @@ def _find_columns(
     title_name = next((column for column in title_names if column in header), None)
     if title_name is None:
         raise CatalogError(
-            f"no column {quote(title_names[0])}, {columns}", where=where, remedy="say which column holds the title"
+            f"no column {quote(title_names[0])}, {columns}",
+            where=where,
+            remedy="say which column holds the title with --item-title-field",
         )
     if id_name is None or id_name == title_name:
         missing = quote(id_names[0]) if id_name is None else "of ids"
-        raise CatalogError(f"no column {missing}, {columns}", where=where, remedy="say which column holds the id")
+        raise CatalogError(
+            f"no column {missing}, {columns}", where=where, remedy="say which column holds the id with --item-id-field"
+        )
     return header.index(id_name), header.index(title_name)

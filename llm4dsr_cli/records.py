@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llm4dsr_cli.catalog import Catalog
@@ -15,15 +16,26 @@ from llm4dsr_cli.json_lines import dumps, kind, parse_object, quote, quote_names
 class RecordFormat:
     """Where in a record its items are.
 
-    ``titles_field`` and ``parallel_fields`` name lists that run parallel to the items; ``item_id_field`` and
-    ``item_title_field`` are the fields of items that are objects.
+    ``titles_field`` and ``parallel_fields`` name lists that run parallel to the items. ``item_id_field`` and
+    ``item_title_field`` are the fields of an item, where it is an object and in the catalog; None stands for ``id`` and
+    ``title``, and for the other names that ``Catalog.load`` knows.
     """
 
     items_field: str = "items"
     titles_field: str | None = None
     parallel_fields: tuple[str, ...] = ()
-    item_id_field: str = "id"
-    item_title_field: str = "title"
+    item_id_field: str | None = None
+    item_title_field: str | None = None
+
+    @property
+    def id_name(self) -> str:
+        """The id's field in an object."""
+        return self.item_id_field or "id"
+
+    @property
+    def title_name(self) -> str:
+        """The title's field in an object."""
+        return self.item_title_field or "title"
 
 
 @dataclass(slots=True)
@@ -109,10 +121,10 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
         place = f"{quote(fmt.items_field)}[{i}]"
         id_, title = item, None
         if isinstance(item, dict):
-            id_, title = item.get(fmt.item_id_field), item.get(fmt.item_title_field)
+            id_, title = item.get(fmt.id_name), item.get(fmt.title_name)
             if type(id_) not in (int, str, type(None)):
                 raise RecordError(
-                    f"{place} has {kind(id_)} as {quote(fmt.item_id_field)}",
+                    f"{place} has {kind(id_)} as {quote(fmt.id_name)}",
                     where=where,
                     remedy="use integers or strings",
                 )
@@ -129,6 +141,11 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
         ids.append(id_)
         titles.append(title)
     return Record(line=line, where=where, data=data, ids=ids, titles=titles, format=fmt)
+
+
+def load_catalog(path: Path, fmt: RecordFormat, *, keep_fields: bool = False) -> Catalog:
+    """``Catalog.load`` with the field names of the records."""
+    return Catalog.load(path, id_field=fmt.item_id_field, title_field=fmt.item_title_field, keep_fields=keep_fields)
 
 
 def user_of(record: Record, user_field: str) -> Hashable:
@@ -197,7 +214,7 @@ def _catalog_title(id_: Any | None, place: str, where: str, fmt: RecordFormat, c
         raise RecordError(f"{place} has no title", where=where, remedy="give --catalog, or titles in the records")
     if id_ is None:
         raise RecordError(
-            f"{place} has neither {quote(fmt.item_title_field)} nor {quote(fmt.item_id_field)}",
+            f"{place} has neither {quote(fmt.title_name)} nor {quote(fmt.id_name)}",
             where=where,
             remedy="give it one of them",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import orjson
 from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records import Record
-from llm4dsr_cli.writer import OutputFile
+from llm4dsr_cli.writer import OutputFile, followed
 
 # What the result depends on: the name that a person knows it by, and its value or hash.
 State = Mapping[str, str | None]
@@ -158,13 +157,13 @@ class ResumableFile(OutputFile):
 
 def part_paths(path: str | Path) -> tuple[Path, Path]:
     """The part and the state file that belong to a target."""
-    target = Path(os.path.realpath(path))
+    target = followed(path)
     return target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json")
 
 
 def can_resume(path: str | Path) -> bool:
     """Whether a target is an uncompressed regular file, or would become one."""
-    target = Path(os.path.realpath(path))
+    target = followed(path)
     return str(path) != "-" and target.suffix not in (".gz", ".zst") and (target.is_file() or not target.exists())
 
 

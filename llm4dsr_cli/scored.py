@@ -178,10 +178,12 @@ class KeptScores:
     Attributes:
         sha256: of that denoiser; None takes the one that the first record names.
         whose: what needs that denoiser, for messages.
+        remedy: what to do about records of another one, for messages.
     """
 
     sha256: str | None = None
     whose: str = "the records before it"
+    remedy: str = "score all records again"
     _digits: str | None = field(default=None, init=False)
 
     def __call__(self, records: list[ScoredRecord]) -> list[Scores]:
@@ -197,7 +199,7 @@ class KeptScores:
                 raise ModelError(
                     f"scored by another denoiser ({record.model}...) than {self.whose} ({self._digits}...)",
                     where=record.where,
-                    remedy="give the one that scored it with --model, or score all records again",
+                    remedy=self.remedy,
                 )
         return [record.log_odds for record in records]
 

@@ -42,7 +42,8 @@ class OutputFile:
         self._gzip: gzip.GzipFile | None = None
         self._finished = False
         if str(path) != "-":
-            self._check(Path(os.path.realpath(path)))  # a link stays, what it points to is replaced
+            with self._explained():
+                self._check(followed(path))
 
     def _check(self, target: Path) -> None:
         self._target = target
@@ -169,6 +170,21 @@ class OutputFile:
                 where=self.name,
                 remedy=remedy if self._direct else f"{remedy}; nothing was changed",
             ) from error
+
+
+def followed(path: str | Path) -> Path:
+    """Where a link leads, so that it stays and what it points to is replaced.
+
+    What is there and is no regular file keeps its name: /dev/fd/63 of a shell's >(command) leads nowhere.
+    """
+    path = Path(path)
+    return path if path.exists() and not path.is_file() else Path(os.path.realpath(path))
+
+
+def check_file(option: str, path: str | Path) -> None:
+    """Refuse standard output, devices and pipes for what has to be a file. Raises OptionError."""
+    if str(path) == "-" or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()):
+        raise OptionError(f"{option} {path}: it is written to a file", remedy="name one")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,10 @@ def test_a_gate_file_that_is_damaged_anywhere_is_told(tmp_path: Path) -> None:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         with pytest.raises(ModelError, match="no whole gate file"):
             GateFile.load(path)
+
+
+@pytest.mark.parametrize("output", ["-", os.devnull])
+def test_a_gate_goes_to_a_file(calibrate: Call, tmp_path: Path, output: str) -> None:
+    """Guards: a file called "-", or minutes of scoring for a gate that cannot be put where it should go."""
+    source = write(tmp_path / "in.jsonl", [{"items": ["Heat"]}])
+    calibrate(source, "--output", output).failed(2, "--output", "name one")

@@ -152,3 +152,22 @@ def test_an_id_that_is_no_integer_does_not_become_one(tmp_path: Path, id_: str) 
     with pytest.raises(RecordError, match=r"^in\.jsonl:7: has integer ids, and the catalog's .* is none: give"):
         candidates.item(1, record([7], catalog), 0)
     assert candidates.item(1, record(["7"], catalog), 0) == id_
+
+
+def test_an_objects_id_is_the_candidates_under_whatever_name() -> None:
+    """Guards: the new title beside the old item's id; an id of null where the new item has none."""
+    form = RecordFormat(item_id_field="asin", item_title_field="name")
+
+    def named(items: list[Any]) -> Record:
+        return parse_record(json.dumps({"items": items}).encode(), "in.jsonl:7", form, None)
+
+    seen = Candidates()
+    seen.add_items(named([{"asin": "B1", "name": "Heat"}, {"asin": "B2", "name": "Up"}, {"name": "Ran"}]))
+    old = named([{"stars": 4, "asin": "B1", "name": "Heat"}])
+    assert seen.item(1, old, 0) == {"stars": 4, "asin": "B2", "name": "Up"}
+    assert seen.item(2, old, 0) == {"stars": 4, "name": "Ran"}
+    assert not seen.without_id
+    seen.item(1, named([{"name": "Heat"}]), 0)
+    assert not seen.without_id
+    seen.item(1, named([{"name": "Heat", "sku": 7}]), 0)
+    assert seen.without_id

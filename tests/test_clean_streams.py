@@ -179,3 +179,33 @@ def test_the_first_use_says_that_it_merges_and_the_second_does_not(
     assert len([*(own_cache / "runtime").iterdir()]) == 1
     (merged,) = (own_cache / "runtime").iterdir()
     assert run("clean", source, "-", "--action", "drop", "--model", merged).out == first.out
+
+
+def test_a_termination_leaves_the_target_and_nothing_beside_it(tmp_path: Path, engine: list[str]) -> None:
+    """Guards: a hidden .part file for each job that a scheduler ends."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "out.jsonl").write_bytes(b"before")
+    command = [*COMMAND, "clean", "-", str(folder / "out.jsonl"), "--action", "drop", "--quiet", *engine]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        deadline = time.monotonic() + PATIENCE
+        while len(files(folder)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(files(folder)) == 2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+        assert process.stderr.read() == b""
+    assert files(folder) == {"out.jsonl": b"before"}
+
+
+@pytest.mark.parametrize("command", ["clean", "score"])
+def test_output_goes_to_what_the_shell_puts_in_its_place(tmp_path: Path, engine: list[str], command: str) -> None:
+    """Guards: ``llm4dsr clean IN >(gzip > OUT.gz)``, whose /dev/fd/63 leads to no name that could be opened."""
+    source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(20, seed=11)])
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        done = run(command, source, f"/dev/fd/{writing}", *engine, pass_fds=[writing])
+        os.close(writing)
+        assert done.code == 0, done.err
+        assert len(pipe.read().splitlines()) == 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import re
 import shlex
 import statistics
@@ -330,3 +331,22 @@ def test_an_output_folder_that_is_missing_is_told_before_the_training(tmp_path: 
 def test_a_base_model_is_not_taken_for_an_unknown_name(llm4dsr: Call) -> None:
     """Guards "there is no denoiser" for a name that `models list` has just printed."""
     llm4dsr("models", "show", "smollm2-135m-instruct").failed(1, "is a base model", "llm4dsr models list")
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_sentence(tmp_path: Path, llm4dsr: Call) -> None:
+    """Guards: a traceback for a name that is too long, or for a folder that is somebody else's."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"items": ["Heat"]}\n')
+    bad = {tmp_path / ("x" * 300): "too long"}
+    if not os.access(closed, os.X_OK):  # root enters every folder
+        bad[closed / "x"] = "permission denied"
+    for path, reason in bad.items():
+        for words in (
+            ["clean", path, "-"],
+            ["clean", source, path],
+            ["clean", source, "-", "--catalog", f"{path}.csv"],
+            ["clean", source, "-", "--gate", path],
+        ):
+            llm4dsr(*words).failed(1, str(path), reason)

@@ -316,3 +316,28 @@ def test_replacing_is_the_default_where_the_input_can_be_read_twice(
     fused = run("clean", "-", "-", *catalog, *gate, input=given)
     assert fused.out == run("clean", source, "-", *catalog, *gate).out
     assert "a pipe is read once" not in fused.err
+
+
+def test_ids_of_another_name_are_replaced_with_their_titles(tmp_path: Path, clean: Call) -> None:
+    """Guards: a record whose new title stands beside the old item's id, without a word."""
+    rows = [{"asin": f"B{n}", "name": title} for n, title in enumerate(TITLES[:50])]
+    write(tmp_path / "catalog.jsonl", rows)
+    records = [
+        {"user_id": user, "items": [{**rows[i % 50], "stars": user} for i in taste]}
+        for user, taste in enumerate(tastes(30, seed=3))
+    ]
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    names = ["--item-id-field", "asin", "--item-title-field", "name"]
+    for catalog in ([], ["--catalog", tmp_path / "catalog.jsonl"]):
+        outcome = clean(source, target, *REPLACE, *names, *catalog)
+        assert outcome.code == 0, outcome.err
+        assert "--item-id-field" not in outcome.err
+        replaced = 0
+        for before, after in zip(records, read(target), strict=True):
+            for item in after["items"]:
+                assert {name: item[name] for name in ("asin", "name")} in rows
+                replaced += item not in before["items"]
+        assert replaced > 10
+    assert "--item-id-field" in clean(source, target, *REPLACE, "--item-title-field", "name").err
+    outcome = clean(source, target, *REPLACE, *names[2:], "--catalog", tmp_path / "catalog.jsonl")
+    outcome.failed(1, "catalog.jsonl:1", '"id" is missing', "--item-id-field")

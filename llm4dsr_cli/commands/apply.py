@@ -26,6 +26,8 @@ def apply(
     catalog: options.Catalog = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
+    item_id_field: options.ItemIdField = None,
+    item_title_field: options.ItemTitleField = None,
     parallel_field: options.ParallelField = None,
     action: options.Action = "drop",
     false_edit_rate: options.FalseEditRate = None,
@@ -69,6 +71,8 @@ def apply(
         catalog=catalog,
         items_field=items_field,
         titles_field=titles_field,
+        item_id_field=item_id_field,
+        item_title_field=item_title_field,
         parallel_field=parallel_field,
         action=action,
         false_edit_rate=false_edit_rate,
@@ -138,7 +142,15 @@ def _kept_scores(gating: Gating, model: str | None) -> tuple[KeptScores, Callabl
 
     if gating.gate_file is not None:
         name, sha256 = gating.gate_file.model_name, gating.gate_file.model_sha256
-        return KeptScores(sha256, f"{name} of {gating.gate}"), none, {"name": name, "sha256": sha256}
+        return (
+            KeptScores(
+                sha256,
+                f"{name} of {gating.gate}",
+                "give the gate file of the one that scored it, or score all records again",
+            ),
+            none,
+            {"name": name, "sha256": sha256},
+        )
     if gating.rate is None:
         return KeptScores(), none, {}
     path = find_denoiser(model, Registry.load())
@@ -149,4 +161,8 @@ def _kept_scores(gating: Gating, model: str | None) -> tuple[KeptScores, Callabl
         "base": metadata.base_name,
         "base_sha256": metadata.base_sha256,
     }
-    return KeptScores(sha256, metadata.name), metadata.threshold, about
+    return (
+        KeptScores(sha256, metadata.name, "give the one that scored it with --model, or score all records again"),
+        metadata.threshold,
+        about,
+    )

@@ -24,6 +24,8 @@ def calibrate(
     catalog: options.Catalog = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
+    item_id_field: options.ItemIdField = None,
+    item_title_field: options.ItemTitleField = None,
     user_field: options.UserField = "user_id",
     sequences: Annotated[
         int, typer.Option("--sequences", metavar="N", help="Score at most N sequences, each of another user.")
@@ -54,24 +56,29 @@ def calibrate(
     """
     from llm4dsr_cli.calibration import CalibrationSettings
     from llm4dsr_cli.calibration import calibrate as run
-    from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.denoiser import Denoiser, check_options
     from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_records
-    from llm4dsr_cli.records import RecordFormat, user_of
-    from llm4dsr_cli.writer import OutputFile, check_paths
+    from llm4dsr_cli.records import RecordFormat, load_catalog, user_of
+    from llm4dsr_cli.writer import OutputFile, check_file, check_paths
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     counts = Counts()
     on_record_error = leaving_out(on_error, counts, console)
     inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
     check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})
+    check_file("--output", output)
     OutputFile(output)  # what is wrong with it should show now
     check_options(weights, threads)
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
-    titles = None if catalog is None else Catalog.load(Path(catalog))
-    form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    form = RecordFormat(
+        items_field=items_field,
+        titles_field=titles_field,
+        item_id_field=item_id_field,
+        item_title_field=item_title_field,
+    )
+    titles = None if catalog is None else load_catalog(Path(catalog), form)
     with LineReader.open(data) as reader:
         records = [record for batch in read_records(reader, 1024, form, titles, on_record_error) for record in batch]
     nameless = sum(record.data.get(user_field) is None for record in records)

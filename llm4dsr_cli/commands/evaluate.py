@@ -24,6 +24,8 @@ def evaluate(
     catalog: options.Catalog = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
+    item_id_field: options.ItemIdField = None,
+    item_title_field: options.ItemTitleField = None,
     user_field: options.GateUserField = None,
     labels_field: Annotated[
         str | None,
@@ -141,7 +143,12 @@ def evaluate(
     gate_file = None if gate is None else GateFile.load(Path(gate))
     by_gate = None if gate_file is None else gate_file.user_field
     user_field = user_field or by_gate or "user_id"
-    form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    form = RecordFormat(
+        items_field=items_field,
+        titles_field=titles_field,
+        item_id_field=item_id_field,
+        item_title_field=item_title_field,
+    )
     rate = 0.1 if inject is None else inject
     data = _read(source, catalog, form, user_field, labels_field, rate, seed, on_record_error)
     if data.nameless and by_gate is not None:
@@ -182,12 +189,11 @@ def _read(
     seed: int,
     on_error: OnError | None,
 ) -> LabelledData:
-    from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.labelled_data import LabelledData, labels_of
     from llm4dsr_cli.reader import LineReader, read_parsed
-    from llm4dsr_cli.records import Record, parse_record
+    from llm4dsr_cli.records import Record, load_catalog, parse_record
 
-    catalog = None if catalog_path is None else Catalog.load(Path(catalog_path))
+    catalog = None if catalog_path is None else load_catalog(Path(catalog_path), form)
 
     def parse(line: bytes, where: str) -> Record:
         record = parse_record(line, where, form, catalog)

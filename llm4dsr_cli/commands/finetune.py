@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.nameless import warn_of_nameless
 from llm4dsr_cli.commands.skipping import exit_code, leaving_out
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.console import Advance, Console
-    from llm4dsr_cli.finetune.data import Domain
+    from llm4dsr_cli.console import Advance
     from llm4dsr_cli.finetune.run import Finetuned
     from llm4dsr_cli.finetune.start import Start
-    from llm4dsr_cli.reader import OnError
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
@@ -41,6 +38,8 @@ def finetune(
     ] = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
+    item_id_field: options.ItemIdField = None,
+    item_title_field: options.ItemTitleField = None,
     user_field: Annotated[
         str,
         typer.Option(
@@ -175,6 +174,7 @@ def finetune(
     from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.finetune.curve import check_plot, plot_training
     from llm4dsr_cli.finetune.start import find_start
+    from llm4dsr_cli.records import RecordFormat
     from llm4dsr_cli.writer import OutputFile, check_paths
 
     inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base] if base else [], "--init": [init] if init else []}
@@ -208,6 +208,7 @@ def finetune(
     # Other libraries' progress bars would write over ours.
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
+        from llm4dsr_cli.commands.domains import read_domains
         from llm4dsr_cli.finetune.outputs import Outputs
         from llm4dsr_cli.finetune.run import finetune as run
         from llm4dsr_cli.finetune.suggestion import SuggestionSettings
@@ -216,7 +217,13 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    domains = _domains(train, catalogs, items_field, titles_field, user_field, on_record_error, console)
+    form = RecordFormat(
+        items_field=items_field,
+        titles_field=titles_field,
+        item_id_field=item_id_field,
+        item_title_field=item_title_field,
+    )
+    domains = read_domains(train, catalogs, form, user_field, on_record_error, console)
     suggestions = None
     if share:
         # As many more windows as make the share of all of them.
@@ -291,50 +298,6 @@ def seconds_of(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 60m or 2h")
     return float(match[1]) * UNITS[match[2]]
-
-
-def _domains(
-    train: list[str],
-    catalogs: list[str],
-    items_field: str,
-    titles_field: str | None,
-    user_field: str,
-    on_error: OnError | None,
-    console: Console,
-) -> list[Domain]:
-    """One domain for each catalog; files that share one are one domain."""
-    from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
-    from llm4dsr_cli.reader import LineReader, read_records
-    from llm4dsr_cli.records import RecordFormat, user_of
-
-    form = RecordFormat(items_field=items_field, titles_field=titles_field)
-    nameless = short = 0
-    files: dict[str | None, list[str]] = {}
-    for number, path in enumerate(train):
-        files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
-    domains = []
-    for catalog_path, paths in files.items():
-        catalog = None if catalog_path is None else Catalog.load(Path(catalog_path))
-        sequences: list[tuple[Any, list[str]]] = []
-        for path in paths:
-            with LineReader.open(path) as reader:
-                for batch in read_records(reader, 1024, form, catalog, on_error):
-                    sequences += [(user_of(record, user_field), record.titles) for record in batch]
-                    nameless += sum(record.data.get(user_field) is None for record in batch)
-        short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
-        titles = [] if catalog is None else [title for _, title in catalog if title is not None]
-        domains.append(Domain.build(_name(paths[0]), titles, sequences))
-    warn_of_nameless(console, nameless, user_field, "quality will look too good")
-    if short:
-        console.say(f"left out: {short:,} sequences of fewer than {SHORTEST_WINDOW} items")
-    return domains
-
-
-def _name(path: str) -> str:
-    """A domain's name: its file's, or its folder's where the file's says only what part of the data it is."""
-    stem = Path(path).name.split(".")[0]
-    return Path(path).parent.name or stem if stem in ("train", "sequences", "data", "interactions") else stem
 
 
 def _validation_line(row: dict[str, float]) -> str:

@@ -42,6 +42,8 @@ class Gating:
     catalog: str | None
     items_field: str
     titles_field: str | None
+    item_id_field: str | None
+    item_title_field: str | None
     parallel_field: list[str] | None
     action: str
     false_edit_rate: float | None
@@ -63,11 +65,10 @@ class Gating:
         self._refuse_contradictions()
         self.rejects = rejects_path(self.on_error, self.rejects, self.target)
 
-        from llm4dsr_cli.catalog import Catalog
         from llm4dsr_cli.gate import log_odds_of
         from llm4dsr_cli.gate_file import GateFile
         from llm4dsr_cli.metadata import check_rate
-        from llm4dsr_cli.records import RecordFormat
+        from llm4dsr_cli.records import RecordFormat, load_catalog
         from llm4dsr_cli.writer import OutputFile, check_paths
 
         inputs = {self.source[0]: self.source[1], "--catalog": self.catalog, "--gate": self.gate, **self.models}
@@ -82,14 +83,16 @@ class Gating:
         if self.user_field is None:
             self.user_field = (self.gate_file and self.gate_file.user_field) or DEFAULT_USER_FIELD
         self.nameless = False
-        self.titles: Catalog | None = None
-        if self.catalog is not None:
-            self.titles = Catalog.load(Path(self.catalog), keep_fields=self.action == "replace")
         self.form: RecordFormat = RecordFormat(
             items_field=self.items_field,
             titles_field=self.titles_field,
             parallel_fields=tuple(self.parallel_field or ()),
+            item_id_field=self.item_id_field,
+            item_title_field=self.item_title_field,
         )
+        self.titles: Catalog | None = None
+        if self.catalog is not None:
+            self.titles = load_catalog(Path(self.catalog), self.form, keep_fields=self.action == "replace")
 
     def _refuse_contradictions(self) -> None:
         if self.action not in ("drop", "mark", "replace"):
@@ -192,6 +195,11 @@ class Gating:
             if report:
                 report.write(self._report(cleaner, describe_model(), seconds))
         self._warn_of_gate(console)
+        if cleaner.replacer is not None and cleaner.replacer.candidates.without_id:
+            console.warn(
+                f'items that were replaced have no "{self.form.id_name}": their other fields are the old item\'s; '
+                "if one of them is an id, name it with --item-id-field"
+            )
         console.say(_summary(cleaner, seconds))
         return exit_code(counts, self.rejects, console)
 

@@ -18,6 +18,18 @@ ItemsField = Annotated[str, typer.Option("--items-field", metavar="NAME", help="
 TitlesField = Annotated[
     str | None, typer.Option("--titles-field", metavar="NAME", help="Field with a parallel list of titles.")
 ]
+ItemIdField = Annotated[
+    str | None,
+    typer.Option(
+        "--item-id-field",
+        metavar="NAME",
+        help="Field of an item's id, in the catalog and in items that are objects. [default: id]",
+    ),
+]
+ItemTitleField = Annotated[
+    str | None,
+    typer.Option("--item-title-field", metavar="NAME", help="Field of an item's title, likewise. [default: title]"),
+]
 ParallelField = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,6 +25,8 @@ def score(
     catalog: options.Catalog = None,
     items_field: options.ItemsField = "items",
     titles_field: options.TitlesField = None,
+    item_id_field: options.ItemIdField = None,
+    item_title_field: options.ItemTitleField = None,
     on_error: options.OnError = "fail",
     rejects: options.Rejects = None,
     resume: Annotated[
@@ -47,12 +49,11 @@ def score(
     began = time.monotonic()
     rejects = rejects_path(on_error, rejects, target)
 
-    from llm4dsr_cli.catalog import Catalog
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.denoiser import Denoiser, check_options
     from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_parsed
-    from llm4dsr_cli.records import Record, RecordFormat
+    from llm4dsr_cli.records import Record, RecordFormat, load_catalog
     from llm4dsr_cli.resumable import ResumableFile, can_resume, check_part, part_paths
     from llm4dsr_cli.scored import Scores, original_line, parse_unscored, score_records
     from llm4dsr_cli.writer import OutputFile, check_paths, together
@@ -73,8 +74,13 @@ def score(
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     check_options(weights, threads)
-    titles = None if catalog is None else Catalog.load(Path(catalog))
-    form = RecordFormat(items_field=items_field, titles_field=titles_field)
+    form = RecordFormat(
+        items_field=items_field,
+        titles_field=titles_field,
+        item_id_field=item_id_field,
+        item_title_field=item_title_field,
+    )
+    titles = None if catalog is None else load_catalog(Path(catalog), form)
     counts = Counts()
 
     def parse(line: bytes, where: str) -> Record:
@@ -93,6 +99,8 @@ def score(
                 "--catalog": _sha256(catalog),
                 "--items-field": items_field,
                 "--titles-field": titles_field,
+                "--item-id-field": item_id_field,
+                "--item-title-field": item_title_field,
                 **_model(denoiser),
             }
             out = kept = ResumableFile(target, state, resume=resume)

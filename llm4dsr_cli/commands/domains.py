@@ -1,0 +1,55 @@
+"""The training data of ``llm4dsr finetune``: one domain for each catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm4dsr_cli.commands.nameless import warn_of_nameless
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.finetune.data import Domain
+    from llm4dsr_cli.reader import OnError
+    from llm4dsr_cli.records import RecordFormat
+
+
+def read_domains(
+    train: list[str],
+    catalogs: list[str],
+    form: RecordFormat,
+    user_field: str,
+    on_error: OnError | None,
+    console: Console,
+) -> list[Domain]:
+    """One domain for each catalog; files that share one are one domain."""
+    from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
+    from llm4dsr_cli.reader import LineReader, read_records
+    from llm4dsr_cli.records import load_catalog, user_of
+
+    nameless = short = 0
+    files: dict[str | None, list[str]] = {}
+    for number, path in enumerate(train):
+        files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
+    domains = []
+    for catalog_path, paths in files.items():
+        catalog = None if catalog_path is None else load_catalog(Path(catalog_path), form)
+        sequences: list[tuple[Any, list[str]]] = []
+        for path in paths:
+            with LineReader.open(path) as reader:
+                for batch in read_records(reader, 1024, form, catalog, on_error):
+                    sequences += [(user_of(record, user_field), record.titles) for record in batch]
+                    nameless += sum(record.data.get(user_field) is None for record in batch)
+        short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
+        titles = [] if catalog is None else [title for _, title in catalog if title is not None]
+        domains.append(Domain.build(_name(paths[0]), titles, sequences))
+    warn_of_nameless(console, nameless, user_field, "quality will look too good")
+    if short:
+        console.say(f"left out: {short:,} sequences of fewer than {SHORTEST_WINDOW} items")
+    return domains
+
+
+def _name(path: str) -> str:
+    """A domain's name: its file's, or its folder's where the file's says only what part of the data it is."""
+    stem = Path(path).name.split(".")[0]
+    return Path(path).parent.name or stem if stem in ("train", "sequences", "data", "interactions") else stem
