@@ -1,6 +1,6 @@
 """Clean user-interaction sequences before they reach a recommender, after LLM4DSR (arXiv 2408.08208).
 
-All that the command line can do:
+What the commands that score, clean and measure are made of:
 
     from llm4dsr_cli import Catalog, Cleaner, Denoiser, Gate, LineReader, OutputFile, RecordFormat, read_records
 

@@ -117,11 +117,14 @@ class Denoiser:
             for number, titles in enumerate(sequences)
             for window in overlapping_windows(len(titles), self.metadata.max_window)
         ]
-        requests = self._requests(sequences[number][window.start : window.end] for number, window in windows)
-        answers = self._engine.log_probabilities(requests, self._prompter.answers)
-        for (number, window), rows in zip(windows, answers, strict=True):
+        texts = [tuple(sequences[number][window.start : window.end]) for number, window in windows]
+        # Once each: a long sequence in which one item is replaced is the same in all windows but two.
+        different = list(dict.fromkeys(texts))
+        answers = self._engine.log_probabilities(self._requests(different), self._prompter.answers)
+        found = {text: rows[:, 0] - rows[:, 1] for text, rows in zip(different, answers, strict=True)}
+        for (number, window), text in zip(windows, texts, strict=True):
             judged = slice(window.judge_from, window.judge_to)
-            log_odds = rows[:, 0] - rows[:, 1]
+            log_odds = found[text]
             results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
         return [canonical(log_odds) for log_odds in results]
 

@@ -118,6 +118,24 @@ def test_a_long_sequence_equals_each_of_its_windows_alone(tiny_base: Path, tmp_p
             np.testing.assert_allclose(denoiser.score([["x"], titles])[1], expected, atol=TOLERANCE)
 
 
+def test_a_window_that_stands_often_is_read_once(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: replacing in a sequence of a thousand items, which read all of it anew for each item; and windows that
+    are alike but for one item taken for the same."""
+    with Denoiser.load(str(float_denoiser(tmp_path, tiny_base, 6)), threads=1) as denoiser:
+        titles = random_window(60, 3)
+        altered = [[*titles[:i], "another", *titles[i + 1 :]] for i in range(0, 60, 7)]
+        alone = [denoiser.score([one])[0] for one in altered]
+        read: list[tuple[str, ...]] = []
+        prompt = denoiser._prompter.prompt
+        monkeypatch.setattr(denoiser._prompter, "prompt", lambda window: read.append(window) or prompt(window))
+        for one, other in zip(alone, denoiser.score(altered), strict=True):
+            np.testing.assert_allclose(one, other, atol=TOLERANCE)
+        n_windows = len(overlapping_windows(60, 6))
+        assert n_windows < len(read) == len(set(read)) <= n_windows + 3 * len(altered)
+
+
 def test_probabilities_sum_to_one_over_the_vocabulary(model: Model, prompter: Prompter) -> None:
     """Guards a softmax over the candidates alone, and one that overflows."""
     with Engine(model, causal=False, threads=1) as engine:

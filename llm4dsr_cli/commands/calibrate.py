@@ -80,10 +80,11 @@ def calibrate(
     )
     titles = None if catalog is None else load_catalog(Path(catalog), form)
     with LineReader.open(data) as reader:
-        records = [record for batch in read_records(reader, 1024, form, titles, on_record_error) for record in batch]
-    nameless = sum(record.data.get(user_field) is None for record in records)
+        pairs, nameless = [], 0
+        for batch in read_records(reader, 1024, form, titles, on_record_error):
+            pairs += [(user_of(record, user_field), record.titles) for record in batch]
+            nameless += sum(record.data.get(user_field) is None for record in batch)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
-    pairs = [(user_of(record, user_field), record.titles) for record in records]
     with ExitStack() as stack:
         denoiser = stack.enter_context(
             Denoiser.load(
@@ -111,7 +112,7 @@ def calibrate(
             model_name=denoiser.metadata.name,
             model_sha256=denoiser.sha256,
             catalog=[] if titles is None else [title for _, title in titles if title is not None],
-            user_field=None if nameless == len(records) else user_field,
+            user_field=None if nameless == len(pairs) else user_field,
             settings=settings,
         )
     gate.save(Path(output))
