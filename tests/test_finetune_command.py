@@ -18,6 +18,7 @@ pytest.importorskip("peft")
 
 from toy_training import adapter_tensors, two_clusters
 
+from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
 from llm4dsr_cli.registry import Registry
 from llm4dsr_cli.suggester import Suggester
@@ -54,6 +55,7 @@ def test_a_run_says_what_it_will_do_measures_what_it_did_and_keeps_the_numbers(
     done = finetune("--output", output, "--init", tiny_denoiser, "--plot", picture)
     assert (done.code, done.out) == (0, b""), done.err
     assert "starting from tiny-denoiser" in done.err
+    assert "64 windows for the detector, then 16 for suggestions" in done.err
     assert "64 windows, 0." in done.err
     assert "suggestions, before: " in done.err
     assert "suggestions, 16 windows, " in done.err
@@ -127,6 +129,16 @@ def test_another_base_and_fewer_layers_make_a_denoiser_of_their_own(finetune: Ca
     assert {name.removeprefix(SUGGESTER).split(".")[1] for name in suggester} == {"0", "1"}
     with Suggester.load(str(output), base=str(base), weights="q8_0", threads=1) as loaded:
         assert loaded.continuations(loaded.trie(["abc", "b"]), [["abc"]], [2], [[]])[0]
+    with Denoiser.load(str(output), base=str(base), weights="bf16", threads=1) as denoiser:
+        assert np.isfinite(denoiser.score([["abc", "b", "abc"]])[0]).all()
+
+
+def test_an_architecture_that_cannot_be_served_is_one_sentence(finetune: Call, tmp_path: Path) -> None:
+    """Guards a traceback of transformers, or a training whose result llama.cpp cannot read as it was trained."""
+    base = write_tiny_base(tmp_path / "b.gguf", architecture="phi3")
+    done = finetune("--output", tmp_path / "mine.gguf", "--base", base, "--quiet")
+    done.failed(1, "b.gguf", "does not support the architecture 'phi3'", "llama, qwen2, qwen3, gemma3")
+    assert not (tmp_path / "mine.gguf").exists()
 
 
 def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from llm4dsr_cli.errors import MissingExtraError, OptionError
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Advance
     from llm4dsr_cli.finetune.run import Finetuned
+    from llm4dsr_cli.finetune.settings import Settings
     from llm4dsr_cli.finetune.start import Start
+    from llm4dsr_cli.finetune.suggestion import SuggestionSettings
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
@@ -236,6 +238,8 @@ def finetune(
             seed=seed,
             **({} if batch_windows is None else {"batch_windows": batch_windows}),
         )
+        if share < 1:
+            console.say(_shares(settings, suggestions))
     common: dict[str, Any] = {
         "resume": resume,
         "device": device,
@@ -298,6 +302,17 @@ def seconds_of(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 60m or 2h")
     return float(match[1]) * UNITS[match[2]]
+
+
+def _shares(detector: Settings, suggestions: SuggestionSettings) -> str:
+    """What of a run goes to which part; the pace that is said next is the detector's."""
+    from llm4dsr_cli.finetune.pace import duration
+
+    if detector.time_budget is not None and suggestions.time_budget is not None:
+        parts = duration(detector.time_budget), duration(suggestions.time_budget)
+    else:
+        parts = f"{detector.windows:,} windows", f"{suggestions.windows:,}"
+    return f"{parts[0]} for the detector, then {parts[1]} for suggestions"
 
 
 def _validation_line(row: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.run import Finetuned
 
 _DOMAINS = (VERMILLION, GREEN, ORANGE, PURPLE)
+_LINES = ("-o", "-.s", ":^")  # when the colours are used up
 _MEASURES = {"auroc": "AUROC", "average_precision": "Average precision"}
 
 
@@ -57,7 +58,8 @@ def _validation(axes: Any, done: Finetuned, key: str) -> None:
     for number, name in enumerate(domains):
         color = _DOMAINS[number % len(_DOMAINS)]
         label = name.removeprefix(f"{key}_")
-        axes.plot(windows, [row[name] for row in done.history], "-o", label=label, **_line(color, 1.2, 3))
+        style = _LINES[number // len(_DOMAINS) % len(_LINES)]
+        axes.plot(windows, [row[name] for row in done.history], style, label=label, **_line(color, 1.2, 3))
     values = [row[key] for row in done.history]
     axes.plot(windows, values, "-o", label="all" if domains else "denoiser", **_line(BLUE), zorder=3)
     chosen = done.chosen
