@@ -204,7 +204,7 @@ def test_apply_loads_no_model(tmp_path: Path, tiny_denoiser: Path) -> None:
 
 
 def test_scores_of_another_denoiser_are_refused(tmp_path: Path, tiny_denoiser: Path, llm4dsr: Call) -> None:
-    """Guards: a calibration used for scores that it says nothing about."""
+    """Guards: a calibration used for scores that it says nothing about, and a remedy that has no effect."""
     target = tmp_path / "out.jsonl"
     source = kept(tmp_path / "in.jsonl", [[0.1, 0.2], [0.3]], file_sha256(tiny_denoiser))
     other = kept(tmp_path / "other.jsonl", [[0.1, 0.2], [0.3]], "b" * 64)
@@ -216,13 +216,13 @@ def test_scores_of_another_denoiser_are_refused(tmp_path: Path, tiny_denoiser: P
     target.unlink()
     both = tmp_path / "both.jsonl"
     both.write_bytes(source.read_bytes() + other.read_bytes())
-    for path, line, options in (
-        (other, 1, ["--model", tiny_denoiser]),
-        (other, 1, ["--gate", gate]),
-        (both, 3, ["--threshold", 0.5]),
-        (both, 3, ["--budget", 0.5]),
+    for path, line, options, remedy in (
+        (other, 1, ["--model", tiny_denoiser], "--model"),
+        (other, 1, ["--gate", gate], "give the gate file of the one"),
+        (both, 3, ["--threshold", 0.5], "score all records again"),
+        (both, 3, ["--budget", 0.5], "score all records again"),
     ):
-        llm4dsr("apply", path, target, "--quiet", *options).failed(1, f"{path}:{line}: ", "b" * 12, "--model")
+        llm4dsr("apply", path, target, "--quiet", *options).failed(1, f"{path}:{line}: ", "b" * 12, remedy)
     assert not target.exists()
 
 
