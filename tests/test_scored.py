@@ -154,9 +154,9 @@ def test_scores_of_two_denoisers_do_not_mix() -> None:
     assert KeptScores()([one])[0].tolist() == [0]
     for kept, wrong in (
         (KeptScores(), "f:2"),
-        (KeptScores("a" * 64, "it"), "f:2"),
+        (KeptScores("a" * 64, "it", "score all records again"), "f:2"),
         (KeptScores("b" * 64, "it"), "f:1"),
     ):
-        with pytest.raises(ModelError, match=rf"^{wrong}: scored by another denoiser .*--model"):
+        with pytest.raises(ModelError, match=rf"^{wrong}: scored by another denoiser .*: score all records again$"):
             kept([one, other])
     assert isinstance(one, Record)
