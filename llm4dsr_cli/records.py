@@ -143,9 +143,12 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
     return Record(line=line, where=where, data=data, ids=ids, titles=titles, format=fmt)
 
 
-def load_catalog(path: Path, fmt: RecordFormat, *, keep_fields: bool = False) -> Catalog:
-    """``Catalog.load`` with the field names of the records."""
-    return Catalog.load(path, id_field=fmt.item_id_field, title_field=fmt.item_title_field, keep_fields=keep_fields)
+def load_catalog(path: str | None, fmt: RecordFormat, *, keep_fields: bool = False) -> Catalog | None:
+    """``Catalog.load`` with the field names of the records; None where there is no catalog."""
+    if path is None:
+        return None
+    names = {"id_field": fmt.item_id_field, "title_field": fmt.item_title_field}
+    return Catalog.load(Path(path), **names, keep_fields=keep_fields)
 
 
 def user_of(record: Record, user_field: str) -> Hashable:

@@ -181,12 +181,6 @@ def followed(path: str | Path) -> Path:
     return path if path.exists() and not path.is_file() else Path(os.path.realpath(path))
 
 
-def check_file(option: str, path: str | Path) -> None:
-    """Refuse standard output, devices and pipes for what has to be a file. Raises OptionError."""
-    if str(path) == "-" or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir()):
-        raise OptionError(f"{option} {path}: it is written to a file", remedy="name one")
-
-
 @contextlib.contextmanager
 def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
     """Open several outputs of one run, which appear together and in this order: none before all are written whole.

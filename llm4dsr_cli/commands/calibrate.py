@@ -12,7 +12,10 @@ import typer
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.gating import DEFAULT_RATE
 from llm4dsr_cli.commands.nameless import warn_of_nameless
+from llm4dsr_cli.commands.replacing import is_pipe
+from llm4dsr_cli.commands.sequences import read_sequences
 from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -59,31 +62,23 @@ def calibrate(
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_records
-    from llm4dsr_cli.records import RecordFormat, load_catalog, user_of
-    from llm4dsr_cli.writer import OutputFile, check_file, check_paths
+    from llm4dsr_cli.reader import BATCH_RECORDS
+    from llm4dsr_cli.records import RecordFormat, load_catalog
+    from llm4dsr_cli.writer import OutputFile, check_paths
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     counts = Counts()
     on_record_error = leaving_out(on_error, counts, console)
     inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
     check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})
-    check_file("--output", output)
+    if is_pipe(output):
+        raise OptionError(f"--output {output}: a gate is written to a file", remedy="name one")
     OutputFile(output)  # what is wrong with it should show now
     check_options(weights, threads)
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
-    form = RecordFormat(
-        items_field=items_field,
-        titles_field=titles_field,
-        item_id_field=item_id_field,
-        item_title_field=item_title_field,
-    )
-    titles = None if catalog is None else load_catalog(Path(catalog), form)
-    with LineReader.open(data) as reader:
-        pairs, nameless = [], 0
-        for batch in read_records(reader, 1024, form, titles, on_record_error):
-            pairs += [(user_of(record, user_field), record.titles) for record in batch]
-            nameless += sum(record.data.get(user_field) is None for record in batch)
+    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
+    titles = load_catalog(catalog, form)
+    pairs, nameless = read_sequences(data, form, titles, user_field, on_record_error)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     with ExitStack() as stack:
         denoiser = stack.enter_context(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm4dsr_cli.commands.nameless import warn_of_nameless
+from llm4dsr_cli.commands.sequences import read_sequences
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -24,8 +25,7 @@ def read_domains(
 ) -> list[Domain]:
     """One domain for each catalog; files that share one are one domain."""
     from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
-    from llm4dsr_cli.reader import LineReader, read_records
-    from llm4dsr_cli.records import load_catalog, user_of
+    from llm4dsr_cli.records import load_catalog
 
     nameless = short = 0
     files: dict[str | None, list[str]] = {}
@@ -33,13 +33,12 @@ def read_domains(
         files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
     domains = []
     for catalog_path, paths in files.items():
-        catalog = None if catalog_path is None else load_catalog(Path(catalog_path), form)
+        catalog = load_catalog(catalog_path, form)
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
-            with LineReader.open(path) as reader:
-                for batch in read_records(reader, 1024, form, catalog, on_error):
-                    sequences += [(user_of(record, user_field), record.titles) for record in batch]
-                    nameless += sum(record.data.get(user_field) is None for record in batch)
+            more, unnamed = read_sequences(path, form, catalog, user_field, on_error)
+            sequences += more
+            nameless += unnamed
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))

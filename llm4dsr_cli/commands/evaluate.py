@@ -143,12 +143,7 @@ def evaluate(
     gate_file = None if gate is None else GateFile.load(Path(gate))
     by_gate = None if gate_file is None else gate_file.user_field
     user_field = user_field or by_gate or "user_id"
-    form = RecordFormat(
-        items_field=items_field,
-        titles_field=titles_field,
-        item_id_field=item_id_field,
-        item_title_field=item_title_field,
-    )
+    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
     rate = 0.1 if inject is None else inject
     data = _read(source, catalog, form, user_field, labels_field, rate, seed, on_record_error)
     if data.nameless and by_gate is not None:
@@ -193,7 +188,7 @@ def _read(
     from llm4dsr_cli.reader import LineReader, read_parsed
     from llm4dsr_cli.records import Record, load_catalog, parse_record
 
-    catalog = None if catalog_path is None else load_catalog(Path(catalog_path), form)
+    catalog = load_catalog(catalog_path, form)
 
     def parse(line: bytes, where: str) -> Record:
         record = parse_record(line, where, form, catalog)

@@ -219,12 +219,7 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    form = RecordFormat(
-        items_field=items_field,
-        titles_field=titles_field,
-        item_id_field=item_id_field,
-        item_title_field=item_title_field,
-    )
+    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
     domains = read_domains(train, catalogs, form, user_field, on_record_error, console)
     suggestions = None
     if share:

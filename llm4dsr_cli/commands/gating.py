@@ -90,9 +90,7 @@ class Gating:
             item_id_field=self.item_id_field,
             item_title_field=self.item_title_field,
         )
-        self.titles: Catalog | None = None
-        if self.catalog is not None:
-            self.titles = load_catalog(Path(self.catalog), self.form, keep_fields=self.action == "replace")
+        self.titles: Catalog | None = load_catalog(self.catalog, self.form, keep_fields=self.action == "replace")
 
     def _refuse_contradictions(self) -> None:
         if self.action not in ("drop", "mark", "replace"):

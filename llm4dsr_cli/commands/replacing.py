@@ -24,8 +24,8 @@ PROPOSERS = ("counts", "generate")
 
 
 def is_pipe(source: str) -> bool:
-    """Whether an input can be read only once."""
-    # A missing file or a folder gets the reader's own sentence.
+    """Whether a path is no file but a stream, which is read or written only once."""
+    # A missing file or a folder gets the sentence of whoever opens it.
     return source == "-" or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir())
 
 

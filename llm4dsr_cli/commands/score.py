@@ -74,13 +74,8 @@ def score(
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     check_options(weights, threads)
-    form = RecordFormat(
-        items_field=items_field,
-        titles_field=titles_field,
-        item_id_field=item_id_field,
-        item_title_field=item_title_field,
-    )
-    titles = None if catalog is None else load_catalog(Path(catalog), form)
+    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
+    titles = load_catalog(catalog, form)
     counts = Counts()
 
     def parse(line: bytes, where: str) -> Record:
