@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from detection import Domain, judged_windows, read_domain, score_with_denoiser, shipped_denoiser
 
-from llm4dsr_cli.gate import probability
+from llm4dsr_cli.scores import probability
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_TITLE = 60

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
 from llm4dsr_cli.errors import Llm4dsrError
-from llm4dsr_cli.folds import score_by_folds, two_folds
-from llm4dsr_cli.metrics import auroc, detection_quality
-from llm4dsr_cli.strata import quintiles
+from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
+from llm4dsr_cli.evaluation.folds import score_by_folds, two_folds
+from llm4dsr_cli.evaluation.metrics import auroc, detection_quality
+from llm4dsr_cli.evaluation.strata import quintiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Scores = list[NDArray[Any]]
@@ -84,7 +84,7 @@ def score_baseline(
 
 def score_with_denoiser(reference: str, domain: Domain, judged: list[int]) -> Scores:
     """Noise log-odds of the denoiser alone, one array for each judged window."""
-    from llm4dsr_cli.denoiser import Denoiser
+    from llm4dsr_cli.model.denoiser import Denoiser
 
     denoiser = Denoiser.load(reference)
     return denoiser.score([[domain.titles[item] for item in domain.valid[place].items] for place in judged])

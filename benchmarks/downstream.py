@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from replacement import Domain, read_domain, read_rows, table
 
-from llm4dsr_cli.baselines import Ease, import_or_explain
-from llm4dsr_cli.counts_proposer import CountsProposer
-from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.evidence import Evidence
-from llm4dsr_cli.folds import joined_by_user
-from llm4dsr_cli.gate import Gate
-from llm4dsr_cli.json_lines import dumps
-from llm4dsr_cli.proposals import Gaps
-from llm4dsr_cli.records import Record, RecordFormat, parse_record
-from llm4dsr_cli.replacement import Replacement, Replacer
+from llm4dsr_cli.evaluation.baselines import Ease, import_or_explain
+from llm4dsr_cli.evaluation.folds import joined_by_user
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.gate.gate import Gate
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.records.json_lines import dumps
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.replacing.counts_proposer import CountsProposer
+from llm4dsr_cli.replacing.proposals import Gaps
+from llm4dsr_cli.replacing.replacer import Replacement, Replacer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = 5

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from gate import REPOSITORY, halves, read_domain, score
 
-from llm4dsr_cli.calibration import CalibrationSettings, noisy_sequences, scored_items
-from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.evidence import FEATURES, Evidence
-from llm4dsr_cli.fusion import Fusion
-from llm4dsr_cli.metrics import detection_quality
+from llm4dsr_cli.evaluation.metrics import detection_quality
+from llm4dsr_cli.gate.calibration import CalibrationSettings, noisy_sequences, scored_items
+from llm4dsr_cli.gate.evidence import FEATURES, Evidence
+from llm4dsr_cli.gate.fusion import Fusion
+from llm4dsr_cli.model.denoiser import Denoiser
 
 SPLITS = 10
 NAMES = ("log-odds", "their positive part", *FEATURES)

@@ -28,7 +28,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.calibration import (
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.evaluation.metrics import detection_quality
+from llm4dsr_cli.finetune.data import Domain as TrainingDomain
+from llm4dsr_cli.finetune.data import split_users
+from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.gate.calibration import (
     STATED_RATES,
     CalibrationSettings,
     NoisySequence,
@@ -38,14 +43,9 @@ from llm4dsr_cli.calibration import (
     rate_bound,
     scored_items,
 )
-from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.evidence import Evidence
-from llm4dsr_cli.finetune.data import Domain as TrainingDomain
-from llm4dsr_cli.finetune.data import split_users
-from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.metrics import detection_quality
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.records.catalog import Catalog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPLITS = 20

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from trial_data import read_domain
 
-from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.finetune.comparison import baseline_scores, compare
 from llm4dsr_cli.finetune.data import split_users
 from llm4dsr_cli.finetune.run import DRAWS, TEST_STREAM, held_out
 from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.model.denoiser import Denoiser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

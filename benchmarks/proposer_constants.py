@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from replacement import read_rows, table
 
-from llm4dsr_cli import counts_proposer
-from llm4dsr_cli.candidates import Candidates
-from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.counts_proposer import CountsProposer
-from llm4dsr_cli.evidence import Evidence
-from llm4dsr_cli.prompts import clean_title
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.replacing import counts_proposer
+from llm4dsr_cli.replacing.candidates import Candidates
+from llm4dsr_cli.replacing.counts_proposer import CountsProposer
+from llm4dsr_cli.titles import clean_title
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ("SHRINKAGE", "DISCOUNT", "TITLE_WEIGHT")

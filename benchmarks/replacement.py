@@ -28,24 +28,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.baselines import Ease, import_or_explain
-from llm4dsr_cli.candidates import Candidates
-from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.counts_proposer import CountsProposer
-from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.evidence import Evidence
+from llm4dsr_cli.evaluation.baselines import Ease, import_or_explain
+from llm4dsr_cli.evaluation.folds import joined_by_user, two_folds
 from llm4dsr_cli.finetune.data import Domain as TrainingDomain
 from llm4dsr_cli.finetune.data import split_users
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.folds import joined_by_user, two_folds
-from llm4dsr_cli.gate import probability
-from llm4dsr_cli.json_lines import dumps
-from llm4dsr_cli.metadata import open_gguf
-from llm4dsr_cli.prompts import clean_title
-from llm4dsr_cli.proposals import Gaps, Proposer
-from llm4dsr_cli.records import Record, RecordFormat, parse_record
-from llm4dsr_cli.replacement import Replacer
-from llm4dsr_cli.suggester import GeneratingProposer, Suggester
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.json_lines import dumps
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.replacing.candidates import Candidates
+from llm4dsr_cli.replacing.counts_proposer import CountsProposer
+from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester
+from llm4dsr_cli.replacing.proposals import Gaps, Proposer
+from llm4dsr_cli.replacing.replacer import Replacer
+from llm4dsr_cli.scores import probability
+from llm4dsr_cli.titles import clean_title
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOP = 10

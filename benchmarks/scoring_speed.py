@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llm4dsr_cli import denoiser as denoiser_module
-from llm4dsr_cli.denoiser import Denoiser
-from llm4dsr_cli.gate import probability
+from llm4dsr_cli.model import denoiser as denoiser_module
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.scores import probability
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

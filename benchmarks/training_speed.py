@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.finetune.lora import TARGETS, add_lora
 from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate, load_base, pick_dtype
-from llm4dsr_cli.llama import Model
-from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompt, Prompter
-from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompt, Prompter
+from llm4dsr_cli.model.registry import Registry
 
 WINDOWS, LENGTH, ITEMS = 16, 80, 10
 SHORTEST, LONGEST, STEPS = 24, 240, 4

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from trial_data import NOISE, VariantSampler, noise_pools, read_domain
 
-from llm4dsr_cli.base_model import find_base
+from llm4dsr_cli.evaluation.metrics import auroc, detection_quality
+from llm4dsr_cli.evaluation.strata import by_quintile
 from llm4dsr_cli.finetune.comparison import judged
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, split_users
 from llm4dsr_cli.finetune.export import Shape, adapter_state
@@ -37,11 +38,10 @@ from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
 from llm4dsr_cli.finetune.run import HELD_OUT_RATE
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.trainer import Trainer
-from llm4dsr_cli.llama import Model
-from llm4dsr_cli.metrics import auroc, detection_quality
-from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
-from llm4dsr_cli.registry import Registry
-from llm4dsr_cli.strata import by_quintile
+from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.model.registry import Registry
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE = "smollm2-135m-instruct"

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.catalog import Catalog
-from llm4dsr_cli.evidence import Evidence
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler
-from llm4dsr_cli.fusion import Fusion
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.noise import Indices
-from llm4dsr_cli.reader import LineReader, read_records
-from llm4dsr_cli.records import RecordFormat
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.reader import LineReader, read_records
+from llm4dsr_cli.records.record import RecordFormat
 
 NOISE = ("uniform", "popularity", "recent")
 # How many of each user's last items noise of the kind "recent" is drawn from.

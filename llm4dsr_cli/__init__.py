@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, Any
 from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.candidates import Candidates
-    from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.clean import Cleaner
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.counts_proposer import CountsProposer
-    from llm4dsr_cli.denoiser import Denoiser
-    from llm4dsr_cli.edits import EditedRecord
+    from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.scoring import KeptScores, score_records
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.errors import (
         CatalogError,
         Llm4dsrError,
@@ -32,32 +28,38 @@ if TYPE_CHECKING:
         OutputError,
         RecordError,
     )
-    from llm4dsr_cli.evaluation import Evaluation, EvaluationSettings, Measurement, evaluate
-    from llm4dsr_cli.evidence import Evidence
-    from llm4dsr_cli.gate import Gate, budget_threshold, log_odds_of, probability
-    from llm4dsr_cli.gate_file import GateFile
-    from llm4dsr_cli.labelled_data import LabelledData
-    from llm4dsr_cli.metadata import Calibration, DenoiserMetadata
-    from llm4dsr_cli.metrics import DetectionQuality, EditQuality, detection_quality, edit_quality
-    from llm4dsr_cli.plots import plot_evaluation
-    from llm4dsr_cli.proposals import Gaps, Proposal, Proposer
-    from llm4dsr_cli.reader import LineReader, read_parsed, read_records
-    from llm4dsr_cli.records import Record, RecordFormat
-    from llm4dsr_cli.replacement import Replacement, Replacer
-    from llm4dsr_cli.resumable import ResumableFile
-    from llm4dsr_cli.scored import KeptScores, ScoredRecord, parse_scored, parse_unscored, score_records
-    from llm4dsr_cli.suggester import GeneratingProposer, Suggester
-    from llm4dsr_cli.writer import OutputFile
+    from llm4dsr_cli.evaluation.labelled_data import LabelledData
+    from llm4dsr_cli.evaluation.measure import Evaluation, EvaluationSettings, Measurement, evaluate
+    from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, detection_quality, edit_quality
+    from llm4dsr_cli.evaluation.plots import plot_evaluation
+    from llm4dsr_cli.gate.evidence import Evidence
+    from llm4dsr_cli.gate.gate import Gate, budget_threshold
+    from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.model.denoiser import Denoiser
+    from llm4dsr_cli.model.metadata import DenoiserMetadata
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.edits import EditedRecord
+    from llm4dsr_cli.records.reader import LineReader, read_parsed, read_records
+    from llm4dsr_cli.records.record import Record, RecordFormat
+    from llm4dsr_cli.records.resumable import ResumableFile
+    from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
+    from llm4dsr_cli.records.writer import OutputFile
+    from llm4dsr_cli.replacing.candidates import Candidates
+    from llm4dsr_cli.replacing.counts_proposer import CountsProposer
+    from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester
+    from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
+    from llm4dsr_cli.replacing.replacer import Replacement, Replacer
+    from llm4dsr_cli.scores import log_odds_of, probability
+    from llm4dsr_cli.thresholds import Calibration
 
 # Imported on first use, so that ``llm4dsr --help`` loads neither numpy nor llama.cpp.
 _HOMES = {
-    "candidates": ("Candidates",),
-    "catalog": ("Catalog",),
-    "clean": ("Cleaner",),
-    "counts": ("Counts",),
-    "counts_proposer": ("CountsProposer",),
-    "denoiser": ("Denoiser",),
-    "edits": ("EditedRecord",),
+    "cleaning.cleaner": ("Cleaner",),
+    "cleaning.scoring": (
+        "KeptScores",
+        "score_records",
+    ),
+    "cleaning.tally": ("RunCounts",),
     "errors": (
         "CatalogError",
         "Llm4dsrError",
@@ -67,24 +69,70 @@ _HOMES = {
         "OutputError",
         "RecordError",
     ),
-    "evaluation": ("Evaluation", "EvaluationSettings", "Measurement", "evaluate"),
-    "evidence": ("Evidence",),
-    "gate": ("Gate", "budget_threshold", "log_odds_of", "probability"),
-    "gate_file": ("GateFile",),
-    "labelled_data": ("LabelledData",),
-    "metadata": ("Calibration", "DenoiserMetadata"),
-    "metrics": ("DetectionQuality", "EditQuality", "detection_quality", "edit_quality"),
-    "plots": ("plot_evaluation",),
-    "proposals": ("Gaps", "Proposal", "Proposer"),
-    "reader": ("LineReader", "read_parsed", "read_records"),
-    "records": ("Record", "RecordFormat"),
-    "replacement": ("Replacement", "Replacer"),
-    "resumable": ("ResumableFile",),
-    "scored": ("KeptScores", "ScoredRecord", "parse_scored", "parse_unscored", "score_records"),
-    "suggester": ("GeneratingProposer", "Suggester"),
-    "writer": ("OutputFile",),
+    "evaluation.labelled_data": ("LabelledData",),
+    "evaluation.measure": (
+        "Evaluation",
+        "EvaluationSettings",
+        "Measurement",
+        "evaluate",
+    ),
+    "evaluation.metrics": (
+        "DetectionQuality",
+        "EditQuality",
+        "detection_quality",
+        "edit_quality",
+    ),
+    "evaluation.plots": ("plot_evaluation",),
+    "gate.evidence": ("Evidence",),
+    "gate.gate": (
+        "Gate",
+        "budget_threshold",
+    ),
+    "gate.gate_file": ("GateFile",),
+    "model.denoiser": ("Denoiser",),
+    "model.metadata": ("DenoiserMetadata",),
+    "records.catalog": ("Catalog",),
+    "records.edits": ("EditedRecord",),
+    "records.reader": (
+        "LineReader",
+        "read_parsed",
+        "read_records",
+    ),
+    "records.record": (
+        "Record",
+        "RecordFormat",
+    ),
+    "records.resumable": ("ResumableFile",),
+    "records.scored_line": (
+        "ScoredRecord",
+        "parse_scored",
+        "parse_unscored",
+    ),
+    "records.writer": ("OutputFile",),
+    "replacing.candidates": ("Candidates",),
+    "replacing.counts_proposer": ("CountsProposer",),
+    "replacing.generate.suggester": (
+        "GeneratingProposer",
+        "Suggester",
+    ),
+    "replacing.proposals": (
+        "Gaps",
+        "Proposal",
+        "Proposer",
+    ),
+    "replacing.replacer": (
+        "Replacement",
+        "Replacer",
+    ),
+    "scores": (
+        "log_odds_of",
+        "probability",
+    ),
+    "thresholds": ("Calibration",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+# Earlier names of the same things.
+_FORMER_NAMES = {"Counts": "RunCounts"}
 
 __all__ = [
     "Calibration",
@@ -92,7 +140,6 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "Cleaner",
-    "Counts",
     "CountsProposer",
     "Denoiser",
     "DenoiserMetadata",
@@ -124,6 +171,7 @@ __all__ = [
     "Replacement",
     "Replacer",
     "ResumableFile",
+    "RunCounts",
     "ScoredRecord",
     "Suggester",
     "__version__",
@@ -143,6 +191,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    name = _FORMER_NAMES.get(name, name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

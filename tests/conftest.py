@@ -11,8 +11,9 @@ import pytest
 from command_line import Call, call, clean_environment
 from hypothesis import settings
 
-from llm4dsr_cli.metadata import SUGGESTER, Calibration, DenoiserMetadata
-from llm4dsr_cli.prompts import DEFAULT_FORMAT
+from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
+from llm4dsr_cli.thresholds import Calibration
 
 # A busy machine is no bug.
 settings.register_profile("unhurried", deadline=None)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from llm4dsr_cli.cache import MEMO_ENTRIES, atomic_path, cache_folder, file_sha256
+from llm4dsr_cli.cache import MEMO_ENTRIES, cache_folder, file_sha256
 from llm4dsr_cli.errors import ModelError, OutputError
+from llm4dsr_cli.files import atomic_path
 
 HOUR_NS = 3_600_000_000_000
 

@@ -19,9 +19,9 @@ from llm4dsr_cli.finetune.run import Finetuned, finetune
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import find_start
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
-from llm4dsr_cli.llama import Model
-from llm4dsr_cli.metadata import open_gguf
-from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 
 SETTINGS = Settings(
     windows=64,

@@ -14,8 +14,9 @@ from llm4dsr_cli.commands.replacing import is_pipe
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.clean import Cleaner
-    from llm4dsr_cli.scored import KeptScores, ScoredRecord
+    from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.scoring import KeptScores
+    from llm4dsr_cli.records.scored_line import ScoredRecord
 
 
 def apply(
@@ -93,8 +94,10 @@ def apply(
         raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
 
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, OnError, read_parsed
-    from llm4dsr_cli.scored import parse_scored
+    from llm4dsr_cli.model.denoiser import BATCH_RECORDS
+    from llm4dsr_cli.records.reader import LineReader, read_parsed
+    from llm4dsr_cli.records.record import OnError
+    from llm4dsr_cli.records.scored_line import parse_scored
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     scores, of_rate, about = _kept_scores(gating, model)
@@ -123,7 +126,7 @@ def apply(
 
 def _spend(cleaner: Cleaner[ScoredRecord], budget: float, batches: Any) -> None:
     """Give a cleaner the threshold that spends a budget on these records."""
-    from llm4dsr_cli.gate import budget_threshold
+    from llm4dsr_cli.gate.gate import budget_threshold
 
     scores = (log_odds for records in batches for log_odds in cleaner.log_odds(records))
     threshold = budget_threshold(scores, budget, protect_last=cleaner.gate.protect_last)
@@ -133,9 +136,10 @@ def _spend(cleaner: Cleaner[ScoredRecord], budget: float, batches: Any) -> None:
 def _kept_scores(gating: Gating, model: str | None) -> tuple[KeptScores, Callable[[float], float], dict[str, Any]]:
     """The scores, which denoiser they have to be of, its threshold for a rate, and what a report says of it."""
     from llm4dsr_cli.cache import file_sha256
-    from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
-    from llm4dsr_cli.registry import Registry, find_denoiser
-    from llm4dsr_cli.scored import KeptScores
+    from llm4dsr_cli.cleaning.scoring import KeptScores
+    from llm4dsr_cli.model.gguf_file import open_gguf
+    from llm4dsr_cli.model.metadata import DenoiserMetadata
+    from llm4dsr_cli.model.registry import Registry, find_denoiser
 
     def none(rate: float) -> float:
         raise ValueError("no denoiser is needed")

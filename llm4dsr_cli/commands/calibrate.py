@@ -57,17 +57,16 @@ def calibrate(
 
     Example: llm4dsr calibrate sequences.jsonl --catalog catalog.jsonl --output my.gate
     """
-    from llm4dsr_cli.calibration import CalibrationSettings
-    from llm4dsr_cli.calibration import calibrate as run
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.reader import BATCH_RECORDS
-    from llm4dsr_cli.records import RecordFormat, load_catalog
-    from llm4dsr_cli.writer import OutputFile, check_paths
+    from llm4dsr_cli.gate.calibration import CalibrationSettings
+    from llm4dsr_cli.gate.calibration import calibrate as run
+    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.records.record import RecordFormat, load_catalog
+    from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    counts = Counts()
+    counts = RunCounts()
     on_record_error = leaving_out(on_error, counts, console)
     inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
     check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})

@@ -12,7 +12,7 @@ from llm4dsr_cli.commands.gating import Gating
 from llm4dsr_cli.commands.replacing import Replacing, default_action
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.suggester import Suggester
+    from llm4dsr_cli.replacing.generate.suggester import Suggester
 
 
 def clean(
@@ -82,10 +82,10 @@ def clean(
     replacing = Replacing(gating, proposer, fallback)
 
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_records
-    from llm4dsr_cli.records import Record
-    from llm4dsr_cli.scored import Scores
+    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.records.reader import LineReader, read_records
+    from llm4dsr_cli.records.record import Record
+    from llm4dsr_cli.scores import Scores
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     check_options(weights, threads)
@@ -99,7 +99,7 @@ def clean(
     }
 
     def load_suggester() -> Suggester:
-        from llm4dsr_cli.suggester import Suggester
+        from llm4dsr_cli.replacing.generate.suggester import Suggester
 
         return Suggester.load(model, **loading)
 

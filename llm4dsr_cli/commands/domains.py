@@ -11,8 +11,7 @@ from llm4dsr_cli.commands.sequences import read_sequences
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.data import Domain
-    from llm4dsr_cli.reader import OnError
-    from llm4dsr_cli.records import RecordFormat
+    from llm4dsr_cli.records.record import OnError, RecordFormat
 
 
 def read_domains(
@@ -25,7 +24,7 @@ def read_domains(
 ) -> list[Domain]:
     """One domain for each catalog; files that share one are one domain."""
     from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
-    from llm4dsr_cli.records import load_catalog
+    from llm4dsr_cli.records.record import load_catalog
 
     nameless = short = 0
     files: dict[str | None, list[str]] = {}

@@ -14,9 +14,8 @@ from llm4dsr_cli.commands.skipping import exit_code, leaving_out
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.labelled_data import LabelledData
-    from llm4dsr_cli.reader import OnError
-    from llm4dsr_cli.records import RecordFormat
+    from llm4dsr_cli.evaluation.labelled_data import LabelledData
+    from llm4dsr_cli.records.record import OnError, RecordFormat
 
 
 def evaluate(
@@ -105,21 +104,21 @@ def evaluate(
     if no_fusion and gate is None:
         raise OptionError("--no-fusion says how to use a gate file", remedy="give one with --gate, or leave it out")
 
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.commands.evaluation_tables import print_tables
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.evaluation import EvaluationSettings
-    from llm4dsr_cli.evaluation import evaluate as measure
-    from llm4dsr_cli.gate import log_odds_of
-    from llm4dsr_cli.gate_file import GateFile
-    from llm4dsr_cli.plots import check_plot, plot_evaluation
-    from llm4dsr_cli.records import RecordFormat
-    from llm4dsr_cli.reference_scores import check_baselines
-    from llm4dsr_cli.writer import OutputFile, check_paths
+    from llm4dsr_cli.evaluation.measure import EvaluationSettings
+    from llm4dsr_cli.evaluation.measure import evaluate as measure
+    from llm4dsr_cli.evaluation.plots import check_plot, plot_evaluation
+    from llm4dsr_cli.evaluation.reference_scores import check_baselines
+    from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.model.denoiser import Denoiser, check_options
+    from llm4dsr_cli.records.record import RecordFormat
+    from llm4dsr_cli.records.writer import OutputFile, check_paths
+    from llm4dsr_cli.scores import log_odds_of
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    counts = Counts()
+    counts = RunCounts()
     on_record_error = leaving_out(on_error, counts, console)
     settings = EvaluationSettings(
         false_edit_rate=0.01 if false_edit_rate is None else false_edit_rate,
@@ -184,9 +183,9 @@ def _read(
     seed: int,
     on_error: OnError | None,
 ) -> LabelledData:
-    from llm4dsr_cli.labelled_data import LabelledData, labels_of
-    from llm4dsr_cli.reader import LineReader, read_parsed
-    from llm4dsr_cli.records import Record, load_catalog, parse_record
+    from llm4dsr_cli.evaluation.labelled_data import LabelledData, labels_of
+    from llm4dsr_cli.records.reader import LineReader, read_parsed
+    from llm4dsr_cli.records.record import Record, load_catalog, parse_record
 
     catalog = load_catalog(catalog_path, form)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm4dsr_cli.gate import probability
+from llm4dsr_cli.scores import probability
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.evaluation import Evaluation, Measurement
-    from llm4dsr_cli.strata import Stratum
+    from llm4dsr_cli.evaluation.measure import Evaluation, Measurement
+    from llm4dsr_cli.evaluation.strata import Stratum
 
 DETECTION = {
     "auroc": "AUROC",

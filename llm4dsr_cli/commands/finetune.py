@@ -172,12 +172,12 @@ def finetune(
     budget = None if time_budget is None else seconds_of(time_budget)
     share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
 
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.counts import Counts
     from llm4dsr_cli.finetune.curve import check_plot, plot_training
     from llm4dsr_cli.finetune.start import find_start
-    from llm4dsr_cli.records import RecordFormat
-    from llm4dsr_cli.writer import OutputFile, check_paths
+    from llm4dsr_cli.records.record import RecordFormat
+    from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base] if base else [], "--init": [init] if init else []}
     outputs = {"--output": output, **({"--plot": plot} if plot else {})}
@@ -190,7 +190,7 @@ def finetune(
         OutputFile(plot)
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    counts = Counts()
+    counts = RunCounts()
     on_record_error = leaving_out(on_error, counts, console)
     start = find_start(init, base, say=console.say)
     if start.denoiser is not None:

@@ -12,17 +12,17 @@ from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.clean import Cleaner
+    from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.console import Advance, Console
-    from llm4dsr_cli.edits import Action, EditedRecord, Fallback
-    from llm4dsr_cli.gate import Gate
-    from llm4dsr_cli.gate_file import GateFile
-    from llm4dsr_cli.reader import LineReader, OnError, R
-    from llm4dsr_cli.records import Record, RecordFormat
-    from llm4dsr_cli.replacement import Replacer
-    from llm4dsr_cli.scored import Scores
-    from llm4dsr_cli.writer import OutputFile
+    from llm4dsr_cli.gate.gate import Gate
+    from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.edits import Action, EditedRecord, Fallback
+    from llm4dsr_cli.records.reader import LineReader
+    from llm4dsr_cli.records.record import OnError, R, Record, RecordFormat
+    from llm4dsr_cli.records.writer import OutputFile
+    from llm4dsr_cli.replacing.replacer import Replacer
+    from llm4dsr_cli.scores import Scores
 
 DEFAULT_RATE = 0.01
 DEFAULT_USER_FIELD = "user_id"
@@ -65,11 +65,11 @@ class Gating:
         self._refuse_contradictions()
         self.rejects = rejects_path(self.on_error, self.rejects, self.target)
 
-        from llm4dsr_cli.gate import log_odds_of
-        from llm4dsr_cli.gate_file import GateFile
-        from llm4dsr_cli.metadata import check_rate
-        from llm4dsr_cli.records import RecordFormat, load_catalog
-        from llm4dsr_cli.writer import OutputFile, check_paths
+        from llm4dsr_cli.gate.gate_file import GateFile
+        from llm4dsr_cli.records.record import RecordFormat, load_catalog
+        from llm4dsr_cli.records.writer import OutputFile, check_paths
+        from llm4dsr_cli.scores import log_odds_of
+        from llm4dsr_cli.thresholds import check_rate
 
         inputs = {self.source[0]: self.source[1], "--catalog": self.catalog, "--gate": self.gate, **self.models}
         targets = {"OUT": self.target, "--audit": self.audit, "--report": self.report, "--rejects": self.rejects}
@@ -113,13 +113,13 @@ class Gating:
 
     def make_gate(self, threshold: float) -> Gate:
         """The gate of the options, with a threshold in log-odds."""
-        from llm4dsr_cli.gate import Gate
+        from llm4dsr_cli.gate.gate import Gate
 
         return Gate(threshold, self.max_edits, self.protect_last)
 
     def log_odds_threshold(self, of_rate: Callable[[float], float]) -> float:
         """Threshold in log-odds; ``of_rate`` is the denoiser's, where neither options nor gate file give one."""
-        from llm4dsr_cli.gate import log_odds_of
+        from llm4dsr_cli.scores import log_odds_of
 
         if self.threshold is not None:
             return log_odds_of(self.threshold)
@@ -137,8 +137,8 @@ class Gating:
         fallback: Fallback = "drop",
     ) -> Cleaner[R]:
         """The cleaner of the options; the action "replace" takes a replacer."""
-        from llm4dsr_cli.clean import Cleaner
-        from llm4dsr_cli.records import user_of
+        from llm4dsr_cli.cleaning.cleaner import Cleaner
+        from llm4dsr_cli.records.record import user_of
 
         gate_file = None if self.no_fusion else self.gate_file
 
@@ -171,7 +171,7 @@ class Gating:
             batches: records of ``reader``; its argument is for lines that are no records.
             describe_model: what the report says of the denoiser, when all is read.
         """
-        from llm4dsr_cli.writer import together
+        from llm4dsr_cli.records.writer import together
 
         counts = cleaner.counts
         out, audit, report = self.outputs["OUT"], self.outputs.get("--audit"), self.outputs.get("--report")
@@ -223,7 +223,7 @@ class Gating:
         import numpy as np
         import orjson
 
-        from llm4dsr_cli.gate import probability
+        from llm4dsr_cli.scores import probability
         from llm4dsr_cli.version import __version__
 
         contents = {

@@ -11,7 +11,7 @@ import typer
 from llm4dsr_cli.commands import options
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.metadata import DenoiserMetadata
+    from llm4dsr_cli.model.metadata import DenoiserMetadata
 
 models = typer.Typer(help="List, fetch, describe and check models.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def list_() -> None:
     import rich.console
     import rich.table
 
-    from llm4dsr_cli.base_model import list_models
-    from llm4dsr_cli.registry import Registry
+    from llm4dsr_cli.model.base_model import list_models
+    from llm4dsr_cli.model.registry import Registry
 
     table = rich.table.Table("name", "kind", "licence", "size", "here", box=None, pad_edge=False)
     for model in list_models(Registry.load()):
@@ -46,9 +46,9 @@ def pull(
 
     Example: llm4dsr models pull smollm2-135m-instruct
     """
-    from llm4dsr_cli.base_model import pull as pull_base
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.registry import Registry
+    from llm4dsr_cli.model.base_model import pull as pull_base
+    from llm4dsr_cli.model.registry import Registry
 
     path = pull_base(name, registry=Registry.load(), say=Console(quiet=quiet).say, force=force)
     sys.stdout.write(f"{path}\n")
@@ -65,8 +65,9 @@ def show(
     """
     import orjson
 
-    from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
-    from llm4dsr_cli.registry import Registry, find_denoiser
+    from llm4dsr_cli.model.gguf_file import open_gguf
+    from llm4dsr_cli.model.metadata import DenoiserMetadata
+    from llm4dsr_cli.model.registry import Registry, find_denoiser
 
     path = find_denoiser(model, Registry.load())
     description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
@@ -92,8 +93,8 @@ def verify(
 
     Example: llm4dsr models verify smollm2-135m-instruct
     """
-    from llm4dsr_cli.base_model import verify as verify_base
-    from llm4dsr_cli.registry import Registry
+    from llm4dsr_cli.model.base_model import verify as verify_base
+    from llm4dsr_cli.model.registry import Registry
 
     sys.stdout.write(f"{verify_base(name, registry=Registry.load())}: ok\n")
 
@@ -102,7 +103,7 @@ def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:
     import numpy as np
 
     from llm4dsr_cli.cache import file_sha256
-    from llm4dsr_cli.gate import probability
+    from llm4dsr_cli.scores import probability
 
     calibration: dict[str, Any] | str = "none"
     if metadata.calibration is not None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, cast
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.candidates import Candidates
     from llm4dsr_cli.commands.gating import Gating
-    from llm4dsr_cli.edits import Fallback
-    from llm4dsr_cli.evidence import Evidence
-    from llm4dsr_cli.proposals import Proposer
-    from llm4dsr_cli.records import Record
-    from llm4dsr_cli.replacement import Replacer
-    from llm4dsr_cli.suggester import Suggester
+    from llm4dsr_cli.gate.evidence import Evidence
+    from llm4dsr_cli.records.edits import Fallback
+    from llm4dsr_cli.records.record import Record
+    from llm4dsr_cli.replacing.candidates import Candidates
+    from llm4dsr_cli.replacing.generate.suggester import Suggester
+    from llm4dsr_cli.replacing.proposals import Proposer
+    from llm4dsr_cli.replacing.replacer import Replacer
 
 PROPOSERS = ("counts", "generate")
 
@@ -85,10 +85,10 @@ class Replacing:
         """
         if self.gating.action != "replace":
             return None
-        from llm4dsr_cli.candidates import Candidates
-        from llm4dsr_cli.counts_proposer import CountsProposer
-        from llm4dsr_cli.replacement import Replacer
-        from llm4dsr_cli.suggester import GeneratingProposer
+        from llm4dsr_cli.replacing.candidates import Candidates
+        from llm4dsr_cli.replacing.counts_proposer import CountsProposer
+        from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer
+        from llm4dsr_cli.replacing.replacer import Replacer
 
         candidates = None if self.gating.titles is None else Candidates.from_catalog(self.gating.titles)
         evidence = None if self.gating.gate_file is None else self.gating.gate_file.evidence
@@ -105,16 +105,18 @@ class Replacing:
         return Replacer(proposer, candidates, max_window, user_of=self._user_of)
 
     def _user_of(self, record: Record) -> Hashable:
-        from llm4dsr_cli.records import user_of
+        from llm4dsr_cli.records.record import user_of
 
         assert self.gating.user_field is not None
         return user_of(record, self.gating.user_field)
 
     def _read(self, *, count: bool) -> tuple[Evidence | None, Candidates]:
         """What the input holds: who has what, if that is to be counted, and all items."""
-        from llm4dsr_cli.candidates import Candidates
-        from llm4dsr_cli.evidence import Evidence
-        from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, OnError, read_records
+        from llm4dsr_cli.gate.evidence import Evidence
+        from llm4dsr_cli.model.denoiser import BATCH_RECORDS
+        from llm4dsr_cli.records.reader import LineReader, read_records
+        from llm4dsr_cli.records.record import OnError
+        from llm4dsr_cli.replacing.candidates import Candidates
 
         candidates = Candidates()
         # The second pass tells of what is skipped.

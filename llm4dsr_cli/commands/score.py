@@ -14,9 +14,9 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.denoiser import Denoiser
-    from llm4dsr_cli.resumable import ResumableFile
+    from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.model.denoiser import Denoiser
+    from llm4dsr_cli.records.resumable import ResumableFile
 
 
 def score(
@@ -49,14 +49,16 @@ def score(
     began = time.monotonic()
     rejects = rejects_path(on_error, rejects, target)
 
+    from llm4dsr_cli.cleaning.scoring import score_records
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.denoiser import Denoiser, check_options
-    from llm4dsr_cli.reader import BATCH_RECORDS, LineReader, read_parsed
-    from llm4dsr_cli.records import Record, RecordFormat, load_catalog
-    from llm4dsr_cli.resumable import ResumableFile, can_resume, check_part, part_paths
-    from llm4dsr_cli.scored import Scores, original_line, parse_unscored, score_records
-    from llm4dsr_cli.writer import OutputFile, check_paths, together
+    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.records.reader import LineReader, read_parsed
+    from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog
+    from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
+    from llm4dsr_cli.records.scored_line import original_line, parse_unscored
+    from llm4dsr_cli.records.writer import OutputFile, check_paths, together
+    from llm4dsr_cli.scores import Scores
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     inputs = {"IN": source, "--catalog": catalog, "--model": model, "--base": base}
@@ -76,7 +78,7 @@ def score(
     check_options(weights, threads)
     form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
     titles = load_catalog(catalog, form)
-    counts = Counts()
+    counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:
         return parse_unscored(line, where, form, titles)
@@ -142,7 +144,7 @@ def _model(denoiser: Denoiser) -> dict[str, str | None]:
     return {"--model": denoiser.sha256, "--base or --weights": denoiser.runtime.name, "the version": __version__}
 
 
-def _how_to_go_on(kept: ResumableFile | None, counts: Counts) -> list[str]:
+def _how_to_go_on(kept: ResumableFile | None, counts: RunCounts) -> list[str]:
     """A sentence about what a run that did not end has left, if it has left anything."""
     if kept is None or kept.kept_path is None:
         return []

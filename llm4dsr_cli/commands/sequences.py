@@ -6,17 +6,16 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.catalog import Catalog
-    from llm4dsr_cli.reader import OnError
-    from llm4dsr_cli.records import RecordFormat
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.record import OnError, RecordFormat
 
 
 def read_sequences(
     source: str, form: RecordFormat, catalog: Catalog | None, user_field: str, on_error: OnError | None
 ) -> tuple[list[tuple[Hashable, list[str]]], int]:
     """Each record's user and titles, and how many records name nobody."""
-    from llm4dsr_cli.reader import LineReader, read_records
-    from llm4dsr_cli.records import user_of
+    from llm4dsr_cli.records.reader import LineReader, read_records
+    from llm4dsr_cli.records.record import user_of
 
     sequences: list[tuple[Hashable, list[str]]] = []
     nameless = 0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from llm4dsr_cli.errors import OptionError, RecordError
 
 if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.counts import Counts
-    from llm4dsr_cli.writer import OutputFile
+    from llm4dsr_cli.records.writer import OutputFile
 
 SHOWN_REJECTS = 10
 SKIPPED = 3
@@ -43,18 +43,18 @@ def rejects_path(on_error: str, rejects: str | None, target: str) -> str | None:
 
 
 def skipping(
-    counts: Counts, rejects: OutputFile | None, console: Console
+    counts: RunCounts, rejects: OutputFile | None, console: Console
 ) -> Callable[[RecordError, bytes], None] | None:
     """For ``on_error``: counts, keeps and, for the first ones, tells of each line; None where an error is to stop."""
     return None if rejects is None else _telling(counts, rejects, console)
 
 
-def leaving_out(on_error: str, counts: Counts, console: Console) -> Callable[[RecordError, bytes], None] | None:
+def leaving_out(on_error: str, counts: RunCounts, console: Console) -> Callable[[RecordError, bytes], None] | None:
     """``skipping`` for commands that write no records, so that skipped lines need no place to go."""
     return _telling(counts, None, console) if skips(on_error) else None
 
 
-def _telling(counts: Counts, rejects: OutputFile | None, console: Console) -> Callable[[RecordError, bytes], None]:
+def _telling(counts: RunCounts, rejects: OutputFile | None, console: Console) -> Callable[[RecordError, bytes], None]:
     def keep(error: RecordError, line: bytes) -> None:
         if rejects is not None:
             rejects.write(line)
@@ -64,7 +64,7 @@ def _telling(counts: Counts, rejects: OutputFile | None, console: Console) -> Ca
     return counts.skipping(keep)
 
 
-def exit_code(counts: Counts, rejects: str | None, console: Console) -> int:
+def exit_code(counts: RunCounts, rejects: str | None, console: Console) -> int:
     """The run's exit code; says how many lines were skipped, if any were, and where they are."""
     if not counts.skipped:
         return 0

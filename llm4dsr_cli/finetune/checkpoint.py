@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.files import atomic_path
 
 
 def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:

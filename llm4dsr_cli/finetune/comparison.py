@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
 from llm4dsr_cli.errors import MissingExtraError
+from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
+from llm4dsr_cli.evaluation.metrics import DetectionQuality, detection_quality, edit_quality
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow
-from llm4dsr_cli.metrics import DetectionQuality, detection_quality, edit_quality
 
 Scores = Sequence[NDArray[np.floating]]
 # EASE inverts a dense matrix of titles by titles: a gigabyte for so many.

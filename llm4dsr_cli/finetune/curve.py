@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm4dsr_cli.cache import atomic_path
-from llm4dsr_cli.plots import BLUE, GREEN, GREY, INK, METADATA, ORANGE, PURPLE, STYLE, VERMILLION
-from llm4dsr_cli.plots import check_plot as check_plot
+from llm4dsr_cli.evaluation.plots import BLUE, GREEN, GREY, INK, METADATA, ORANGE, PURPLE, STYLE, VERMILLION
+from llm4dsr_cli.evaluation.plots import check_plot as check_plot
+from llm4dsr_cli.files import atomic_path
 
 if TYPE_CHECKING:
     from llm4dsr_cli.finetune.run import Finetuned

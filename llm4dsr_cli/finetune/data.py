@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.noise import Indices, inject_noise
-from llm4dsr_cli.prompts import clean_title
-from llm4dsr_cli.records import user_text
+from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.users import user_text
 
 SHORTEST_WINDOW = 3
 # Share of a window's items that a lesson in suggesting moves to its end.

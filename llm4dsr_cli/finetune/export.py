@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm4dsr_cli.cache import atomic_path
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
+from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from safetensors.torch import save
 from torch import nn
 
-from llm4dsr_cli.cache import atomic_path
+from llm4dsr_cli.files import atomic_path
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from llm4dsr_cli.errors import ModelError, OptionError
-from llm4dsr_cli.metadata import open_gguf
-from llm4dsr_cli.prompts import Prompt
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.prompts import Prompt
 
 # transformers reads these from a GGUF, and llama.cpp's non-causal mode is tested with them.
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")

@@ -13,9 +13,7 @@ import numpy as np
 import orjson
 import torch
 
-from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
-from llm4dsr_cli.denoiser import Denoiser
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, Power, baseline_scores, compare, judged, power
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
@@ -28,11 +26,15 @@ from llm4dsr_cli.finetune.start import Start, window_seed
 from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings
 from llm4dsr_cli.finetune.suggestion_run import add_suggestions
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
-from llm4dsr_cli.llama import Model
-from llm4dsr_cli.metadata import Calibration, DenoiserMetadata, open_gguf
-from llm4dsr_cli.prompts import DEFAULT_FORMAT, Prompter
-from llm4dsr_cli.registry import Registry
-from llm4dsr_cli.runtime_model import merge
+from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.merged_model import merge
+from llm4dsr_cli.model.metadata import DenoiserMetadata
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.model.registry import Registry
+from llm4dsr_cli.thresholds import Calibration
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
 HELD_OUT_RATE = 0.1

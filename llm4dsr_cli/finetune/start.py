@@ -11,9 +11,10 @@ from typing import Any
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.metadata import SUGGESTER, DenoiserMetadata, open_gguf
-from llm4dsr_cli.prompts import DEFAULT_FORMAT
-from llm4dsr_cli.registry import Registry, find_denoiser
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
+from llm4dsr_cli.model.registry import Registry, find_denoiser
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 # From a denoiser, 1e-3 first lost .04 AUROC, and a longer warm-up is needed (docs/experiments.md).

@@ -22,7 +22,7 @@ from llm4dsr_cli.finetune.data import Sampler
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_state
 from llm4dsr_cli.finetune.model import NoiseModel, TitleBatch, collate_titles
-from llm4dsr_cli.prompts import Prompter
+from llm4dsr_cli.model.prompts import Prompter
 
 VALIDATIONS = 8
 WARM_UP_SHARE = 0.05

@@ -8,28 +8,22 @@ from pathlib import Path
 
 import torch
 
-from llm4dsr_cli.base_model import find_base
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Domain, Sampler, Split, fingerprint, split_users
-from llm4dsr_cli.finetune.export import (
-    Shape,
-    detector_tensors,
-    from_gguf,
-    suggester_tensors,
-    to_gguf,
-    write_adapter,
-)
+from llm4dsr_cli.finetune.export import Shape, detector_tensors, from_gguf, suggester_tensors, to_gguf, write_adapter
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state
 from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import Start, window_seed
 from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings, SuggestionTrainer
-from llm4dsr_cli.llama import Model
-from llm4dsr_cli.metadata import DenoiserMetadata, open_gguf
-from llm4dsr_cli.prompts import Prompter
-from llm4dsr_cli.registry import Registry
+from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.metadata import DenoiserMetadata
+from llm4dsr_cli.model.prompts import Prompter
+from llm4dsr_cli.model.registry import Registry
 
 # Share of the windows cut to a random length, as for the detector.
 SHORTEN = 0.25

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.evaluation.metrics import auroc, average_precision
 from llm4dsr_cli.finetune.checkpoint import load_checkpoint, save_checkpoint
 from llm4dsr_cli.finetune.data import LabelledWindow, Sampler
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
@@ -23,8 +24,7 @@ from llm4dsr_cli.finetune.lora import load_lora_state, lora_layers, lora_state
 from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate
 from llm4dsr_cli.finetune.pace import Pace
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.metrics import auroc, average_precision
-from llm4dsr_cli.prompts import Prompter
+from llm4dsr_cli.model.prompts import Prompter
 
 # What the AUROC of some hundred windows differs by without any difference in the weights.
 LUCK = 0.005

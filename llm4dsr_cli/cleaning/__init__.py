@@ -1,0 +1,1 @@
+"""Cleaning: joins records, model, gate and replacing."""

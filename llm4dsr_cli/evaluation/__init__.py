@@ -1,0 +1,1 @@
+"""Evaluation: how well noise of known place is found."""

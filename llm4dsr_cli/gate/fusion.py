@@ -1,0 +1,75 @@
+"""Fusion: the denoiser's log-odds and collaborative evidence, weighed by a small logistic model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.gate.evidence import FEATURES
+from llm4dsr_cli.scores import Scores
+
+Floats = NDArray[np.float64]
+
+# Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
+RIDGE = 1.0
+_STEPS = 50
+N_FEATURES = 2 + len(FEATURES)
+
+
+def fusion_features(log_odds: NDArray[np.floating[Any]], evidence: Floats) -> Floats:
+    """What the fusion weighs, for each item of a sequence, shape (n_items, N_FEATURES).
+
+    The positive part of the denoiser's log-odds stands beside them, so that where it is sure it can count for more
+    (docs/experiments.md).
+
+    Args:
+        log_odds: the denoiser's noise log-odds, shape (n_items,).
+        evidence: what the counts say, shape (n_items, len(FEATURES)).
+    """
+    return np.column_stack([log_odds.astype(np.float64), np.maximum(log_odds, 0), evidence])
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Noise log-odds as a weighted sum: ``bias + weights @ (features - mean) / deviation``; all of shape (n_features,).
+
+    The features are those of ``fusion_features``.
+    """
+
+    bias: float
+    weights: Floats
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def fit(cls, features: Floats, labels: NDArray[np.integer]) -> Fusion:
+        """Ridge-penalized logistic regression by Newton's method (Hastie et al., 2009, section 4.4.1).
+
+        Args:
+            features: shape (n_items, n_features).
+            labels: 1 = noise, shape (n_items,).
+        """
+        mean = features.mean(axis=0)
+        deviation = np.maximum(features.std(axis=0), 1e-9)
+        design = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
+        penalty = np.diag([1e-6, *([RIDGE] * features.shape[1])])
+        weights = np.zeros(design.shape[1])
+        for _ in range(_STEPS):
+            chance = 1 / (1 + np.exp(-design @ weights))
+            gradient = design.T @ (labels - chance) - penalty @ weights
+            curvature = (design * (chance * (1 - chance))[:, None]).T @ design + penalty
+            step = np.linalg.solve(curvature, gradient)
+            weights += step
+            if np.abs(step).max() < 1e-9:
+                break
+        return cls(float(weights[0]), weights[1:], mean, deviation)
+
+    def log_odds(self, features: Floats) -> Scores:
+        """Noise log-odds of items, float32, shape (n_items,), from features of shape (n_items, n_features)."""
+        # Not a matrix product: its rounding depends on the number of rows.
+        scaled = (features - self.mean) / self.deviation
+        fused: Scores = (self.bias + (scaled * self.weights).sum(axis=1)).astype(np.float32)
+        return fused

@@ -1,0 +1,95 @@
+"""The gate: noise log-odds in, edits out. It knows scores and positions, and no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets only confident judgements through.
+
+    Attributes:
+        threshold: noise log-odds above which an item is edited.
+        max_edits: at most so many edits a sequence: a number of items when 1 or more, a share of the sequence's
+            items (rounded down) when below 1; None sets no limit. The most suspicious items are edited first.
+        protect_last: so many items at a sequence's end are never edited; the recommender's target is there.
+
+    Raises:
+        OptionError: an attribute is out of range.
+    """
+
+    threshold: float
+    max_edits: float | None = None
+    protect_last: int = 1
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):
+            raise OptionError("--threshold is not a number", remedy="give a probability between 0 and 1")
+        if self.max_edits is not None and not (
+            0 <= self.max_edits < 1 or (self.max_edits >= 1 and float(self.max_edits).is_integer())
+        ):
+            raise OptionError(
+                f"--max-edits {self.max_edits:g}", remedy="give a whole number of items, or a share of them below 1"
+            )
+        if self.protect_last < 0:
+            raise OptionError(f"--protect-last {self.protect_last}", remedy="give 0 or more")
+
+    def decide(self, log_odds: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which items of a sequence to edit.
+
+        At least one item is always kept: of a sequence that is suspicious throughout, the least suspicious one.
+
+        Args:
+            log_odds: noise log-odds, shape (n_items,).
+
+        Returns:
+            bool array of the same shape, True = edit.
+        """
+        n = len(log_odds)
+        edits = np.asarray(log_odds) > self.threshold
+        edits[max(0, n - self.protect_last) :] = False
+        allowed = max(0, n - 1)
+        if self.max_edits is not None:
+            allowed = min(allowed, int(self.max_edits if self.max_edits >= 1 else round(self.max_edits * n, 9)))
+        flagged = np.flatnonzero(edits)
+        if len(flagged) > allowed:
+            # Stable, so that of equally suspicious items the earlier one is edited.
+            by_suspicion = flagged[np.argsort(-np.asarray(log_odds)[flagged], kind="stable")]
+            edits[by_suspicion[allowed:]] = False
+        return edits
+
+
+def budget_threshold(sequences: Iterable[NDArray[np.floating]], share: float, *, protect_last: int = 1) -> float:
+    """The threshold above which the most suspicious items lie, as many as a share of all items is.
+
+    Only items that a gate could edit are chosen: neither protected ones, nor a sequence's last one left. Of items that
+    are as suspicious as the threshold none is edited, so that the budget is never exceeded.
+
+    Args:
+        sequences: noise log-odds of each sequence, shape (n_items,).
+        share: of all items, protected ones too; rounded down to whole items.
+        protect_last: as in ``Gate``.
+
+    Returns:
+        Noise log-odds; -inf when fewer items than the budget could be edited, inf when there is nothing to edit.
+    """
+    anything = Gate(-math.inf, protect_last=protect_last)
+    n_items = 0
+    editable: list[NDArray[np.floating]] = [np.empty(0)]
+    for log_odds in sequences:
+        n_items += len(log_odds)
+        editable.append(log_odds[anything.decide(log_odds)])
+    descending = -np.sort(-np.concatenate(editable))
+    # 0.29 of 100 items is a little less than 29 in floating point.
+    edits = math.floor(round(share * n_items, 9))
+    if edits < len(descending):
+        return float(descending[edits])
+    return -math.inf if edits else math.inf

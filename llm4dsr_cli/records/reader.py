@@ -1,0 +1,235 @@
+"""The reader: bytes of a file or pipe to batches of lines and records."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import queue
+import shlex
+import stat
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.record import OnError, R, Record, RecordFormat, parse_record
+
+Line = tuple[int, bytes]  # number from 1, bytes without the line ending
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def open_input(path: str) -> BinaryIO:
+    """Open ``path`` for reading bytes; ``-`` is standard input, ``.gz`` is decompressed.
+
+    Raises Llm4dsrError when there is nothing to read: no such file, a folder, a terminal, ``.zst``.
+    """
+    if path == "-":
+        return _standard_input()
+    if path.endswith(".zst"):
+        raise Llm4dsrError("zstd is not supported", where=path, remedy=f"pipe it in with zstd -dc {shlex.quote(path)}")
+    try:
+        raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError:
+        raise Llm4dsrError("no such file", where=path, remedy="check the path") from None
+    except IsADirectoryError:
+        raise Llm4dsrError("is a folder", where=path, remedy="give a file") from None
+    except OSError as error:
+        raise Llm4dsrError(f"cannot be opened ({_reason(error)})", where=path, remedy="give a readable file") from None
+    return cast(BinaryIO, _OwningGzip(raw)) if path.endswith(".gz") else raw
+
+
+class LineReader:
+    """Lines of one input, in batches; a context manager.
+
+    A regular file is cut into batches of equal size, so that a run can be repeated exactly. From anything else (pipe,
+    socket, terminal) a batch is what has arrived, so that a slow producer's lines pass through at once. Blank lines
+    are left out but counted, a byte order mark is dropped. ``name`` is the input's name for messages.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name = name
+        self._stream = stream
+        self._stop = threading.Event()
+        self._arrived: queue.Queue[Line | BaseException | None] | None = None
+        self._size: int | None = None  # bytes of a regular file
+        self._position = 0
+        self._live = False
+        with contextlib.suppress(OSError):  # a stream in memory has no descriptor
+            status = os.fstat(stream.fileno())
+            self._live = not stat.S_ISREG(status.st_mode)
+            self._size = None if self._live else status.st_size
+
+    @classmethod
+    def open(cls, path: str) -> LineReader:
+        """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
+        # A file's name need not be UTF-8, what is written about it must be.
+        return cls(open_input(path), "stdin" if path == "-" else path.encode("utf-8", "replace").decode())
+
+    def __enter__(self) -> LineReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading. Never waits for a producer: a thread that waits for one is left behind and closes later."""
+        self._stop.set()
+        if self._arrived is None:
+            self._stream.close()
+            return
+        with contextlib.suppress(queue.Empty):  # make room, so that a thread that waits to hand over can go
+            while True:
+                self._arrived.get_nowait()
+
+    def batches(self, size: int) -> Iterator[list[Line]]:
+        """Lists of 1 to ``size`` lines, once. Raises Llm4dsrError when the input is damaged."""
+        for batch in self._arriving_batches(size) if self._live else self._equal_batches(size):
+            if self._size is not None:
+                # a gzip stream counts decompressed bytes, the file below it compressed ones
+                is_gzip = isinstance(self._stream, gzip.GzipFile)
+                self._position = os.lseek(self._stream.fileno(), 0, os.SEEK_CUR) if is_gzip else self._stream.tell()
+            yield batch
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the input's bytes read up to the last batch, 0 to 1; None when its size is unknown."""
+        if self._size is None:
+            return None
+        return min(1.0, self._position / self._size) if self._size else 1.0
+
+    def _lines(self) -> Iterator[Line]:
+        number = 0
+        try:
+            for number, raw in enumerate(self._stream, 1):
+                line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+                line = line.removesuffix(b"\n").removesuffix(b"\r")
+                if line.strip():
+                    yield number, line
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise Llm4dsrError(
+                "damaged or cut short gzip data",
+                where=f"{self.name}:{number + 1}",
+                remedy="fetch or compress the file again",
+            ) from None
+        except OSError as error:
+            raise Llm4dsrError(
+                f"cannot be read ({_reason(error)})", where=f"{self.name}:{number + 1}", remedy="check the device"
+            ) from None
+
+    def _equal_batches(self, size: int) -> Iterator[list[Line]]:
+        batch: list[Line] = []
+        for line in self._lines():
+            batch.append(line)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _arriving_batches(self, size: int) -> Iterator[list[Line]]:
+        # twice the size: the next batch gathers behind this one
+        arrived: queue.Queue[Line | BaseException | None] = queue.Queue(maxsize=2 * size)
+        self._arrived = arrived
+        threading.Thread(target=self._read_into, args=(arrived,), name="llm4dsr-reader", daemon=True).start()
+        end: BaseException | None = None
+        more = True
+        while more:
+            batch: list[Line] = []
+            with contextlib.suppress(queue.Empty):
+                while more and len(batch) < size:
+                    entry = _wait_for(arrived) if not batch else arrived.get_nowait()
+                    if isinstance(entry, tuple):
+                        batch.append(entry)
+                    else:
+                        more, end = False, entry
+            if batch:
+                yield batch
+        if end is not None:
+            raise end
+
+    def _read_into(self, arrived: queue.Queue[Line | BaseException | None]) -> None:
+        end: BaseException | None = None
+        try:
+            for line in self._lines():
+                arrived.put(line)
+                if self._stop.is_set():
+                    break
+        except BaseException as error:  # it belongs to whoever asks for the next batch
+            end = error
+        self._stream.close()
+        arrived.put(end)
+
+
+def read_records(
+    reader: LineReader,
+    size: int,
+    fmt: RecordFormat,
+    catalog: Catalog | None,
+    on_error: OnError | None = None,
+) -> Iterator[list[Record]]:
+    """Lists of 1 to ``size`` records, one for each batch that has any.
+
+    ``on_error`` gets each line that is no record, with the error; without it, the error is raised.
+    """
+    return read_parsed(reader, size, lambda line, where: parse_record(line, where, fmt, catalog), on_error)
+
+
+def read_parsed(
+    reader: LineReader, size: int, parse: Callable[[bytes, str], R], on_error: OnError | None = None
+) -> Iterator[list[R]]:
+    """``read_records`` for records that ``parse`` makes of a line and its ``file:line``."""
+    for batch in reader.batches(size):
+        records: list[R] = []
+        for number, line in batch:
+            try:
+                records.append(parse(line, f"{reader.name}:{number}"))
+            except RecordError as error:  # noqa: PERF203 - one line at a time is the point
+                if on_error is None:
+                    raise
+                on_error(error, line)
+        if records:
+            yield records
+
+
+class _OwningGzip(gzip.GzipFile):
+    """A gzip stream that closes the file below it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        super().__init__(fileobj=raw, mode="rb")
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise OptionError("there is no standard input", remedy="give a file")
+    if sys.stdin.isatty():
+        raise OptionError("standard input is a terminal", remedy="give a file, or pipe records in")
+    try:
+        # A buffer of our own: a thread that still waits in sys.stdin.buffer when Python ends makes it abort.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except io.UnsupportedOperation:
+        return sys.stdin.buffer
+
+
+def _wait_for(arrived: queue.Queue[Line | BaseException | None]) -> Line | BaseException | None:
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return arrived.get(timeout=0.5)  # Windows hears Ctrl-C only between waits
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,1 @@
+"""Replacing: what takes the place of an item that the gate flagged."""

@@ -1,0 +1,1 @@
+"""The generating proposer: the model names titles of the catalog (``--proposer generate``)."""

@@ -1,0 +1,83 @@
+"""Scores: the arithmetic of noise log-odds and noise probabilities.
+
+Noise log-odds are kept to three decimals, between -20 and 20. Digits beyond that move with the shape of a llama.cpp
+batch and tell nothing of an item, and a rounded score survives as a short text: kept scores gate exactly as fresh ones
+do. A probability is written with the fewest decimals that give its rounded log-odds back.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import OptionError
+
+_STEPS = 1000  # of log-odds in one unit
+_LIMIT = 20
+
+Scores = NDArray[np.float32]
+
+
+def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
+    return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def log_odds_of(probability: float) -> float:
+    """The log-odds of a probability given by a user.
+
+    Raises:
+        OptionError: it lies outside 0 to 1.
+    """
+    if not 0 <= probability <= 1:
+        raise OptionError(f"--threshold {probability:g}", remedy="give a probability between 0 and 1")
+    if probability in (0, 1):
+        return math.inf if probability else -math.inf
+    return math.log(probability) - math.log1p(-probability)
+
+
+def canonical(log_odds: NDArray[np.floating]) -> Scores:
+    """Noise log-odds rounded to three decimals and clipped to -20 and 20; same shape."""
+    return (_steps(np.asarray(log_odds, dtype=np.float64)) / _STEPS).astype(np.float32)
+
+
+def _steps(log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Thousandths of log-odds, as whole numbers: there is no negative zero among them."""
+    return np.rint(np.clip(log_odds, -_LIMIT, _LIMIT) * _STEPS).astype(np.int64)
+
+
+def shortest_probabilities(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities with the fewest decimals from which ``log_odds_from`` gives the canonical log-odds; same shape."""
+    return _table()[_steps(np.asarray(log_odds, dtype=np.float64)) + _LIMIT * _STEPS]
+
+
+def log_odds_from(probabilities: NDArray[np.float64]) -> Scores:
+    """Canonical noise log-odds of probabilities between 0 and 1; same shape."""
+    return canonical(_logit(probabilities))
+
+
+def _logit(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):  # 0 and 1, which a person may have written, are clipped afterwards
+        return np.log(probabilities) - np.log1p(-probabilities)
+
+
+@cache
+def _table() -> NDArray[np.float64]:
+    """Shortest probability of every canonical score, from the smallest to the largest."""
+    wanted = np.arange(-_LIMIT * _STEPS, _LIMIT * _STEPS + 1)
+    exact = 1 / (1 + np.exp(-wanted / _STEPS))
+    table = np.full(len(wanted), np.nan)
+    missing = np.ones(len(wanted), dtype=bool)
+    decimals = 0
+    while missing.any():
+        decimals += 1
+        short = np.round(exact[missing], decimals)
+        # A little less than half a step, so that another machine's logarithm reads the same.
+        fits = np.abs(_logit(short) * _STEPS - wanted[missing]) < 0.5 - 1e-6
+        found = np.flatnonzero(missing)[fits]
+        table[found] = short[fits]
+        missing[found] = False
+    return table

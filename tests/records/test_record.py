@@ -1,0 +1,268 @@
+"""Records: untouched lines stay as they are, edited ones lose what was dropped and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.json_lines import dumps, loads
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record, user_of
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+PLAIN = RecordFormat()
+CATALOG = Catalog([(1, "Heat"), ("B2", "Ronin"), (3, None)])
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=6,
+)
+titles = text.filter(lambda title: title.strip())
+ids = st.integers(-(10**25), 10**25) | text
+
+
+def parse(data: Any, fmt: RecordFormat = PLAIN, catalog: Catalog | None = None) -> Record:
+    line = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
+    return parse_record(line, "in.jsonl:7", fmt, catalog)
+
+
+def refusal(data: Any, fmt: RecordFormat = PLAIN, catalog: Catalog | None = None) -> str:
+    with pytest.raises(RecordError) as caught:
+        parse(data, fmt, catalog)
+    message = str(caught.value)
+    assert message.startswith("in.jsonl:7: ")
+    assert caught.value.remedy
+    assert "\n" not in message
+    assert len(message) < 400
+    return message.removeprefix("in.jsonl:7: ")
+
+
+@unhurried
+@given(st.dictionaries(text, values), st.lists(titles, max_size=5), st.sampled_from([None, 1, "\t"]))
+def test_without_edits_the_line_comes_back_byte_for_byte(data: dict[str, Any], items: list[str], indent: Any) -> None:
+    """Guards: records that no edit touches written with other spaces, escapes or numbers."""
+    line = json.dumps({**data, "items": items}, indent=indent).encode()
+    assert parse(line).render() == line
+    assert parse(line).render(drop=[], add={}) == line
+
+
+@unhurried
+@given(st.data())
+def test_dropping_equals_a_naive_model(data: st.DataObject) -> None:
+    """Guards: positions off by one, parallel lists out of step, fields reordered, extra fields or numbers lost."""
+    length = data.draw(st.integers(0, 6))
+
+    def lists(of: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+        return st.lists(of, min_size=length, max_size=length)
+
+    shape = data.draw(st.sampled_from(["objects", "titles", "integers", "strings"]))
+    objects = st.builds(
+        lambda more, id_, title: {**more, "id": id_, "title": title}, st.dictionaries(text, values), ids, titles
+    )
+    elements = {"objects": objects, "titles": titles, "integers": st.integers(-(10**25), 10**25), "strings": text}
+    fields = {"items": data.draw(lists(elements[shape])), "ratings": data.draw(lists(values))}
+    with_titles = shape in ("integers", "strings")
+    if with_titles:
+        fields["names"] = data.draw(lists(titles))
+    others = data.draw(st.dictionaries(text.filter(lambda name: name not in ("items", "ratings", "names")), values))
+    record_data = dict(data.draw(st.permutations([*fields.items(), *others.items()])))
+    drop = data.draw(st.sets(st.integers(0, length - 1))) if length else set()
+
+    fmt = RecordFormat(titles_field="names" if with_titles else None, parallel_fields=("ratings",))
+    record = parse(record_data, fmt)
+    expected = {
+        name: [v for i, v in enumerate(value) if i not in drop] if name in fields else value
+        for name, value in record_data.items()
+    }
+    rendered = json.loads(record.render(drop))
+    assert rendered == expected
+    assert list(rendered) == list(record_data)
+    assert record.data == record_data
+    assert len(record.ids) == len(record.titles) == length
+
+
+def test_a_list_that_is_named_twice_loses_its_items_once() -> None:
+    """Guards other positions dropped as well, from a list that is already shorter, and lists out of step."""
+    fmt = RecordFormat(titles_field="names", parallel_fields=("names", "stars", "stars", "items"))
+    record = parse({"items": [1, 2, 3, 4], "names": ["a", "b", "c", "d"], "stars": [5, 4, 3, 2]}, fmt)
+    assert json.loads(record.render([1])) == {"items": [1, 3, 4], "names": ["a", "c", "d"], "stars": [5, 3, 2]}
+
+
+def test_every_shape_gives_ids_and_titles() -> None:
+    """Guards: strings taken for titles where a catalog knows them as ids, and the other way round."""
+    objects = parse({"items": [{"id": 1, "title": "Heat", "x": 1}, {"title": "Ronin"}, {"id": "z", "title": "Ran"}]})
+    assert (objects.ids, objects.titles) == ([1, None, "z"], ["Heat", "Ronin", "Ran"])
+    strings = parse({"items": ["Heat", "Ronin"]})
+    assert (strings.ids, strings.titles) == ([None, None], ["Heat", "Ronin"])
+    looked_up = parse({"items": ["1", "B2"]}, catalog=CATALOG)
+    assert (looked_up.ids, looked_up.titles) == (["1", "B2"], ["Heat", "Ronin"])
+    integers = parse({"items": [1, 1]}, catalog=CATALOG)
+    assert (integers.ids, integers.titles) == ([1, 1], ["Heat", "Heat"])
+    parallel = parse({"i": ["a", "b"], "t": ["Heat", "Ran"]}, RecordFormat(items_field="i", titles_field="t"))
+    assert (parallel.ids, parallel.titles) == (["a", "b"], ["Heat", "Ran"])
+    renamed = RecordFormat(item_id_field="asin", item_title_field="name")
+    assert parse({"items": [{"asin": 9, "name": "Heat", "title": "no"}]}, renamed).titles == ["Heat"]
+    assert parse({"items": []}).titles == []
+
+
+def test_a_missing_title_comes_from_the_next_source() -> None:
+    """Guards: a catalog ignored because the record has some titles of its own, or a record overruled by it."""
+    items = [{"id": 1}, {"id": "B2", "title": None}, {"id": 1, "title": "own"}]
+    assert parse({"items": items}, catalog=CATALOG).titles == ["Heat", "Ronin", "own"]
+    fmt = RecordFormat(titles_field="t")
+    assert parse({"items": [1, 1], "t": [None, "own"]}, fmt, CATALOG).titles == ["Heat", "own"]
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30])
+def test_integers_of_any_size_keep_their_value(number: int) -> None:
+    """Guards: orjson reading integers beyond 64 bits as floats, and ids rounded on the way."""
+    line = f'{{"user":{number},"items":[{number},7],"n":[[{number}]]}}'.encode()
+    record = parse(line, RecordFormat(), Catalog([(number, "a"), (7, "b")]))
+    assert record.ids == [number, 7]
+    assert record.render(drop=[1]) == f'{{"user":{number},"items":[{number}],"n":[[{number}]]}}'.encode()
+    assert loads(dumps(number)) == number
+
+
+def test_deep_and_long_lines_survive_an_edit() -> None:
+    """Guards: orjson refusing to write more than 254 levels, which it reads; limits on the length of a line."""
+    deep = b'{"x":' + b"[" * 400 + b"]" * 400 + b',"items":["a","b"]}'
+    assert parse(deep).render(drop=[0]) == deep.replace(b'"a",', b"")
+    long = parse({"items": ["a" * 5_000_000, "b" * 5_000_000]})
+    assert loads(long.render(drop=[0])) == {"items": ["b" * 5_000_000]}
+    for depth in (1010, 5000):  # both parsers' limits: one sentence, not a RecursionError
+        assert "not JSON" in refusal(b'{"x":' + b"[" * depth + b"1" * 25 + b"]" * depth + b"}")
+
+
+def test_added_fields_come_last_and_collide_with_none() -> None:
+    """Guards: an annotation that overwrites the user's own field."""
+    record = parse({"items": ["a", "b"], "z": 1})
+    assert record.render(add={"noise": [0.25, 1]}) == b'{"items":["a","b"],"z":1,"noise":[0.25,1]}'
+    assert record.render(drop={0}, add={"é": None}) == '{"items":["b"],"z":1,"é":null}'.encode()
+    with pytest.raises(RecordError, match=r'^in\.jsonl:7: has a field "z" already: rename'):
+        record.render(add={"z": 2})
+    assert record.data == {"items": ["a", "b"], "z": 1}
+
+
+@unhurried
+@given(st.lists(titles, min_size=1, max_size=6), st.booleans(), st.data())
+def test_putting_and_dropping_equal_a_naive_model(names: list[str], beside: bool, data: st.DataObject) -> None:
+    """Guards: an item put where another one was dropped, its title put elsewhere, parallel lists that move."""
+    length = len(names)
+    ratings = [*range(length)]
+    items = [*range(length)] if beside else names
+    record = parse(
+        {"items": items, "r": ratings, **({"names": names} if beside else {})},
+        RecordFormat(titles_field="names" if beside else None, parallel_fields=("r",)),
+    )
+    positions = st.sets(st.integers(0, length - 1))
+    drop, put = data.draw(positions), data.draw(positions)
+    rows = [(-i, f"new {i}", i) if i in put else (items[i], names[i], i) for i in range(length) if i not in drop]
+    found = json.loads(record.render(drop, put={i: (-i if beside else f"new {i}", f"new {i}") for i in put}))
+    assert found["r"] == [rating for *_, rating in rows]
+    assert found["items"] == [item if beside else title for item, title, _ in rows]
+    assert not beside or found["names"] == [title for _, title, _ in rows]
+
+
+@pytest.mark.parametrize("position", [-1, 2])
+def test_positions_that_do_not_exist_are_refused(position: int) -> None:
+    """Guards: a gate's positions of another record applied in silence."""
+    record = parse({"items": ["a", "b"]})
+    for edit in ({"drop": [position]}, {"put": {position: ("c", "c")}}, {"drop": [0], "put": {position: ("c", "c")}}):
+        with pytest.raises(IndexError):
+            record.render(**edit)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"items": ["\xff"]}', "not UTF-8 (byte 13 of the line)"),
+        (b'{"items": ["a"]', "not JSON ("),
+        (b'{"items": ["a"], "x": NaN}', "not JSON ("),
+        (b'{"items": ["\\ud800"]}', "not JSON ("),
+        (b'{"items": ["\\ud800"], "x": 99999999999999999999}', "not JSON ("),
+        ([1], "a list where an object should be"),
+        ({}, '"items" is missing, the fields are none'),
+        ({"user": 1, "history": []}, '"items" is missing, the fields are "user", "history"'),
+        ({"items": {"a": 1}}, '"items" is an object'),
+        ({"items": "a"}, '"items" is a string'),
+        ({"items": ["a", None]}, '"items"[1] is null'),
+        ({"items": [True]}, '"items"[0] is a boolean'),
+        ({"items": [1.5]}, '"items"[0] is a float'),
+        ({"items": [["a"]]}, '"items"[0] is a list'),
+        ({"items": ["a", 1]}, '"items"[1] is an integer, "items"[0] a string'),
+        ({"items": ["a", {"title": "b"}]}, '"items"[1] is an object, "items"[0] a string'),
+        ({"items": [1]}, '"items"[0] has no title: give --catalog'),
+        ({"items": [{"id": 1}]}, '"items"[0] has no title: give --catalog'),
+        ({"items": [{"id": 1.5, "title": "a"}]}, '"items"[0] has a float as "id"'),
+        ({"items": [{"id": True, "title": "a"}]}, '"items"[0] has a boolean as "id"'),
+        ({"items": ["a", " \t"]}, 'the title of "items"[1] is blank'),
+        ({"items": [{"title": ""}]}, 'the title of "items"[0] is blank'),
+        ({"items": [{"title": 1984}]}, 'the title of "items"[0] is an integer'),
+    ],
+)
+def test_lines_of_another_shape_are_refused(data: Any, message: str) -> None:
+    """Guards: tracebacks, and items read as what they are not."""
+    assert refusal(data).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"items": [77]}, "id 77 is not in the catalog"),
+        ({"items": ["77"]}, 'id "77" is not in the catalog'),
+        ({"items": [1, 3]}, "id 3 has no title in the catalog"),
+        ({"items": [{"x": 1}]}, '"items"[0] has neither "title" nor "id"'),
+    ],
+)
+def test_items_the_catalog_cannot_name_are_refused(data: Any, message: str) -> None:
+    assert refusal(data, catalog=CATALOG).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "data", "message"),
+    [
+        (RecordFormat(titles_field="t"), {"items": ["a"]}, '"t" is missing, the fields are "items"'),
+        (RecordFormat(titles_field="t"), {"items": ["a"], "t": ["x", "y"]}, '"t" has 2 entries, "items" 1'),
+        (RecordFormat(titles_field="t"), {"items": ["a"], "t": "x"}, '"t" is a string'),
+        (RecordFormat(titles_field="t"), {"items": ["a"], "t": [None]}, '"items"[0] has no title'),
+        (RecordFormat(titles_field="t"), {"items": ["a"], "t": [3]}, 'the title of "items"[0] is an integer'),
+        (RecordFormat(parallel_fields=("r",)), {"items": ["a"]}, '"r" is missing'),
+        (RecordFormat(parallel_fields=("r", "s")), {"items": ["a"], "r": [1], "s": []}, '"s" has 0 entries, "items" 1'),
+    ],
+)
+def test_parallel_lists_must_be_parallel(fmt: RecordFormat, data: Any, message: str) -> None:
+    """Guards: ratings and timestamps that slip against their items."""
+    assert refusal(data, fmt).startswith(message)
+
+
+def test_quoted_data_is_cut_and_printable() -> None:
+    """Guards: messages of megabytes, and escape sequences from strangers' data in the terminal."""
+    assert "x" * 60 + '..."' in refusal({"items": ["x" * 10_000]}, catalog=CATALOG)
+    assert r'id "\x1b[31m\n" is' in refusal({"items": ["\x1b[31m\n"]}, catalog=CATALOG)
+    assert "and 990 more" in refusal({str(i): i for i in range(1000)})
+
+
+def test_a_record_that_names_nobody_is_known_by_its_titles() -> None:
+    """Guards a record that is another user's in a kept file than in the input, and so vouches for itself there."""
+    fmt = RecordFormat()
+    here = parse_record(b'{"items": ["a", "b"]}', "in.jsonl:1", fmt, None)
+    there = parse_record(b'{"items": ["a", "b"]}', "scored.jsonl:7", fmt, None)
+    other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", fmt, None)
+    assert user_of(here, "user_id") == user_of(there, "user_id") != user_of(other, "user_id")
+    named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", fmt, None)
+    assert user_of(named, "user_id") == "5"
+    for other_export in (b'"5"', b"5.0"):
+        assert user_of(parse(b'{"user_id":' + other_export + b',"items":["a"]}'), "user_id") == "5"
+    assert user_of(named, "who") == "[5]"

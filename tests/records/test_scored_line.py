@@ -1,0 +1,155 @@
+"""The scored record: a suffix that can be taken off again, and probabilities that keep their scores."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm4dsr_cli.cleaning.scoring import KeptScores
+from llm4dsr_cli.errors import ModelError, RecordError
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.scored_line import original_line, parse_scored, parse_unscored, scored_line
+from llm4dsr_cli.scores import canonical, log_odds_from, shortest_probabilities
+
+unhurried = settings(deadline=None, max_examples=200)
+SHA256 = "0123456789abcdef" * 4
+FORM = RecordFormat()
+
+texts = st.text(
+    st.one_of(st.sampled_from('{}[],:"\\ né七\u2028🎬'), st.characters(exclude_categories=["Cs"])), max_size=8
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**80), 2**80), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=8,
+)
+spaces = st.text(" \t\r", max_size=3)
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[bytes, np.ndarray]:
+    """A line as somebody may have written it, and canonical scores of its items."""
+    titles = draw(st.lists(texts.map(lambda text: f"x{text}"), max_size=5))
+    # Text that looks like a suffix, in values and as a field of an inner object.
+    trap = ',"noise_probability":[0.5],"noise_model":"0123456789ab"}'
+    others: dict[str, Any] = draw(st.dictionaries(texts.map(lambda name: f"_{name}"), values, max_size=3))
+    if draw(st.booleans()):
+        others["_trap"] = draw(st.sampled_from([trap, {"a": 1, "noise_probability": [0.5], "noise_model": "0" * 12}]))
+    fields = [("items", titles), *others.items()]
+    record = dict(draw(st.permutations(fields)))
+    separators = tuple(f"{draw(spaces)}{mark}{draw(spaces)}" for mark in ",:")
+    line = json.dumps(record, ensure_ascii=draw(st.booleans()), separators=separators)
+    line = f"{draw(spaces)}{line[:-1]}{draw(spaces)}}}{draw(spaces)}"
+    steps = draw(st.lists(st.integers(-20_000, 20_000), min_size=len(titles), max_size=len(titles)))
+    return line.encode(), canonical(np.array(steps) / 1000)
+
+
+@unhurried
+@given(scored())
+def test_what_is_put_on_can_be_taken_off(example: tuple[bytes, np.ndarray]) -> None:
+    """Guards: records that lose their spacing, scores that move, and a suffix that is found where there is none."""
+    line, log_odds = example
+    record = parse_unscored(line, "here", FORM, None)
+    result = scored_line(record, log_odds, SHA256)
+    end = len(line.rstrip()) - 1
+    assert result.startswith(line[:end]) and result.endswith(line[end:])
+    found = json.loads(result)
+    assert list(found) == [*json.loads(line), "noise_probability", "noise_model"]
+    assert found["noise_model"] == SHA256[:12]
+    assert original_line(result) == line
+    assert original_line(line) is None
+    back = parse_scored(result, "here", FORM, None)
+    assert (back.line, back.titles, back.data, back.model) == (line, record.titles, record.data, SHA256[:12])
+    assert back.log_odds.dtype == log_odds.dtype and np.array_equal(back.log_odds, log_odds)
+
+
+ALL = np.arange(-20_000, 20_001)
+
+
+def test_every_score_survives_as_text_with_the_fewest_decimals() -> None:
+    """Guards: kept scores that gate otherwise than fresh ones, and lines twice as long as they need to be."""
+    scores = canonical(ALL / 1000)
+    texts = json.dumps(shortest_probabilities(scores).tolist())
+    chances = np.array(json.loads(texts))
+    assert np.array_equal(log_odds_from(chances), scores)
+    assert ((chances > 0) & (chances < 1)).all()
+    decimals = np.array([len(np.format_float_positional(chance)) - 2 for chance in chances])
+    for fewer in range(1, decimals.max()):
+        # Not the outermost scores, which 0 and 1 would give as well.
+        longer = (decimals > fewer) & (np.abs(ALL) < 20_000)
+        exact = 1 / (1 + np.exp(-ALL[longer] / 1000))
+        assert not np.any(log_odds_from(np.round(exact, fewer)) == scores[longer])
+    assert np.mean(decimals[np.abs(ALL) < 4000]) < 5
+
+
+@unhurried
+@given(st.floats(-100, 100, width=32))
+def test_canonical_scores_are_near_and_stay(score: float) -> None:
+    """Guards: rounding that is not idempotent, negative zero, and scores beyond what a text can hold."""
+    once = canonical(np.array([score], dtype=np.float32))
+    assert once.dtype == np.float32
+    assert abs(once[0] - np.clip(score, -20, 20)) <= 0.000502
+    assert np.array_equal(canonical(once), once)
+    assert not (once[0] == 0 and np.signbit(once[0]))
+
+
+@pytest.mark.parametrize("name", ["noise_probability", "noise_model"])
+def test_a_record_is_not_scored_twice(name: str) -> None:
+    """Guards: a record with the same field twice, of which every reader takes another."""
+    with pytest.raises(RecordError, match=f'here: has a field "{name}" already'):
+        parse_unscored(f'{{"items": [], "{name}": 1}}'.encode(), "here", FORM, None)
+
+
+END = ',"noise_model":"0123456789ab"}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"items":["a","b"]}',
+        '{"items":["a","b"],"noise_probability":[0.5]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,0.5,0.5]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,1.5]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,-0.1]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,1e999]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,"0.5"]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,true]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,null]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,NaN]' + END,
+        '{"items":["a","b"],"noise_probability":[0.5,0.5]}',
+        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":"0123"}',
+        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":7}',
+        '{"items":["a","b"],"noise_probability":[],"noise_probability":7,"noise_model":"0123456789ab"}',
+        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":"0123456789ab","more":1}',
+        '{"noise_probability":[0.5,0.5],"noise_model":"0123456789ab","items":["a","b"]}',
+        '{"items":["a","b"],"x":{"y":1,"noise_probability":[0.5,0.5],"noise_model":"0123456789ab"}}',
+    ],
+)
+def test_what_score_did_not_write_is_refused(line: str) -> None:
+    """Guards: probabilities of other items, or no numbers at all, that are believed; a traceback."""
+    with pytest.raises(RecordError, match=r"^here: .*: run `llm4dsr score` first$"):
+        parse_scored(line.encode(), "here", FORM, None)
+
+
+def test_scores_of_two_denoisers_do_not_mix() -> None:
+    """Guards: one threshold for scores that mean different things."""
+
+    def record(where: str, model: str) -> Any:
+        line = scored_line(parse_record(b'{"items": ["a"]}', where, FORM, None), np.zeros(1, np.float32), model)
+        return parse_scored(line, where, FORM, None)
+
+    one, other = record("f:1", "a" * 64), record("f:2", "b" * 64)
+    assert KeptScores()([one])[0].tolist() == [0]
+    for kept, wrong in (
+        (KeptScores(), "f:2"),
+        (KeptScores("a" * 64, "it", "score all records again"), "f:2"),
+        (KeptScores("b" * 64, "it"), "f:1"),
+    ):
+        with pytest.raises(ModelError, match=rf"^{wrong}: scored by another denoiser .*: score all records again$"):
+            kept([one, other])
+    assert isinstance(one, Record)
