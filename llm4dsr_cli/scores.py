@@ -26,6 +26,11 @@ def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
 
 
+def rounded_probability(log_odds: float) -> float:
+    """The noise probability of one log-odds, to five decimals, as audits and reports write it."""
+    return round(float(probability(np.array(log_odds))), 5)
+
+
 def log_odds_of(probability: float) -> float:
     """The log-odds of a probability given by a user.
 

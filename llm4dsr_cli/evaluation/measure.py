@@ -223,7 +223,6 @@ def evaluate(
     scorers += [_Scorer(items, everything.items, scores, None) for scores in items.baselines.values()]
     overall, *others = _measure(scorers, len(judged_users), settings.bootstrap, settings.seed)
     first, second = len(by_length), len(by_length) + len(by_popularity)
-    metadata = denoiser.metadata
     return Evaluation(
         items=items,
         threshold=threshold,
@@ -231,13 +230,7 @@ def evaluate(
         by_length=list(zip(by_length, others[:first], strict=True)),
         by_popularity=list(zip(by_popularity, others[first:second], strict=True)),
         baselines=dict(zip(items.baselines, others[second:], strict=True)),
-        model={
-            "name": metadata.name,
-            "sha256": denoiser.sha256,
-            "base": metadata.base_name,
-            "base_sha256": metadata.base_sha256,
-            "runtime": denoiser.runtime.name,
-        },
+        model=denoiser.description(),
         protocol={
             **data.source,
             "gate": gate is not None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -100,6 +101,19 @@ class Denoiser:
                 raise
             remedy = "delete this file, which the next run makes again"
             raise ModelError(error.what, where=str(runtime), remedy=remedy) from None
+
+    @property
+    def name(self) -> str:
+        """What its file calls it."""
+        return self.metadata.name
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """``DenoiserMetadata.threshold``."""
+        return self.metadata.threshold(false_edit_rate)
+
+    def description(self) -> dict[str, Any]:
+        """Name, hashes, base model and the merged model that runs, for reports."""
+        return {**self.metadata.description(self.sha256), "runtime": self.runtime.name}
 
     def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
         """Noise log-odds of every item of every sequence.
