@@ -94,10 +94,10 @@ def apply(
         raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
 
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS
     from llm4dsr_cli.records.reader import LineReader, read_parsed
     from llm4dsr_cli.records.record import OnError
     from llm4dsr_cli.records.scored_line import parse_scored
+    from llm4dsr_cli.scores import BATCH_RECORDS
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     scores, of_rate, about = _kept_scores(gating, model)

@@ -61,9 +61,10 @@ def calibrate(
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.gate.calibration import CalibrationSettings
     from llm4dsr_cli.gate.calibration import calibrate as run
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.model.denoiser import Denoiser, check_options
     from llm4dsr_cli.records.record import RecordFormat, load_catalog
     from llm4dsr_cli.records.writer import OutputFile, check_paths
+    from llm4dsr_cli.scores import BATCH_RECORDS
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     counts = RunCounts()

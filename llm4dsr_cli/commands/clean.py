@@ -82,10 +82,10 @@ def clean(
     replacing = Replacing(gating, proposer, fallback)
 
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.model.denoiser import Denoiser, check_options
     from llm4dsr_cli.records.reader import LineReader, read_records
     from llm4dsr_cli.records.record import Record
-    from llm4dsr_cli.scores import Scores
+    from llm4dsr_cli.scores import BATCH_RECORDS, Scores
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     check_options(weights, threads)

@@ -113,10 +113,10 @@ class Replacing:
     def _read(self, *, count: bool) -> tuple[Evidence | None, Candidates]:
         """What the input holds: who has what, if that is to be counted, and all items."""
         from llm4dsr_cli.gate.evidence import Evidence
-        from llm4dsr_cli.model.denoiser import BATCH_RECORDS
         from llm4dsr_cli.records.reader import LineReader, read_records
         from llm4dsr_cli.records.record import OnError
         from llm4dsr_cli.replacing.candidates import Candidates
+        from llm4dsr_cli.scores import BATCH_RECORDS
 
         candidates = Candidates()
         # The second pass tells of what is skipped.
