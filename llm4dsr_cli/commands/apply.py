@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands import single_options as options
 from llm4dsr_cli.commands.gating import Gating
-from llm4dsr_cli.commands.replacing import is_pipe
+from llm4dsr_cli.commands.inputs import is_pipe
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.gating import DEFAULT_RATE
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.replacing import is_pipe
-from llm4dsr_cli.commands.sequences import read_sequences
-from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, is_pipe, leaving_out, read_sequences, warn_of_nameless
+from llm4dsr_cli.commands.options import DEFAULT_RATE
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands import single_options as options
 from llm4dsr_cli.commands.gating import Gating
 from llm4dsr_cli.commands.replacing import Replacing, default_action
 

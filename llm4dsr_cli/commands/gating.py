@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
+from llm4dsr_cli.commands.inputs import exit_code, rejects_path, skipping
+from llm4dsr_cli.commands.options import DEFAULT_RATE, DEFAULT_USER_FIELD
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.writer import OutputFile
     from llm4dsr_cli.replacing.replacer import Replacer
     from llm4dsr_cli.scores import Scores
-
-DEFAULT_RATE = 0.01
-DEFAULT_USER_FIELD = "user_id"
 
 
 @dataclass(kw_only=True)

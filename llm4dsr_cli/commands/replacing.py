@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from llm4dsr_cli.commands.inputs import is_pipe
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.replacer import Replacer
 
 PROPOSERS = ("counts", "generate")
-
-
-def is_pipe(source: str) -> bool:
-    """Whether a path is no file but a stream, which is read or written only once."""
-    # A missing file or a folder gets the sentence of whoever opens it.
-    return source == "-" or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir())
 
 
 def default_action(source: str, catalog: str | None, gate: str | None) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, rejects_path, skipping
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
