@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 
+# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
+# are to be equal need equal batches.
+BATCH_RECORDS = 64
 _STEPS = 1000  # of log-odds in one unit
 _LIMIT = 20
 

@@ -45,11 +45,12 @@ def summary(cleaner: Cleaner[R], seconds: float) -> str:
     """What a run did, in one sentence."""
     counts = cleaner.counts
     share = counts.edited_items / counts.items if counts.items else 0
-    done = {"drop": "dropped", "mark": "marked", "replace": f"replaced {counts.replaced_items:,} and dropped"}
+    words = {"drop": "dropped", "mark": "marked", "replace": f"replaced {counts.replaced_items:,} and dropped"}
+    done = words[cleaner.cleaning.settings.action]
     edited = counts.edited_items - counts.replaced_items
     return (
-        f"{counts.records:,} records, {counts.items:,} items: {done[cleaner.cleaning.settings.action]} {edited:,} items "
-        f"({share:.1%}) in {counts.edited_records:,} records, {seconds:.1f} s"
+        f"{counts.records:,} records, {counts.items:,} items: {done} {edited:,} items ({share:.1%}) "
+        f"in {counts.edited_records:,} records, {seconds:.1f} s"
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
 from llm4dsr_cli.cleaning.settings import CleaningSettings
+from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.gate import budget_threshold
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -26,8 +27,6 @@ from llm4dsr_cli.sequences import ItemSequence
 
 if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import Suggester
-
-DEFAULT_USER_FIELD = "user_id"
 
 
 class Scorer(Protocol):
@@ -92,7 +91,7 @@ class Cleaning:
         self.replacer = replacer
         self.catalog = catalog
         self.record_format = record_format or RecordFormat()
-        self.user_field = user_field or (gate_file and gate_file.user_field) or DEFAULT_USER_FIELD
+        self.user_field = user_field or (gate_file and gate_file.user_field) or USER_FIELD
         self._open = ExitStack()  # what ``load`` has loaded
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm4dsr_cli.cleaning.decision import Fallback
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -13,15 +14,13 @@ from llm4dsr_cli.records.edits import Action
 from llm4dsr_cli.scores import log_odds_of
 from llm4dsr_cli.thresholds import check_rate
 
-DEFAULT_RATE = 0.01
-
 
 @dataclass(frozen=True)
 class CleaningSettings:
     """What is done with flagged items, and which items are flagged.
 
     At most one of ``threshold``, ``false_edit_rate`` and ``budget`` may be given; with none, the false-edit rate is
-    DEFAULT_RATE.
+    FALSE_EDIT_RATE.
 
     Attributes:
         action: "drop" takes flagged items out, "mark" leaves them, "replace" puts what belongs in their place.
@@ -65,7 +64,7 @@ class CleaningSettings:
         """The false-edit rate that the threshold is to keep; None when the threshold comes from elsewhere."""
         if self.threshold is not None or self.budget is not None:
             return None
-        return DEFAULT_RATE if self.false_edit_rate is None else self.false_edit_rate
+        return FALSE_EDIT_RATE if self.false_edit_rate is None else self.false_edit_rate
 
     def gate(self, log_odds: float) -> Gate:
         """The gate of these settings, with a threshold in log-odds."""

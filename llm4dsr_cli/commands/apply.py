@@ -31,7 +31,8 @@ def apply(
     errors: RejectOptions,
     run: RunOptions,
     action: Annotated[
-        str, typer.Option("--action", metavar="drop|mark", help="What to do with items that do not belong.")
+        str,
+        typer.Option("--action", metavar="ACTION", help="drop: take flagged items out. mark: flag them in noise_flag."),
     ] = "drop",
     budget: Annotated[
         float | None,
@@ -56,11 +57,12 @@ def apply(
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.scoring import KeptScores
+    from llm4dsr_cli.cleaning.settings import CleaningSettings
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_parsed
     from llm4dsr_cli.records.scored_line import parse_scored
     from llm4dsr_cli.scores import BATCH_RECORDS
 
-    settings = gate.settings(action, budget=budget)
+    settings = CleaningSettings(action=action, budget=budget, **gate.arguments())
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
     if budget is not None and not can_be_read_twice(source):

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.gating import DEFAULT_RATE
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.replacing import is_pipe
-from llm4dsr_cli.commands.sequences import read_sequences
-from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, is_pipe, leaving_out, read_sequences, warn_of_nameless
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -61,9 +58,10 @@ def calibrate(
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.gate.calibration import CalibrationSettings
     from llm4dsr_cli.gate.calibration import calibrate as run
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.model.denoiser import Denoiser, check_options
     from llm4dsr_cli.records.record import RecordFormat, load_catalog
     from llm4dsr_cli.records.writer import OutputFile, check_paths
+    from llm4dsr_cli.scores import BATCH_RECORDS
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     counts = RunCounts()
@@ -134,7 +132,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
             f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
             f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
         )
-    if DEFAULT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
-        console.warn(f"too few sequences for a false-edit rate of {DEFAULT_RATE}: it will be refused; give more")
+    if FALSE_EDIT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
+        console.warn(f"too few sequences for a false-edit rate of {FALSE_EDIT_RATE}: it will be refused; give more")
     said = "   ".join(f"{row['said']:.2f}: {row['found']:.2f}" for row in fused["reliability"] if row["items"] >= 30)
     console.say(f"  noise probability said: share that was noise   {said}")

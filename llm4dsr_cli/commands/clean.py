@@ -21,7 +21,6 @@ from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.records.record import OnError, Record
-    from llm4dsr_cli.scores import BATCH_RECORDS
     from llm4dsr_cli.sequences import ItemSequence
 
 
@@ -39,8 +38,9 @@ def clean(
         str | None,
         typer.Option(
             "--action",
-            metavar="drop|mark|replace",
-            help="What to do with items that do not belong. [default: replace; drop on a pipe without --gate and --catalog]",
+            metavar="ACTION",
+            help="replace: put what belongs in the place of flagged items. drop: take flagged items out. mark: flag them in "
+            "noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
         ),
     ] = None,
     proposer: Annotated[
@@ -67,6 +67,7 @@ def clean(
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.run import Cleaning
+    from llm4dsr_cli.cleaning.settings import CleaningSettings
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
     from llm4dsr_cli.records.record import user_of
     from llm4dsr_cli.scores import BATCH_RECORDS
@@ -80,7 +81,7 @@ def clean(
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
-    gate.settings(action, fallback)
+    CleaningSettings(action=action, fallback=fallback or "drop", **gate.arguments())
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
     if action == "replace" and reads_twice and not twice:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, leaving_out, warn_of_nameless
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:

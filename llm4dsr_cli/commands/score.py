@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, rejects_path, skipping
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
@@ -52,13 +52,13 @@ def score(
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
+    from llm4dsr_cli.model.denoiser import Denoiser, check_options
     from llm4dsr_cli.records.reader import LineReader, read_parsed
     from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog
     from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
     from llm4dsr_cli.records.scored_line import original_line, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile, check_paths, together
-    from llm4dsr_cli.scores import Scores
+    from llm4dsr_cli.scores import BATCH_RECORDS, Scores
 
     console = Console(quiet=quiet, verbose=verbose, color=not no_color)
     inputs = {"IN": source, "--catalog": catalog, "--model": model, "--base": base}

@@ -21,8 +21,8 @@ from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.evaluation.strata import Indices, Stratum, bins, by_quintile
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser
-from llm4dsr_cli.scores import Scores, probability
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.scores import BATCH_RECORDS, Scores, probability
 from llm4dsr_cli.thresholds import check_rate
 
 Advance = Callable[[str, float | None], None]

@@ -22,9 +22,6 @@ from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.scores import Scores, canonical
 from llm4dsr_cli.windows import overlapping_windows
 
-# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
-# are to be equal need equal batches.
-BATCH_RECORDS = 64
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
 

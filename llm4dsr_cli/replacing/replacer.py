@@ -198,9 +198,7 @@ class Replacer:
                 result.append((window, positions.tolist()))
         return result
 
-    def _gaps(
-        self, sequence: ItemSequence, window: Window, positions: list[int], flagged: NDArray[np.bool_]
-    ) -> Gaps:
+    def _gaps(self, sequence: ItemSequence, window: Window, positions: list[int], flagged: NDArray[np.bool_]) -> Gaps:
         others = [i for i in range(window.start, window.end) if not flagged[i]]
         return Gaps(
             [sequence.titles[i] for i in others], len(positions), self.candidates.numbers(sequence), sequence.owner

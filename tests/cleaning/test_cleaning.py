@@ -211,8 +211,7 @@ def test_several_gates_decide_by_one_scoring() -> None:
     for threshold in (0.2, 0.6, 0.9):
         by_kept = [d.flagged.tolist() for d in cleaning.gated(threshold=threshold).decide(scored)]
         assert by_kept == [
-            d.flagged.tolist()
-            for d in Cleaning(Judge(by_number), CleaningSettings(threshold=threshold)).decide(titles)
+            d.flagged.tolist() for d in Cleaning(Judge(by_number), CleaningSettings(threshold=threshold)).decide(titles)
         ]
     rate = cleaning.gated(false_edit_rate=0.1)
     assert rate.settings.threshold is None and rate.gate.threshold == pytest.approx(1.0)
