@@ -8,11 +8,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
-from llm4dsr_cli.cleaning.settings import CleaningSettings
+from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
 from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.gate import budget_threshold
@@ -136,6 +136,7 @@ class Cleaning:
             OptionError: an argument is out of range, contradicts another, or is missing for the action.
             CatalogError, ModelError, OutputError: a file cannot be used.
         """
+        check_choice("proposer", proposer, get_args(ProposerName))
         settings = CleaningSettings(
             action=action,
             fallback=fallback,

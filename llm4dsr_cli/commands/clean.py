@@ -39,8 +39,8 @@ def clean(
         typer.Option(
             "--action",
             metavar="ACTION",
-            help="replace: put what belongs in the place of flagged items. drop: take flagged items out. mark: flag them in "
-            "noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
+            help="replace: put what belongs in the place of flagged items. drop: take flagged items out. "
+            "mark: flag them in noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
         ),
     ] = None,
     proposer: Annotated[
@@ -67,7 +67,7 @@ def clean(
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.run import Cleaning
-    from llm4dsr_cli.cleaning.settings import CleaningSettings
+    from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
     from llm4dsr_cli.records.record import user_of
     from llm4dsr_cli.scores import BATCH_RECORDS
@@ -81,6 +81,7 @@ def clean(
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
+    check_choice("proposer", proposer or "counts", ("counts", "generate"))
     CleaningSettings(action=action, fallback=fallback or "drop", **gate.arguments())
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     outputs = Outputs(target, output, errors, inputs, gate.gate)

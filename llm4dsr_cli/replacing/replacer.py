@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +93,8 @@ class Replacer:
             load_suggester: called for the proposer "generate".
 
         Raises:
-            OptionError: an unknown proposer, or neither catalog, evidence nor sequences where they are needed.
+            OptionError: neither catalog, evidence nor sequences where they are needed.
         """
-        if proposer not in get_args(ProposerName):
-            raise OptionError(f"`proposer` is {proposer!r}", remedy=f"choose {' or '.join(get_args(ProposerName))}")
         candidates = None if catalog is None else Candidates.from_catalog(catalog)
         counts = proposer == "counts" and evidence is None
         if candidates is None or counts:

@@ -268,7 +268,7 @@ def test_dicts_are_cleaned_as_lines_are() -> None:
 
 
 def test_four_threads_share_one_cleaning_and_get_what_one_gets(tiny_denoiser: Path) -> None:
-    """Guards: a segmentation fault in llama.cpp, features of another thread's sequence, a proposal for another's gap."""
+    """Guards: a segmentation fault in llama.cpp, and features or proposals of another thread's sequence."""
     titles = random_titles(160)
     counted = [ItemSequence(those, user) for user, those in enumerate(titles)]
     with Denoiser.load(str(tiny_denoiser), weights="q8_0", threads=1) as denoiser:
