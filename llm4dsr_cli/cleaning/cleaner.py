@@ -24,11 +24,13 @@ class Cleaner(Generic[R]):
         cleaning: decides.
         annotate: add each item's noise probability to its record.
         counts: kept up to date while ``clean`` runs.
+        nameless: how many records named no user.
     """
 
     cleaning: Cleaning
     annotate: bool = False
     counts: RunCounts = field(default_factory=RunCounts)
+    nameless: int = field(default=0, init=False)
 
     def clean(self, batches: Iterable[list[R]], on_error: OnError | None = None) -> Iterator[list[EditedRecord]]:
         """For each batch of records, the edited ones in the same order.
@@ -43,22 +45,22 @@ class Cleaner(Generic[R]):
             results = []
             decisions = self.cleaning.decide_batch([self.cleaning.sequence(record) for record in records])
             for record, decision in zip(records, decisions, strict=True):
+                self.nameless += record.data.get(self.cleaning.user_field) is None
                 try:
                     edited = self._edit(record, decision)
                 except RecordError as error:
                     if on_error is None:
                         raise
-                    on_error(error, record.line)
+                    on_error(error, record.render())
                     continue
                 self.counts.add(record, edited)
                 results.append(edited)
             yield results
 
     def _edit(self, record: R, decision: Decision) -> EditedRecord:
-        replacer = self.cleaning.replacer
         return edit_record(
             record,
-            record_edits(record, decision, None if replacer is None else replacer.candidates),
+            record_edits(record, decision, self.cleaning.candidates),
             add=additions(decision, annotate=self.annotate, fused=self.cleaning.fuses),
             output_line=self.counts.records + 1,
             threshold=rounded_probability(decision.threshold),

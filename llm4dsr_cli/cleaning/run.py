@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -18,9 +18,10 @@ from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.gate import budget_threshold
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.edits import Action
+from llm4dsr_cli.records.edits import Action, dropped_and_put
 from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, record_of, user_of
 from llm4dsr_cli.records.scored_line import ScoredRecord
+from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.replacer import ProposerName, Replacement, Replacer
 from llm4dsr_cli.scores import BATCH_RECORDS, Scores
 from llm4dsr_cli.sequences import ItemSequence
@@ -233,7 +234,7 @@ class Cleaning:
             for log_odds, edits, proposed in zip(scores, flagged, proposals, strict=True)
         ]
 
-    def clean(self, records: Iterable[Mapping[str, Any]], *, annotate: bool = False) -> Iterator[dict[str, Any]]:
+    def clean(self, records: Iterable[dict[str, Any]], *, annotate: bool = False) -> Iterator[dict[str, Any]]:
         """Records with their items edited, in order; lazily, as ``decide``.
 
         A record in which nothing is edited comes back as it is, the same object. ``annotate`` adds the items' noise
@@ -246,16 +247,24 @@ class Cleaning:
         while batch := list(islice(numbered, BATCH_RECORDS)):
             parsed = [record_of(data, f"record {n}", self.record_format, self.catalog) for n, data in batch]
             for record, decision in zip(parsed, self.decide_batch([*map(self.sequence, parsed)]), strict=True):
-                edits = record_edits(record, decision, self.replacer and self.replacer.candidates)
+                edits = record_edits(record, decision, self.candidates)
+                dropped, put = dropped_and_put(edits)
                 add = additions(decision, annotate=annotate, fused=self.fuses)
-                yield record.edited(
-                    drop=[edit.position for edit in edits if edit.action == "drop"],
-                    add=add,
-                    put={edit.position: (edit.item, edit.title) for edit in edits if edit.action == "replace"},
-                )
+                yield record.edited(drop=dropped, add=add, put=put)
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """What may replace an item; None for another action."""
+        return None if self.replacer is None else self.replacer.candidates
 
     def sequence(self, record: Record) -> ItemSequence:
-        """A record's items and user, and its scores if it was scored."""
+        """A record's items and user, and its scores if it was scored.
+
+        Raises:
+            OptionError: its items have fields of the catalog, which the catalog did not keep for replacements.
+        """
+        if self.replacer is not None:
+            self.replacer.candidates.check_fields(record)
         log_odds = record.log_odds if isinstance(record, ScoredRecord) else None
         return ItemSequence(record.titles, user_of(record, self.user_field), record.ids, log_odds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,8 @@ def apply(
     from llm4dsr_cli.records.scored_line import parse_scored
     from llm4dsr_cli.scores import BATCH_RECORDS
 
-    settings = CleaningSettings(action=action, budget=budget, **gate.arguments())
+    said: dict[str, Any] = {"action": action, "budget": budget, **gate.arguments()}
+    settings = CleaningSettings(**said)
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
     if budget is not None and not can_be_read_twice(source):

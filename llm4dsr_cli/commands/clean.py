@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,7 +40,8 @@ def clean(
             "--action",
             metavar="ACTION",
             help="replace: put what belongs in the place of flagged items. drop: take flagged items out. "
-            "mark: flag them in noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
+            "mark: flag them in noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say "
+            "what may replace]",
         ),
     ] = None,
     proposer: Annotated[
@@ -81,8 +82,9 @@ def clean(
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
+    said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
+    CleaningSettings(**said)
     check_choice("proposer", proposer or "counts", ("counts", "generate"))
-    CleaningSettings(action=action, fallback=fallback or "drop", **gate.arguments())
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
     if action == "replace" and reads_twice and not twice:
@@ -110,11 +112,9 @@ def clean(
         with Cleaning.load(
             catalog=catalog,
             gate=gate_file,
-            action=action,
-            fallback=fallback or "drop",
-            proposer=proposer or "counts",
             counted=counted(),
-            **gate.arguments(),
+            **said,
+            proposer=proposer or "counts",  # type: ignore[arg-type]  # checked above
             record_format=form,
             user_field=user_field,
             **model.arguments(),

@@ -64,8 +64,7 @@ def edit_record(
     Raises:
         RecordError: a field to be added is there already.
     """
-    dropped = [edit.position for edit in edits if edit.action == "drop"]
-    put = {edit.position: (edit.item, edit.title) for edit in edits if edit.action == "replace"}
+    dropped, put = dropped_and_put(edits)
     audit = [
         dumps(
             {
@@ -74,7 +73,7 @@ def edit_record(
                 "position": edit.position,
                 "action": edit.action,
                 "title": record.titles[edit.position],
-                "from": record.data[record.format.items_field][edit.position],
+                "from": record.data[record.record_format.items_field][edit.position],
                 **_parallel_values(record, edit.position),
                 "to": edit.item,
                 "noise_probability": edit.noise_probability,
@@ -87,7 +86,14 @@ def edit_record(
     return EditedRecord(record.render(drop=dropped, add=add, put=put), audit, len(put))
 
 
+def dropped_and_put(edits: Sequence[Edit]) -> tuple[list[int], dict[int, tuple[Any, str]]]:
+    """The positions of dropped items, and the item and title that takes another's place, by position."""
+    dropped = [edit.position for edit in edits if edit.action == "drop"]
+    return dropped, {edit.position: (edit.item, edit.title) for edit in edits if edit.action == "replace"}
+
+
 def _parallel_values(record: Record, position: int) -> dict[str, Any]:
     """The entries of the parallel lists that go with an item, so that a dropped one can be put back."""
-    names = [*([record.format.titles_field] if record.format.titles_field else []), *record.format.parallel_fields]
+    form = record.record_format
+    names = [*([form.titles_field] if form.titles_field else []), *form.parallel_fields]
     return {"parallel": {name: record.data[name][position] for name in names}} if names else {}
