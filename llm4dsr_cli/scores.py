@@ -41,7 +41,7 @@ def log_odds_of(probability: float) -> float:
         OptionError: it lies outside 0 to 1.
     """
     if not 0 <= probability <= 1:
-        raise OptionError(f"--threshold {probability:g}", remedy="give a probability between 0 and 1")
+        raise OptionError(f"`threshold` is {probability:g}", remedy="give a probability between 0 and 1")
     if probability in (0, 1):
         return math.inf if probability else -math.inf
     return math.log(probability) - math.log1p(-probability)

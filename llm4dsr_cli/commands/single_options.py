@@ -96,14 +96,6 @@ NoFusion = Annotated[
     bool,
     typer.Option("--no-fusion", help="Of the gate file, use the thresholds only, and judge by the denoiser alone."),
 ]
-UserField = Annotated[
-    str,
-    typer.Option(
-        "--user-field",
-        metavar="NAME",
-        help="Field that says whose sequence it is: the gate file's counts are taken without that user.",
-    ),
-]
 GateUserField = Annotated[
     str | None,
     typer.Option(

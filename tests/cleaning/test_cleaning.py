@@ -128,7 +128,7 @@ def test_a_stream_is_read_a_batch_ahead_and_no_further() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"action": "remove"}, "`action` is 'remove'"),
+        ({"action": "remove"}, "`action` remove: no such action: choose drop, mark or replace"),
         ({"fallback": "undo"}, "`fallback`"),
         ({"action": "replace"}, "`replacer`"),
         ({"threshold": 0.5, "budget": 0.1}, "`threshold` and `budget` contradict"),
@@ -248,7 +248,7 @@ def test_dicts_are_cleaned_as_lines_are() -> None:
         candidates = Candidates.from_catalog(catalog)
         cleaning = Cleaning(
             Judge(by_number),
-            CleaningSettings(action=action, threshold=0.8),
+            CleaningSettings(action=action, threshold=0.4),
             catalog=catalog,
             replacer=Replacer(Listed(0), candidates, 20) if action == "replace" else None,
         )

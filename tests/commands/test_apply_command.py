@@ -232,7 +232,7 @@ def test_clean_refuses_a_gate_of_another_denoiser(tmp_path: Path, tiny_denoiser:
     """Guards: the same, where the scores are fresh."""
     source = write(tmp_path / "in.jsonl", [{"items": ["Alien"]}])
     gate = write_gate(tmp_path / "my.gate", tiny_denoiser, [], "b" * 64)
-    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, str(gate), "calibrated for", "--model")
+    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, "--gate", "calibrated for", "--model")
 
 
 @pytest.mark.parametrize(
