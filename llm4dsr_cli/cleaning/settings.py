@@ -54,7 +54,7 @@ class CleaningSettings:
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")
         if self.budget is not None and not 0 < self.budget < 1:
-            raise OptionError(f"`budget` {self.budget:g}", remedy="give a share of all items, between 0 and 1")
+            raise OptionError(f"`budget` is {self.budget:g}", remedy="give a share of all items, between 0 and 1")
         if self.false_edit_rate is not None:
             check_rate(self.false_edit_rate)
         self.gate(0.0 if self.threshold is None else log_odds_of(self.threshold))
@@ -92,4 +92,4 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises OptionError when an argument's value is none of the choices."""
     if value not in choices:
         *others, last = choices
-        raise OptionError(f"`{name}` {value}: no such {name}", remedy=f"choose {', '.join(others)} or {last}")
+        raise OptionError(f"`{name}` is {value}: no such {name}", remedy=f"choose {', '.join(others)} or {last}")

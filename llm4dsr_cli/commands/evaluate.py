@@ -11,7 +11,6 @@ import typer
 
 from llm4dsr_cli.commands.inputs import exit_code, warn_of_nameless
 from llm4dsr_cli.commands.options import (
-    DEFAULT_RATE,
     ErrorOptions,
     ModelOptions,
     RecordOptions,
@@ -19,6 +18,7 @@ from llm4dsr_cli.commands.options import (
     ThresholdOptions,
 )
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def evaluate(
     counts = RunCounts()
     on_record_error = errors.leaving_out(counts, console)
     settings = EvaluationSettings(
-        false_edit_rate=DEFAULT_RATE if gate.false_edit_rate is None else gate.false_edit_rate,
+        false_edit_rate=FALSE_EDIT_RATE if gate.false_edit_rate is None else gate.false_edit_rate,
         threshold=None if gate.threshold is None else log_odds_of(gate.threshold),
         fusion=not gate.no_fusion,
         protect_last=gate.protect_last,

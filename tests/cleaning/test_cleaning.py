@@ -128,7 +128,7 @@ def test_a_stream_is_read_a_batch_ahead_and_no_further() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"action": "remove"}, "`action` remove: no such action: choose drop, mark or replace"),
+        ({"action": "remove"}, "`action` is remove: no such action: choose drop, mark or replace"),
         ({"fallback": "undo"}, "`fallback`"),
         ({"action": "replace"}, "`replacer`"),
         ({"threshold": 0.5, "budget": 0.1}, "`threshold` and `budget` contradict"),

@@ -240,9 +240,9 @@ def test_clean_refuses_a_gate_of_another_denoiser(tmp_path: Path, tiny_denoiser:
     [
         (["--budget", 0.1, "--threshold", 0.5], ["--threshold and --budget"]),
         (["--budget", 0.1, "--false-edit-rate", 0.5], ["--false-edit-rate and --budget"]),
-        (["--budget", 0], ["--budget 0"]),
-        (["--budget", 1.5], ["--budget 1.5"]),
-        (["--budget", "nan"], ["--budget nan"]),
+        (["--budget", 0], ["--budget is 0"]),
+        (["--budget", 1.5], ["--budget is 1.5"]),
+        (["--budget", "nan"], ["--budget is nan"]),
         (["--no-fusion"], ["--no-fusion", "--gate"]),
         (["--action", "replace"], ["--action replace"]),
     ],

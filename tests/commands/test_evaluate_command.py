@@ -222,7 +222,7 @@ def test_a_plot_is_drawn_beside_the_tables(tmp_path: Path, measure: Call) -> Non
         (["--labels-field", "noise", "--inject", "0.1"], ["--labels-field and --inject"]),
         (["--threshold", "0.5", "--false-edit-rate", "0.1"], ["--threshold and --false-edit-rate"]),
         (["--no-fusion"], ["--gate"]),
-        (["--inject", "10"], ["--inject 10"]),
+        (["--inject", "10"], ["noise rate of 10"]),
         (["--seed", "-1"], ["--seed is -1"]),
         (["--limit", "0"], ["--limit is 0"]),
         (["--bootstrap", "-5"], ["--bootstrap is -5"]),
