@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.decision import Decision
     from llm4dsr_cli.cleaning.report import report
-    from llm4dsr_cli.cleaning.run import Cleaning, Scorer
+    from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.scoring import KeptScores, score_records
     from llm4dsr_cli.cleaning.settings import CleaningSettings
     from llm4dsr_cli.cleaning.tally import RunCounts
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester
     from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
     from llm4dsr_cli.replacing.replacer import Replacement, Replacer
-    from llm4dsr_cli.scores import log_odds_of, probability
+    from llm4dsr_cli.scores import Scorer, log_odds_of, probability
     from llm4dsr_cli.sequences import ItemSequence
     from llm4dsr_cli.thresholds import Calibration
 
