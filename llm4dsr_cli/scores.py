@@ -8,22 +8,53 @@ do. A probability is written with the fewest decimals that give its rounded log-
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 
+# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
+# are to be equal need equal batches.
+BATCH_RECORDS = 64
 _STEPS = 1000  # of log-odds in one unit
 _LIMIT = 20
 
 Scores = NDArray[np.float32]
 
 
+class Scorer(Protocol):
+    """What judges items: a denoiser, or what stands in for the one whose scores were kept."""
+
+    @property
+    def name(self) -> str | None:
+        """The denoiser's name, None where it is not known."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the denoiser's file, or the first digits of it; None where it is not known."""
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """Noise log-odds above which at most this share of the items that belong lies."""
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        """Noise log-odds of each sequence's items, shape (n_items,)."""
+
+    def description(self) -> dict[str, Any]:
+        """Name, hashes and base model, for reports."""
+
+
 def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
     return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def rounded_probability(log_odds: float) -> float:
+    """The noise probability of one log-odds, to five decimals, as audits and reports write it."""
+    return round(float(probability(np.array(log_odds))), 5)
 
 
 def log_odds_of(probability: float) -> float:
@@ -33,7 +64,7 @@ def log_odds_of(probability: float) -> float:
         OptionError: it lies outside 0 to 1.
     """
     if not 0 <= probability <= 1:
-        raise OptionError(f"--threshold {probability:g}", remedy="give a probability between 0 and 1")
+        raise OptionError(f"`threshold` is {probability:g}", remedy="give a probability between 0 and 1")
     if probability in (0, 1):
         return math.inf if probability else -math.inf
     return math.log(probability) - math.log1p(-probability)

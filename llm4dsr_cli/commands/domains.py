@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.sequences import read_sequences
+from llm4dsr_cli.commands.inputs import read_sequences, warn_of_nameless
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -36,7 +35,7 @@ def read_domains(
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
             more, unnamed = read_sequences(path, form, catalog, user_field, on_error)
-            sequences += more
+            sequences += [(one.owner, list(one.titles)) for one in more]
             nameless += unnamed
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]

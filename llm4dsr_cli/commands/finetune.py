@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.commands import single_options as options
+from llm4dsr_cli.commands.inputs import exit_code, leaving_out
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:

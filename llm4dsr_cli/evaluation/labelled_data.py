@@ -84,9 +84,9 @@ class LabelledData:
             RecordError: there are too few titles to draw from for a record.
         """
         if not 0 < rate < 1:
-            raise OptionError(f"`inject` {rate:g}", remedy="give a share above 0 and below 1")
+            raise OptionError(f"a noise rate of {rate:g}", remedy="give a share above 0 and below 1")
         if seed < 0:
-            raise OptionError(f"`seed` {seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` is {seed}", remedy="give 0 or more")
         listed = dict.fromkeys(clean_title(title) for title in catalog or ())
         titles, clean, users, places, nameless = _indexed(records, listed, user_field)
         n_titles = len(titles) if catalog is None else len(listed)  # a record may bring titles of its own

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.evidence import Evidence, user_hash
 from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.noise import inject_noise
-from llm4dsr_cli.scores import Scores, probability
+from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
+from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.thresholds import Calibration
 from llm4dsr_cli.titles import clean_title
 
@@ -47,13 +49,13 @@ class CalibrationSettings:
 
     def __post_init__(self) -> None:
         if self.sequences < FEWEST_SEQUENCES:
-            raise OptionError(f"--sequences {self.sequences}", remedy=f"give {FEWEST_SEQUENCES} or more")
+            raise OptionError(f"`sequences` is {self.sequences}", remedy=f"give {FEWEST_SEQUENCES} or more")
         if not 0 < self.noise_rate < 1:
-            raise OptionError(f"--noise-rate {self.noise_rate:g}", remedy="give a share between 0 and 1")
+            raise OptionError(f"`noise_rate` is {self.noise_rate:g}", remedy="give a share between 0 and 1")
         if self.protect_last < 0:
-            raise OptionError(f"--protect-last {self.protect_last}", remedy="give 0 or more")
+            raise OptionError(f"`protect_last` is {self.protect_last}", remedy="give 0 or more")
         if self.seed < 0:
-            raise OptionError(f"--seed {self.seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` is {self.seed}", remedy="give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,13 @@ class ScoredItems:
 
 
 def calibrate(
-    data: Sequence[UserSequence],
-    score: Callable[[list[list[str]]], list[NDArray[np.float32]]],
+    sequences: Sequence[ItemSequence],
+    scorer: Scorer,
     *,
-    model_name: str,
-    model_sha256: str,
     catalog: Iterable[str] = (),
     user_field: str | None = None,
     settings: CalibrationSettings | None = None,
+    advance: Advance = lambda text, fraction: None,
 ) -> GateFile:
     """Learn thresholds, reliability and fusion for a denoiser from unlabelled sequences.
 
@@ -101,24 +102,30 @@ def calibrate(
     others set the fused thresholds; the denoiser's own thresholds, which need no fitting, use them all.
 
     Args:
-        data: (user, item titles, oldest first) pairs.
-        score: the denoiser's noise log-odds for sequences of titles.
+        sequences: of all users; a user may have several.
+        scorer: the denoiser that the gate is for.
         catalog: titles to draw noise from; with none, those in the data.
         user_field: the records' field that the users come from, for whoever uses the gate; None if from none.
+        advance: told what was scored, and the share of it.
 
     Raises:
         OptionError: too few sequences or titles.
     """
     settings = settings or CalibrationSettings()
-    sequences = noisy_sequences(data, catalog, settings)
+    data = [(sequence.owner, sequence.titles) for sequence in sequences]
+    noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
-    items = scored_items(sequences, score([sequence.titles for sequence in sequences]), evidence, settings.protect_last)
+    scores: list[Scores] = []
+    for start in range(0, len(noisy), BATCH_RECORDS):
+        scores += scorer.score([sequence.titles for sequence in noisy[start : start + BATCH_RECORDS]])
+        advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
+    items = scored_items(noisy, scores, evidence, settings.protect_last)
     gate = fit_gate(
         items,
         evidence,
-        users=[sequence.user for sequence in sequences],
-        model_name=model_name,
-        model_sha256=model_sha256,
+        users=[sequence.user for sequence in noisy],
+        model_name=str(scorer.name),
+        model_sha256=str(scorer.sha256),
         settings=settings,
     )
     return replace(gate, user_field=user_field)
@@ -151,7 +158,7 @@ def noisy_sequences(
         raise OptionError(
             f"{len(by_user)} users with a sequence of {shortest} to {longest} items are too few "
             f"({longest} is half of the titles)",
-            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with --user-field",
+            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with `user_field`",
         )
     users = list(by_user)
     drawn = rng.permutation(len(users))[: settings.sequences]

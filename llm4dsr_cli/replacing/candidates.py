@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from llm4dsr_cli.errors import OptionError, RecordError
@@ -10,6 +11,7 @@ from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import quote, quote_names
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.replacing.cells import value_of
+from llm4dsr_cli.sequences import ItemId, ItemSequence
 from llm4dsr_cli.titles import clean_title
 
 
@@ -23,8 +25,7 @@ class Candidates:
         ids: of the items; None where the data have no ids.
         without_id: whether ``item`` replaced an object without an id that has more fields than a title: one of them may
             be an id, and still the old item's.
-        left_out: how many candidates ``numbers`` excluded because they are no items of a record's kind (the most for
-            any record).
+        left_out: how many candidates ``numbers`` excluded because they are ``misfits`` (the most for any sequence).
         unread: how many cells of a table ``item`` had to write as null, by field, for they are not of the field's type.
     """
 
@@ -45,8 +46,8 @@ class Candidates:
     def from_catalog(cls, catalog: Catalog) -> Candidates:
         """All items of a catalog that have a title.
 
-        For items that are objects, the catalog has to be loaded with ``keep_fields``; ``numbers`` and ``item`` raise
-        OptionError where it was not and a record's objects have fields of the catalog.
+        For items that are objects, the catalog has to be loaded with ``keep_fields``: ``check_fields`` and ``item``
+        raise OptionError where it was not and a record's objects have fields of the catalog.
         """
         result = cls()
         result._catalog = catalog
@@ -78,39 +79,34 @@ class Candidates:
         if key is not None:
             self._number_of_id.setdefault(key, number)
 
-    def add_items(self, record: Record) -> None:
-        """Take in all items of a record, of which only ids and titles are known."""
-        for id_, title in zip(record.ids, record.titles, strict=True):
+    def add_items(self, sequence: ItemSequence) -> None:
+        """Take in all items of a sequence, of which only ids and titles are known."""
+        for id_, title in zip(sequence.ids, sequence.titles, strict=True):
             self.add(title, id_)
 
-    def numbers(self, record: Record) -> frozenset[int]:
-        """The candidates that may not be proposed for a record.
+    def numbers(self, sequence: ItemSequence) -> frozenset[int]:
+        """The candidates that may not be proposed for a sequence.
 
         They are those that it has already, known by their title or by their id, and the ``misfits``.
-
-        Raises:
-            OptionError: the record's items have fields of the catalog, which were not kept.
         """
-        self._check_fields(record)
-        by_title = (self._number.get(clean_title(title)) for title in record.titles)
-        by_id = (self._number_of_id.get(str(id_)) for id_ in record.ids if id_ is not None)
-        misfits = self._misfits(record)
+        by_title = (self._number.get(clean_title(title)) for title in sequence.titles)
+        by_id = (self._number_of_id.get(str(id_)) for id_ in sequence.ids if id_ is not None)
+        misfits = self._misfits(sequence.ids)
         self.left_out = max(self.left_out, sum(map(len, misfits)))
         return frozenset(number for number in (*by_title, *by_id) if number is not None).union(*misfits)
 
-    def misfits(self, record: Record) -> frozenset[int]:
-        """The candidates that cannot be items of a record, because their ids are of another kind than the record's.
+    def misfits(self, ids: Sequence[ItemId | None]) -> frozenset[int]:
+        """The candidates that cannot stand beside items of these ids, because their own are of another kind.
 
-        Among integer ids, an id has to be an integer, or a text that spells one: ``x9`` and ``007`` do not. Where the
-        items are bare ids, a candidate has to have an id.
+        Among integers, an id has to be an integer, or a text that spells one: ``x9`` and ``007`` do not. Among items
+        with ids, a candidate has to have one.
         """
-        return frozenset().union(*self._misfits(record))
+        return frozenset().union(*self._misfits(ids))
 
-    def _misfits(self, record: Record) -> list[set[int]]:
-        kinds = {type(id_) for id_ in record.ids if id_ is not None}
+    def _misfits(self, ids: Sequence[ItemId | None]) -> list[set[int]]:
+        kinds = {type(id_) for id_ in ids if id_ is not None}
         result = [self._not_integers] if int in kinds else []
-        bare = bool(kinds) and not isinstance(_items(record)[0], dict)
-        return [*result, self._nameless] if bare else result
+        return [*result, self._nameless] if kinds else result
 
     def item(self, number: int, record: Record, position: int) -> Any:
         """The candidate as an item of a record, of the same kind as the one in that position.
@@ -127,7 +123,7 @@ class Candidates:
             RecordError: the candidate is one of the record's ``misfits``.
             OptionError: the item has fields of the catalog, which were not kept.
         """
-        self._check_fields(record)
+        self.check_fields(record)
         old = _items(record)[position]
         id_ = self._id(number, record, position)
         if not isinstance(old, dict):
@@ -167,8 +163,12 @@ class Candidates:
             self.unread[name] += 1
         return typed
 
-    def _check_fields(self, record: Record) -> None:
-        """Refuse a catalog whose fields are not there, for items that would keep the old item's beside a new title."""
+    def check_fields(self, record: Record) -> None:
+        """Refuse a catalog whose fields were not kept, for objects that would keep the old item's beside a new title.
+
+        Raises:
+            OptionError: the record's items have fields of the catalog, which were not kept.
+        """
         if self._catalog is None or self._catalog.keeps_fields:
             return
         form = record.record_format

@@ -150,7 +150,7 @@ def test_too_few_titles_to_draw_from_name_the_record() -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 10.0, math.nan])
 def test_a_rate_outside_zero_to_one_is_refused(rate: float) -> None:
     """Guards: a percentage taken for a share."""
-    with pytest.raises(OptionError, match=r"^`inject` .*: give a share above 0 and below 1"):
+    with pytest.raises(OptionError, match=r"^a noise rate of .*: give a share above 0 and below 1"):
         LabelledData.inject(records([{"items": ["a"]}]), rate)
 
 

@@ -217,12 +217,12 @@ def test_scores_of_two_denoisers_do_not_mix() -> None:
         return parse_scored(line, where, FORM, None)
 
     one, other = record("f:1", "a" * 64), record("f:2", "b" * 64)
-    assert KeptScores()([one])[0].tolist() == [0]
+    KeptScores().check([one, one])
     for kept, wrong in (
         (KeptScores(), "f:2"),
-        (KeptScores("a" * 64, "it", "score all records again"), "f:2"),
-        (KeptScores("b" * 64, "it"), "f:1"),
+        (KeptScores("it", "a" * 64), "f:2"),
+        (KeptScores("it", "b" * 64), "f:1"),
     ):
         with pytest.raises(ModelError, match=rf"^{wrong}: scored by another denoiser .*: score all records again$"):
-            kept([one, other])
+            kept.check([one, other])
     assert isinstance(one, Record)
