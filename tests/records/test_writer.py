@@ -40,7 +40,7 @@ def test_a_file_appears_whole_and_alone(tmp_path: Path, name: str) -> None:
         output.flush()
         assert not path.exists()
         (part,) = files(tmp_path)
-        assert re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]+\.part", part)
+        assert re.fullmatch(r"\.out.*\.[0-9a-f]+\.tmp\.(jsonl|gz)", part)
         output.write(b"b")
     assert files(tmp_path) == {name}
     content = path.read_bytes()
