@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import os
-import secrets
-import shlex
-import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,17 +12,16 @@ from types import TracebackType
 from typing import BinaryIO
 
 from llm4dsr_cli.errors import OptionError, OutputError
-
-_NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+from llm4dsr_cli.files import AtomicFile, check_target, explained
 
 
 class OutputFile:
     """Lines written to one place; a context manager.
 
     ``-`` is standard output. A file is written beside its target and takes the target's place only when the block
-    ends without an exception; whatever the exception (an exit or an interrupt too), the target stays as it was. A
-    target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` is compressed.
-    ``name`` is the output's name for messages.
+    ends without an exception (``files.AtomicFile``); whatever the exception (an exit or an interrupt too), the target
+    stays as it was. A target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` is
+    compressed. ``name`` is the output's name for messages.
 
     Raises OutputError at construction when the folder is missing or the target cannot be written, later when writing
     fails. BrokenPipeError passes through.
@@ -35,58 +30,36 @@ class OutputFile:
     def __init__(self, path: str | Path) -> None:
         self.name = "stdout" if str(path) == "-" else str(path)
         self._target: Path | None = None  # None: standard output
-        self._mode: int | None = None  # of a file that is there already
-        self._direct = True
-        self._part: Path | None = None
+        self._file: AtomicFile | None = None  # None: written directly
         self._raw: BinaryIO | None = None
         self._gzip: gzip.GzipFile | None = None
-        self._finished = False
         if str(path) != "-":
             with self._explained():
-                self._check(followed(path))
-
-    def _check(self, target: Path) -> None:
-        self._target = target
-        if target.suffix == ".zst":
-            raise OutputError("zstd is not supported", where=self.name, remedy="write .gz, or pipe into zstd")
-        if not target.parent.is_dir():
-            raise OutputError(
-                "its folder is missing", where=self.name, remedy=f"mkdir -p {shlex.quote(str(target.parent))}"
-            )
-        if target.is_dir():
-            raise OutputError("is a folder", where=self.name, remedy="name a file in it")
-        self._direct = target.exists() and not target.is_file()
-        if target.exists():
-            self._mode = stat.S_IMODE(target.stat().st_mode)
-            if not os.access(target, os.W_OK):  # replacing it would work, and override its owner's wish
-                raise OutputError(
-                    "is write-protected", where=self.name, remedy="choose another name, or make it writable"
-                )
+                self._target = check_target(path)
+                if self._target.suffix == ".zst":
+                    raise OutputError("zstd is not supported", where=self.name, remedy="write .gz, or pipe into zstd")
+                if self._target.is_file() or not self._target.exists():
+                    self._file = AtomicFile(self._target)
 
     def __enter__(self) -> OutputFile:
         try:
             with self._explained():
-                self._open()
+                self._raw = self._open()
+                if self._target is not None and self._target.suffix == ".gz":
+                    # neither name nor time: the same records give the same bytes
+                    self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         except BaseException:
             self._discard()
             raise
         return self
 
-    def _open(self) -> None:
+    def _open(self) -> BinaryIO:
         if self._target is None:
-            self._raw = sys.stdout.buffer
-            return
-        if self._direct:
-            self._raw = self._target.open("wb")
-        else:
-            part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
-            self._raw = part.open("xb")
-            self._part = part
-            if self._mode is not None:
-                part.chmod(self._mode)
-        if self._target.suffix == ".gz":
-            # neither name nor time: the same records give the same bytes
-            self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+            return sys.stdout.buffer
+        if self._file is None:
+            return self._target.open("wb")
+        self._file.create()
+        return self._file.path.open("wb")
 
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
@@ -95,7 +68,7 @@ class OutputFile:
 
     def flush(self) -> None:
         """Hand what is written to whoever reads along; nobody does before a file is in its place."""
-        if self._part is None:
+        if self._file is None:
             with self._explained():
                 self._stream().flush()
 
@@ -114,35 +87,34 @@ class OutputFile:
 
     def finish(self) -> None:
         """Write all that is still in memory; nothing can be written afterwards. Raises OutputError when it fails."""
-        if not self._finished:
-            with self._explained():
+        with self._explained():
+            if not self._raw_stream().closed:
                 self._finish()
-            self._finished = True
 
     def put_in_place(self) -> None:
         """Let what was written and finished take the target's place."""
-        if self._part is not None and self._target is not None:
+        if self._file is not None:
             with self._explained():
-                self._part.replace(self._target)
-            self._part = None
+                self._file.put_in_place()
+            self._file = None
 
     def _stream(self) -> BinaryIO | gzip.GzipFile:
+        return self._gzip or self._raw_stream()
+
+    def _raw_stream(self) -> BinaryIO:
         if self._raw is None:
             raise ValueError(f"{self.name} is not open")
-        return self._gzip or self._raw
+        return self._raw
 
     def _finish(self) -> None:
-        raw = self._raw
-        if raw is None:
-            return
+        raw = self._raw_stream()
         if self._gzip is not None:
             self._gzip.close()
         raw.flush()
-        if self._target is None:
-            return
-        if self._part is not None:
+        if self._file is not None:
             os.fsync(raw.fileno())
-        raw.close()
+        if self._target is not None:
+            raw.close()
 
     def _discard(self) -> None:
         """Close and remove what there is; the exception on its way says more than one from here would."""
@@ -150,35 +122,11 @@ class OutputFile:
             if stream is not None and self._target is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stream.close()
-        if self._part is not None:
-            with contextlib.suppress(OSError):
-                self._part.unlink()
-            self._part = None
+        if self._file is not None:
+            self._file.discard()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an OSError into an OutputError, a broken pipe apart."""
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            reason = error.strerror or str(error)
-            remedy = "free some space or choose another folder" if error.errno in _NO_SPACE else "choose another folder"
-            raise OutputError(
-                reason[:1].lower() + reason[1:],
-                where=self.name,
-                remedy=remedy if self._direct else f"{remedy}; nothing was changed",
-            ) from error
-
-
-def followed(path: str | Path) -> Path:
-    """Where a link leads, so that it stays and what it points to is replaced.
-
-    What is there and is no regular file keeps its name: /dev/fd/63 of a shell's >(command) leads nowhere.
-    """
-    path = Path(path)
-    return path if path.exists() and not path.is_file() else Path(os.path.realpath(path))
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(self.name, atomic=self._file is not None)
 
 
 @contextlib.contextmanager
