@@ -1,30 +1,17 @@
-"""Export of trained tensors to a GGUF adapter.
-
-File format: GGUF as llama.cpp's ``llama_adapter_lora_init`` reads it: ``general.type`` "adapter", ``adapter.type``
-"lora", and for each adapted weight a pair of tensors ``NAME.lora_a`` (rank, in) and ``NAME.lora_b`` (out, rank).
-"""
+"""Trained tensors under GGUF's names and in its order of rows, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.files import atomic_path
-from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
-
-Floats = NDArray[np.float32]
-
-# llama.cpp stores these architectures' query and key rows in another order than transformers does.
-PERMUTED = ("llama",)
+from llm4dsr_cli.finetune.adapter import Adapter
+from llm4dsr_cli.finetune.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -51,14 +38,14 @@ class Shape:
 
     def rotary_heads(self, layer: str) -> int | None:
         """Number of heads whose rows are in another order in the GGUF; None where the order is the same."""
-        if self.architecture not in PERMUTED:
+        if not ARCHITECTURES[self.architecture].permuted:
             return None
         if layer.endswith("q_proj"):
             return self.n_heads
         return self.n_kv_heads if layer.endswith("k_proj") else None
 
 
-def to_gguf(state: dict[str, torch.Tensor], shape: Shape) -> dict[str, Floats]:
+def to_gguf(state: dict[str, torch.Tensor], shape: Shape, alpha: float) -> Adapter:
     """``lora_state`` under GGUF names, rows in llama.cpp's order."""
     tensors = {}
     for key, tensor in state.items():
@@ -70,79 +57,24 @@ def to_gguf(state: dict[str, torch.Tensor], shape: Shape) -> dict[str, Floats]:
             out, rank = array.shape
             array = array.reshape(heads, 2, out // heads // 2, rank).swapaxes(1, 2).reshape(out, rank)
         tensors[f"{shape.gguf_name(layer)}.weight.{side.lower()}"] = np.ascontiguousarray(array, dtype=np.float32)
-    return tensors
+    return Adapter(tensors, alpha)
 
 
-def from_gguf(tensors: Mapping[str, Floats], layers: Iterable[str], shape: Shape) -> dict[str, torch.Tensor]:
-    """The reverse of ``to_gguf``, for the layers named.
+def from_gguf(adapter: Adapter, layers: Iterable[str], shape: Shape, alpha: float) -> dict[str, torch.Tensor]:
+    """The reverse of ``to_gguf``, for the layers named, and under the scale of another ``alpha``.
 
     Raises:
-        KeyError: they do not adapt one of them.
+        KeyError: the adapter does not adapt one of them.
     """
     state = {}
     for layer in layers:
         for side in ("lora_A", "lora_B"):
-            array = tensors[f"{shape.gguf_name(layer)}.weight.{side.lower()}"]
+            array = adapter.tensors[f"{shape.gguf_name(layer)}.weight.{side.lower()}"]
             heads = shape.rotary_heads(layer)
-            if side == "lora_B" and heads:
+            if side == "lora_B":
                 out, rank = array.shape
-                array = array.reshape(heads, out // heads // 2, 2, rank).swapaxes(1, 2).reshape(out, rank)
+                if heads:
+                    array = array.reshape(heads, out // heads // 2, 2, rank).swapaxes(1, 2).reshape(out, rank)
+                array = array * np.float32(adapter.alpha / alpha)
             state[f"{layer}.{side}.weight"] = torch.from_numpy(np.ascontiguousarray(array))
     return state
-
-
-def adapter_state(path: Path, layers: Iterable[str], shape: Shape, alpha: float) -> dict[str, torch.Tensor]:
-    """A denoiser's weights in ``lora_state``'s form, for the layers named, under the scale of ``alpha``.
-
-    Raises:
-        ModelError: it does not adapt one of them.
-    """
-    reader = open_gguf(path)
-    try:
-        state = from_gguf(detector_tensors(reader), layers, shape)
-        factor = float(reader.fields["adapter.lora.alpha"].contents()) / alpha
-    except KeyError as error:
-        raise ModelError(f"it does not adapt {error}", where=str(path), remedy="start from another denoiser") from None
-    return {name: t * factor if name.endswith("lora_B.weight") else t for name, t in state.items()}
-
-
-def detector_tensors(adapter: gguf.GGUFReader) -> dict[str, Floats]:
-    """The tensors of a denoiser's detector, under GGUF names."""
-    return {t.name: _values(t) for t in adapter.tensors if not t.name.startswith(SUGGESTER)}
-
-
-def suggester_tensors(adapter: gguf.GGUFReader) -> dict[str, Floats]:
-    """The tensors by which a denoiser suggests titles, under GGUF names; none where it does not."""
-    return {t.name.removeprefix(SUGGESTER): _values(t) for t in adapter.tensors if t.name.startswith(SUGGESTER)}
-
-
-def _values(tensor: gguf.ReaderTensor) -> Floats:
-    values: Floats = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-    return values
-
-
-def write_adapter(
-    path: Path,
-    tensors: dict[str, Floats],
-    alpha: float,
-    metadata: DenoiserMetadata,
-    suggester: Mapping[str, Floats] | None = None,
-) -> None:
-    """Write a denoiser, atomically; tensors are stored as 16-bit floats.
-
-    Args:
-        suggester: those of its second adapter, if ``metadata.suggestion_alpha`` says that it has one.
-    """
-    with atomic_path(path) as temporary:
-        writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
-        writer.add_type("adapter")
-        writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", alpha)
-        metadata.write(writer)
-        named = {f"{SUGGESTER}{name}": tensor for name, tensor in (suggester or {}).items()}
-        for name, tensor in {**tensors, **named}.items():
-            writer.add_tensor(name, tensor.astype(np.float16))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()

@@ -43,7 +43,7 @@ class Outputs:
             raise OutputError(
                 f"the run's folder cannot be made ({error.strerror})",
                 where=str(self.folder),
-                remedy="choose another --output",
+                remedy="choose another `output`",
             ) from None
 
     def check(self, checkpoints: Sequence[Path], resume: bool) -> None:
@@ -53,8 +53,8 @@ class Outputs:
             checkpoints: what a run writes, in order; it can be resumed once the first is there.
         """
         if resume and not checkpoints[0].is_file():
-            raise OptionError("there is no run to resume", where=str(self.folder), remedy="leave out --resume")
+            raise OptionError("there is no run to resume", where=str(self.folder), remedy="leave out `resume`")
         if not resume and any(checkpoint.exists() for checkpoint in checkpoints):
             raise OptionError(
-                "an earlier run is here", where=str(self.folder), remedy="go on with --resume, or remove the folder"
+                "an earlier run is here", where=str(self.folder), remedy="go on with `resume`, or remove the folder"
             )

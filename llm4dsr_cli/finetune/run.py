@@ -11,29 +11,25 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.finetune.adapter import Adapter, write_adapters
 from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, Power, baseline_scores, compare, judged, power
-from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
-from llm4dsr_cli.finetune.export import Shape, adapter_state, suggester_tensors, to_gguf, write_adapter
-from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state, save_peft
-from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler
+from llm4dsr_cli.finetune.export import to_gguf
+from llm4dsr_cli.finetune.job import Job
+from llm4dsr_cli.finetune.lora import lora_state, save_peft
 from llm4dsr_cli.finetune.outputs import Outputs
-from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
-from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings
 from llm4dsr_cli.finetune.suggestion_run import add_suggestions
-from llm4dsr_cli.finetune.trainer import Progress, Trainer
-from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.finetune.tasks import Detecting, Row
+from llm4dsr_cli.finetune.trainer import Progress
 from llm4dsr_cli.model.denoiser import Denoiser
-from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.llama import Model
-from llm4dsr_cli.model.merged_model import merge
+from llm4dsr_cli.model.merged_model import Part, merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
-from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
-from llm4dsr_cli.model.registry import Registry
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.thresholds import Calibration
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
@@ -60,12 +56,22 @@ class Finetuned:
         suggestions: a row for each validation of the training in suggestions (``add_suggestions``); none without one.
     """
 
-    history: list[dict[str, float]]
-    chosen: dict[str, float]
+    history: list[Row]
+    chosen: Row
     comparison: list[Line]
     power: Power | None
     baselines: list[Line]
-    suggestions: list[dict[str, float]]
+    suggestions: list[Row]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A detector, the weights that it had before, and how it came about."""
+
+    after: Adapter
+    before: Adapter
+    progress: Progress
+    chosen: Row
 
 
 def finetune(
@@ -81,12 +87,10 @@ def finetune(
     offline: bool = False,
     licence: str = "",
     say: Callable[[str], None] = lambda line: None,
-    on_step: Callable[[Progress], None] = lambda progress: None,
-    on_validation: Callable[[dict[str, float]], None] = lambda row: None,
-    on_suggestion_step: Callable[[SuggestionProgress], None] = lambda progress: None,
-    on_suggestion_validation: Callable[[dict[str, float]], None] = lambda row: None,
+    on_step: Callable[[Part, Progress], None] = lambda part, progress: None,
+    on_validation: Callable[[Part, Row], None] = lambda part, row: None,
 ) -> Finetuned:
-    """Train, export, calibrate and measure a denoiser; then train its suggestions.
+    """Train, export, calibrate and measure a denoiser; then train its suggestions, if there are settings for that.
 
     A user is held out by a hash of its name alone: a denoiser that starts from another one, trained on the same data,
     is still validated, calibrated and measured on users that neither has seen.
@@ -104,147 +108,112 @@ def finetune(
         offline: never pull a base model.
         licence: of the denoiser, for its metadata.
         say: told in one line each what happens.
+        on_step, on_validation: told which part is trained ("detector", then "suggester"), and after each step its
+            progress, after each validation its row of the history.
 
     Raises:
         OptionError: an unfinished run is in the way, the data are too few, or start and base contradict each other.
-        ModelError: base or start cannot be used.
+        ModelError: base or start cannot be used, or the training brought no weights that can.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
     outputs = Outputs(output)
     outputs.check([outputs.checkpoint, outputs.suggestion_checkpoint], resume)
-    base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
-    start.check_base(base_path)
-    architecture = str(open_gguf(base_path).fields["general.architecture"].contents())
-    split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
+    job = Job.begin(
+        domains,
+        outputs,
+        start,
+        settings,
+        offline,
+        resume=resume,
+        device=device,
+        compile_layers=compile_layers,
+        say=say,
+        on_step=on_step,
+        on_validation=on_validation,
+    )
     _check_titles(domains, settings)
-    seed = window_seed(settings.seed, start.denoiser)
+    split, seed = job.split, window_seed(settings.seed, start.denoiser)
     train = _sampler(split.train, replace(settings, seed=seed), settings.rates, settings.shorten, stream=0)
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
     calibration = held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)
     test = held_out(split.test, settings, settings.test_windows, draws=DRAWS, stream=TEST_STREAM)
-
-    tokenizer = Model(base_path, vocab_only=True)
-    prompter = Prompter(DEFAULT_FORMAT, tokenizer.tokenize, settings.max_title_tokens)
-    torch.manual_seed(settings.seed)
-    where = pick_device(device)
-    causal_lm = load_base(base_path, architecture, pick_dtype(where), settings.layers)
-    check_prompts(causal_lm, prompter.max_tokens(train.longest_window))
-    model = NoiseModel(causal_lm, prompter.answers)
-    add_lora(model.backbone, settings.rank, settings.alpha)
-    shape = Shape.of(causal_lm, architecture)
-    if start.denoiser is not None:
-        layers = [name for name, _ in lora_layers(model.backbone)]
-        load_lora_state(model.backbone, adapter_state(start.denoiser, layers, shape, settings.alpha))
-    untrained = lora_state(model.backbone)
-    model.to(where)
-    compile_backbone(model, compile_layers)
-
-    def keep(row: dict[str, float]) -> None:
-        with outputs.history.open("ab") as file:
-            file.write(_json_line(row))
-        on_validation(row)
-
-    outputs.make_folder()
-    trainer = Trainer(
-        model,
-        prompter,
-        train,
-        validation,
-        settings,
-        checkpoint=outputs.checkpoint,
-        identity={
-            "base": file_sha256(base_path),
-            "data": fingerprint(domains),
-            "init": "" if start.denoiser is None else file_sha256(start.denoiser),
-        },
-        warm=start.denoiser is not None,
-        say=say,
-        on_step=on_step,
-        on_validation=keep,
-    )
-    if resume:
-        trainer.resume()
-    # Rows after the checkpoint are measured again.
-    outputs.history.write_bytes(b"".join(map(_json_line, trainer.progress.history)))
-    beginning = "the base model alone" if start.metadata is None else start.metadata.name
-    say(
-        f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
-        f"validating on up to {len(validation):,} windows of other users"
-    )
-    trainer.run()
-
-    state = lora_state(model.backbone)
-    save_peft(state, outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=start.base)
+    trained = _train_detector(job, settings, train, validation)
     metadata = DenoiserMetadata(
         name=output.stem,
         form=DEFAULT_FORMAT,
         max_window=train.longest_window,
         max_title_tokens=settings.max_title_tokens,
-        base_name=base_path.name if start.base.endswith(".gguf") and not start.base.startswith("hf:") else start.base,
-        base_sha256=file_sha256(base_path),
-        base_architecture=architecture,
+        base_name=job.base.name if start.base.endswith(".gguf") and not start.base.startswith("hf:") else start.base,
+        base_sha256=file_sha256(job.base),
+        base_architecture=job.architecture,
         licence=licence,
-        training=_summary(split.train, start, settings, trainer),
+        training=_summary(split.train, start, settings, trained),
         layers=settings.layers,
     )
     say(f"calibrating on {len(calibration):,} windows of other users")
     with TemporaryDirectory(dir=outputs.folder) as folder:
         # Calibrated and measured by the engine that will serve it, not by the model in training.
-        adapter = Path(folder, "adapter.gguf")
-        write_adapter(adapter, to_gguf(state, shape), settings.alpha, metadata)
-        merged = Path(folder, "merged.gguf")
-        belonging, after = _scores(adapter, base_path, merged, [calibration, test])
+        adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
+        write_adapters(adapter, metadata, trained.after)
+        belonging, after = _scores(adapter, job.base, merged, [calibration, test])
         fitted = Calibration.fit(*_belonging(belonging, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
-        known = {} if start.denoiser is None else suggester_tensors(open_gguf(start.denoiser))
-        alpha = start.metadata.suggestion_alpha if known and start.metadata else None
-        calibrated = replace(metadata, calibration=fitted, suggestion_alpha=alpha)
-        write_adapter(output, to_gguf(state, shape), settings.alpha, calibrated, known)
+        write_adapters(output, replace(metadata, calibration=fitted), trained.after, start.suggester)
 
         say(f"comparing on {len(test):,} windows of users that nothing was chosen by")
-        before_adapter = start.denoiser
-        if before_adapter is None:
-            before_adapter = Path(folder, "before.gguf")
-            write_adapter(before_adapter, to_gguf(untrained, shape), settings.alpha, metadata)
-        (before,) = _scores(before_adapter, base_path, merged, [test])
-    history, chosen, validation = trainer.progress.history, trainer.chosen, trainer.validation
-    counted, missing = baseline_scores(split.train, [*test, *validation])
-    if missing is not None:
-        say(missing)
+        if start.denoiser is None:
+            write_adapters(adapter, metadata, trained.before)
+        (before,) = _scores(start.denoiser or adapter, job.base, merged, [test])
+    validation = validation[: trained.progress.validation_windows]
+    counted = baseline_scores(split.train, [*test, *validation], say=say)
     n = len(test)
-    # Suggestions load the base anew: two at a time would take twice the memory.
-    del trainer, model, causal_lm
-    learned = []
-    if suggestions is not None:
-        learned = add_suggestions(
-            output,
-            output,
-            split,
-            suggestions,
-            base=base_path,
-            start=start.denoiser,
-            data=fingerprint(domains),
-            checkpoint=outputs.suggestion_checkpoint,
-            resume=resume,
-            device=device,
-            compile_layers=compile_layers,
-            say=say,
-            on_step=on_suggestion_step,
-            on_validation=on_suggestion_validation,
-        )
+    learned = [] if suggestions is None else add_suggestions(job, output, suggestions)
+    scores = {BEFORE: before, AFTER: after, **{name: rows[:n] for name, rows in counted.items()}}
     return Finetuned(
-        history=history,
-        chosen=chosen,
-        comparison=compare(
-            split.train,
-            test,
-            {BEFORE: before, AFTER: after, **{name: rows[:n] for name, rows in counted.items()}},
-        ),
+        history=trained.progress.history,
+        chosen=trained.chosen,
+        comparison=compare(split.train, test, scores),
         power=_power(fitted, after, test),
         baselines=compare(split.train, validation, {name: rows[n:] for name, rows in counted.items()}),
         suggestions=learned,
     )
+
+
+def _train_detector(job: Job, settings: Settings, train: Sampler, validation: list[LabelledWindow]) -> Trained:
+    """Train to the end, keeping history and PEFT folder; the model is gone from memory when it returns."""
+    start, history, tell = job.start, job.outputs.history, job.on_validation
+
+    def keep(part: Part, row: Row) -> None:
+        with history.open("ab") as file:
+            file.write(_json_line(row))
+        tell(part, row)
+
+    job = replace(job, on_validation=keep)
+    with job.adapted(
+        settings,
+        start.detector,
+        form=DEFAULT_FORMAT,
+        max_title_tokens=settings.max_title_tokens,
+        longest_window=train.longest_window,
+        layers=settings.layers,
+    ) as (model, prompter, shape):
+        before = lora_state(model.backbone)
+        task = Detecting(prompter, train, validation, warm=start.denoiser is not None)
+        job.outputs.make_folder()
+        trainer = job.trainer("detector", model, task, settings, job.outputs.checkpoint)
+        # Rows after the checkpoint are measured again.
+        history.write_bytes(b"".join(map(_json_line, trainer.progress.history)))
+        beginning = "the base model alone" if start.metadata is None else start.metadata.name
+        job.say(
+            f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
+            f"validating on up to {len(validation):,} windows of other users"
+        )
+        trainer.run()
+        after = lora_state(model.backbone)
+    save_peft(after, job.outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=start.base)
+    exported = {"after": to_gguf(after, shape, settings.alpha), "before": to_gguf(before, shape, settings.alpha)}
+    return Trained(**exported, progress=trainer.progress, chosen=trainer.chosen)
 
 
 def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
@@ -253,7 +222,7 @@ def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
         if len(domain.titles) < 2 * longest:
             raise OptionError(
                 f"{domain.name}: {len(domain.titles)} titles are too few to draw noise for windows of {longest} items",
-                remedy="give the whole catalog, or a smaller --max-window",
+                remedy="give the whole catalog, or a smaller `max_window`",
             )
 
 
@@ -293,12 +262,12 @@ def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[L
         return None
 
 
-def _json_line(row: dict[str, float]) -> bytes:
+def _json_line(row: Row) -> bytes:
     return orjson.dumps(row) + b"\n"
 
 
-def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: Trainer) -> dict[str, Any]:
-    progress = trainer.progress
+def _summary(domains: list[Domain], start: Start, settings: Settings, trained: Trained) -> dict[str, Any]:
+    progress = trained.progress
     before = {} if start.metadata is None else start.metadata.training
     return {
         # Of the suggestions that stay, unless the run goes on to train them.
@@ -318,5 +287,5 @@ def _summary(domains: list[Domain], start: Start, settings: Settings, trainer: T
         "tokens": progress.tokens,
         "seconds": round(progress.seconds),
         "settings": {key: value for key, value in asdict(settings).items() if value is not None},
-        "validation": trainer.chosen,
+        "validation": trained.chosen,
     }

@@ -1,129 +1,81 @@
-"""A training in suggestions from sequences to a second adapter in a denoiser's file."""
+"""A training in suggestions, from sequences to a second adapter in a denoiser's file.
+
+The adapter is a second one, beside the detector's, over all layers of the base: the detector's few layers no longer
+know how to name things (docs/experiments.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.finetune.data import Domain, Sampler, Split, fingerprint, split_users
-from llm4dsr_cli.finetune.export import Shape, detector_tensors, from_gguf, suggester_tensors, to_gguf, write_adapter
-from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state
-from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.adapter import Adapter, read_adapters, write_adapters
+from llm4dsr_cli.finetune.data import Domain, Sampler
+from llm4dsr_cli.finetune.export import to_gguf
+from llm4dsr_cli.finetune.job import Job
+from llm4dsr_cli.finetune.lora import lora_state
 from llm4dsr_cli.finetune.outputs import Outputs
-from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
-from llm4dsr_cli.finetune.suggestion import SuggestionProgress, SuggestionSettings, SuggestionTrainer
-from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.finetune.tasks import Row, Suggesting
+from llm4dsr_cli.finetune.trainer import Progress
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.merged_model import Part
 from llm4dsr_cli.model.metadata import DenoiserMetadata
-from llm4dsr_cli.model.prompts import Prompter
-from llm4dsr_cli.model.registry import Registry
 
 # Share of the windows cut to a random length, as for the detector.
 SHORTEN = 0.25
 
 
-def add_suggestions(
-    denoiser: Path,
-    output: Path,
-    split: Split,
-    settings: SuggestionSettings,
-    *,
-    base: Path,
-    start: Path | None = None,
-    data: str = "",
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    compile_layers: bool | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    on_step: Callable[[SuggestionProgress], None] = lambda progress: None,
-    on_validation: Callable[[dict[str, float]], None] = lambda row: None,
-) -> list[dict[str, float]]:
+def add_suggestions(job: Job, denoiser: Path, settings: SuggestionSettings) -> list[Row]:
     """Train a denoiser's suggestions, and write it with them; its detector stays as it is, to the bit.
 
+    Where the start has suggestions, they are trained on, in their own shape. What is written are suggestions that name
+    the titles of held-out users no worse than the first ones did, or else the start's own, or none.
+
     Args:
-        denoiser: the adapter GGUF whose detector is kept.
-        output: the GGUF to write, which may be the same.
-        split: the data, of which training and validation parts are used.
-        base: the base model's file; the caller has checked that it is the denoiser's.
-        start: a denoiser whose suggestions are trained on, if it has any; None starts from the base alone.
-        data: their fingerprint, so that a run is resumed with the same ones.
-        checkpoint: where an interrupted run is kept.
+        denoiser: the adapter GGUF whose detector is kept; it may be the one that the job writes.
 
     Returns:
-        A row for each validation: windows, seconds, loss (nats a token on windows of held-out users).
+        A row for each validation: step, windows, seconds, loss, learning_rate, held_out_loss (nats a token).
 
     Raises:
         OptionError: the run to resume had other settings or data.
         ModelError: denoiser or base cannot be used.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
-    reader = open_gguf(denoiser)
-    metadata = DenoiserMetadata.read(reader, denoiser)
-    tokenizer = Model(base, vocab_only=True)
-    prompter = Prompter(metadata.form, tokenizer.tokenize, metadata.max_title_tokens)
-    torch.manual_seed(settings.seed)
-    where = pick_device(device)
-    causal_lm = load_base(base, metadata.base_architecture, pick_dtype(where))
-    check_prompts(causal_lm, prompter.max_tokens(metadata.max_window))
-    model = NoiseModel(causal_lm, prompter.answers)
-    shape = Shape.of(causal_lm, metadata.base_architecture)
-    known = {} if start is None else suggester_tensors(open_gguf(start))
-    if known:
-        rank = next(len(tensor) for name, tensor in known.items() if name.endswith(".lora_a"))
-        alpha = float(DenoiserMetadata.read(open_gguf(start), start).suggestion_alpha or 0) if start else 0.0
-        settings = replace(settings, rank=rank, alpha=alpha)
-    add_lora(model.backbone, settings.rank, settings.alpha)
-    if known:
-        load_lora_state(model.backbone, from_gguf(known, [name for name, _ in lora_layers(model.backbone)], shape))
-    untrained = lora_state(model.backbone)
-    model.to(where)
-    compile_backbone(model, compile_layers)
-
-    def sampler(domains: Sequence[Domain], seed: int, stream: int) -> Sampler:
-        return Sampler(domains, max_window=metadata.max_window, rates=(0.0,), shorten=SHORTEN, seed=seed * 4 + stream)
-
-    trainer = SuggestionTrainer(
-        model,
-        prompter,
-        sampler(split.train, window_seed(settings.seed, start if known else None), 0),
-        sampler(split.validation, settings.seed, 1),
+    metadata = DenoiserMetadata.read(open_gguf(denoiser), denoiser)
+    detector, _ = read_adapters(denoiser)
+    known = job.start.suggester
+    if known is not None:
+        settings = replace(settings, rank=known.rank, alpha=known.alpha)
+    sampler = partial(Sampler, max_window=metadata.max_window, rates=(0.0,), shorten=SHORTEN)
+    train = sampler(job.split.train, seed=4 * window_seed(settings.seed, job.start.denoiser if known else None))
+    held_out = sampler(job.split.validation, seed=4 * settings.seed + 1)
+    with job.adapted(
         settings,
-        checkpoint=checkpoint,
-        identity={"base": file_sha256(base), "data": data, "init": file_sha256(start) if start else ""},
-        on_step=on_step,
-        on_validation=on_validation,
-    )
-    if resume and checkpoint is not None and checkpoint.is_file():
-        trainer.resume()
-    say(f"learning to suggest titles: {'on from what it knows' if known else 'from the base model alone'}")
-    history = trainer.run().history
-    state, progress = lora_state(model.backbone), trainer.progress
-    summary = {"windows": progress.windows, "tokens": progress.tokens, "validation": history[-1], "rank": settings.rank}
-    if history[-1]["loss"] > history[0]["loss"]:
-        say("the suggestions did not get better: those of the start are kept")
-        state, summary = untrained, metadata.training.get("suggestions", {})
-    alpha_of_detector = float(reader.fields["adapter.lora.alpha"].contents())
-    write_adapter(
-        output,
-        detector_tensors(reader),
-        alpha_of_detector,
-        replace(
-            metadata,
-            name=output.stem,
-            suggestion_alpha=settings.alpha,
-            training={**metadata.training, "suggestions": summary},
-        ),
-        to_gguf(state, shape),
-    )
-    return history
+        known,
+        form=metadata.form,
+        max_title_tokens=metadata.max_title_tokens,
+        longest_window=metadata.max_window,
+    ) as (model, prompter, shape):
+        lessons = [held_out.draw_titles(number) for number in range(settings.validation_windows)]
+        task = Suggesting(prompter, train, lessons)
+        trainer = job.trainer("suggester", model, task, settings, job.outputs.suggestion_checkpoint)
+        job.say(f"learning to suggest titles: {'on from what it knows' if known else 'from the base model alone'}")
+        progress = trainer.run()
+        learned: Adapter | None = to_gguf(lora_state(model.backbone), shape, settings.alpha)
+    summary = {"windows": progress.windows, "tokens": progress.tokens, "rank": settings.rank}
+    training = {**metadata.training, "suggestions": {**summary, "validation": trainer.chosen}}
+    if trainer.chosen["step"] == 0:
+        job.say(f"the suggestions did not get better: {'those of the start are kept' if known else 'there are none'}")
+        learned, training = known, metadata.training
+    output = job.outputs.denoiser
+    write_adapters(output, replace(metadata, name=output.stem, training=training), detector, learned)
+    return progress.history
 
 
 def finetune_suggestions(
@@ -138,9 +90,9 @@ def finetune_suggestions(
     compile_layers: bool | None = None,
     offline: bool = False,
     say: Callable[[str], None] = lambda line: None,
-    on_step: Callable[[SuggestionProgress], None] = lambda progress: None,
-    on_validation: Callable[[dict[str, float]], None] = lambda row: None,
-) -> list[dict[str, float]]:
+    on_step: Callable[[Part, Progress], None] = lambda part, progress: None,
+    on_validation: Callable[[Part, Row], None] = lambda part, row: None,
+) -> list[Row]:
     """Train a denoiser's suggestions alone; its detector and calibration stay as they are.
 
     Args:
@@ -154,22 +106,16 @@ def finetune_suggestions(
     Raises:
         OptionError: the start is no denoiser, an unfinished run is in the way, or there is none to resume.
     """
-    outputs = Outputs(output)
     if start.denoiser is None:
-        raise OptionError("suggestions alone take a denoiser to add them to", remedy="name it with --init")
+        raise OptionError("suggestions alone take a denoiser to add them to", remedy="name it with `init`")
+    outputs = Outputs(output)
     outputs.check([outputs.suggestion_checkpoint], resume)
-    base_path = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
-    start.check_base(base_path)
-    outputs.make_folder()
-    return add_suggestions(
-        start.denoiser,
-        output,
-        split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test),
-        suggestions,
-        base=base_path,
-        start=start.denoiser,
-        data=fingerprint(domains),
-        checkpoint=outputs.suggestion_checkpoint,
+    job = Job.begin(
+        domains,
+        outputs,
+        start,
+        settings,
+        offline,
         resume=resume,
         device=device,
         compile_layers=compile_layers,
@@ -177,3 +123,5 @@ def finetune_suggestions(
         on_step=on_step,
         on_validation=on_validation,
     )
+    outputs.make_folder()
+    return add_suggestions(job, start.denoiser, suggestions)

@@ -1,0 +1,87 @@
+"""Adapters: the two that a denoiser's file holds, read and written.
+
+File format: GGUF as llama.cpp's ``llama_adapter_lora_init`` reads it: ``general.type`` "adapter", ``adapter.type``
+"lora", and for each adapted weight a pair of tensors ``NAME.lora_a`` (rank, in) and ``NAME.lora_b`` (out, rank).
+Those of the second adapter, by which the denoiser suggests titles, have ``SUGGESTER`` before their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter.
+
+    Attributes:
+        tensors: under GGUF names, rows in llama.cpp's order.
+        alpha: its scale times its rank.
+    """
+
+    tensors: dict[str, Floats]
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return next(len(tensor) for name, tensor in self.tensors.items() if name.endswith(".lora_a"))
+
+
+def read_adapters(path: Path) -> tuple[Adapter, Adapter | None]:
+    """A denoiser's detector, and its suggester if it has one.
+
+    Raises:
+        ModelError: the file holds no whole adapter.
+    """
+    reader = open_gguf(path)
+    metadata = DenoiserMetadata.read(reader, path)
+    detector: dict[str, Floats] = {}
+    suggester: dict[str, Floats] = {}
+    for tensor in reader.tensors:
+        part = suggester if tensor.name.startswith(SUGGESTER) else detector
+        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        part[tensor.name.removeprefix(SUGGESTER)] = values
+    alpha = reader.fields.get("adapter.lora.alpha")
+    if alpha is None or not any(name.endswith(".lora_a") for name in detector):
+        raise ModelError("it is no adapter, but a merged model", where=str(path), remedy="start from its adapter")
+    if not all(np.isfinite(tensor).all() for part in (detector, suggester) for tensor in part.values()):
+        raise ModelError("some of its weights are no numbers", where=str(path), remedy="start from another denoiser")
+    second = metadata.suggestion_alpha
+    return Adapter(detector, float(alpha.contents())), None if second is None else Adapter(suggester, second)
+
+
+def write_adapters(path: Path, metadata: DenoiserMetadata, detector: Adapter, suggester: Adapter | None = None) -> None:
+    """Write a denoiser, atomically; tensors are stored as 16-bit floats.
+
+    Raises:
+        ModelError: a weight is no number that fits into 16 bits; what was at ``path`` stays.
+    """
+    second = {} if suggester is None else {f"{SUGGESTER}{name}": t for name, t in suggester.tensors.items()}
+    with np.errstate(over="ignore"):
+        tensors = {name: tensor.astype(np.float16) for name, tensor in {**detector.tensors, **second}.items()}
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ModelError("not written, since some of its weights are no 16-bit numbers", where=str(path))
+    with atomic_path(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", detector.alpha)
+        replace(metadata, suggestion_alpha=None if suggester is None else suggester.alpha).write(writer)
+        for name, tensor in tensors.items():
+            writer.add_tensor(name, tensor)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
