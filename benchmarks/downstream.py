@@ -31,6 +31,7 @@ from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
 from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.proposals import Gaps
 from llm4dsr_cli.replacing.replacer import Replacement, Replacer
+from llm4dsr_cli.sequences import ItemSequence
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = 5
@@ -121,12 +122,10 @@ def ways(
             for row, record in everything
         ],
     }
-    user_of = {id(record): row["user_id"] for row, record in everything}
+    judged = [ItemSequence(record.titles, row["user_id"], record.ids) for row, record in everything]
     evidence = Evidence.count((row["user_id"], record.titles) for row, record in everything)
     counting = CountsProposer(evidence, domain.candidates)
-    replacer = Replacer(
-        counting, domain.candidates, denoiser.metadata.max_window, user_of=lambda record: user_of[id(record)]
-    )
+    replacer = Replacer(counting, domain.candidates, denoiser.metadata.max_window)
     log_odds = denoiser.score(record.titles for record in records)
     places = [(n, i) for n, record in enumerate(records) for i in range(len(record.titles) - 1)]
     for rate in rates:
@@ -148,7 +147,7 @@ def ways(
             cleaned(domain, record, flagged, {}, "drop") for record, flagged in zip(records, flags, strict=True)
         ]
         new = replacer.replace(
-            records, log_odds, flags, gate.threshold, lambda those: denoiser.score(r.titles for r in those)
+            judged, log_odds, flags, gate.threshold, lambda those: denoiser.score(r.titles for r in those)
         )
         for fallback in ("drop", "keep"):
             result[f"{name}: replaced, else {'dropped' if fallback == 'drop' else 'kept'}"] = [

@@ -45,6 +45,7 @@ from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggest
 from llm4dsr_cli.replacing.proposals import Gaps, Proposer
 from llm4dsr_cli.replacing.replacer import Replacer
 from llm4dsr_cli.scores import probability
+from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.titles import clean_title
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -61,6 +62,10 @@ class Case:
     user: Hashable
     position: int
     truth: int
+
+    @property
+    def sequence(self) -> ItemSequence:
+        return ItemSequence(self.record.titles, self.user, self.record.ids)
 
 
 @dataclass(frozen=True)
@@ -213,23 +218,16 @@ def through_gate(domain: Domain, suggester: Suggester, denoiser: Denoiser) -> li
     """Rows of what the second gate lets through, one for each proposer and number of proposals that are tried."""
     vectorizer = import_or_explain("sklearn.feature_extraction.text").TfidfVectorizer()
     vectors = vectorizer.fit_transform(domain.candidates.titles)
-    user_of = {id(case.record): case.user for case in domain.cases}
     evidence = Evidence.count(domain.train + domain.judged)
     counting = CountsProposer(evidence, domain.candidates)
     generating = GeneratingProposer(suggester, domain.candidates)
     proposers: list[tuple[Proposer, int]] = [(counting, 1), (counting, 2), (counting, 4), (generating, 2)]
-    records = [case.record for case in domain.cases]
+    records = [case.sequence for case in domain.cases]
     log_odds = denoiser.score(record.titles for record in records)
     flags = [np.arange(len(case.record.titles)) == case.position for case in domain.cases]
     rows = []
     for proposer, n in proposers:
-        replacer = Replacer(
-            proposer,
-            domain.candidates,
-            denoiser.metadata.max_window,
-            n,
-            user_of=lambda record: user_of.get(id(record)),
-        )
+        replacer = Replacer(proposer, domain.candidates, denoiser.metadata.max_window, n)
         threshold = denoiser.metadata.threshold(RATE)
         found = replacer.replace(
             records, log_odds, flags, threshold, lambda those: denoiser.score(r.titles for r in those)
@@ -252,7 +250,7 @@ def through_gate(domain: Domain, suggester: Suggester, denoiser: Denoiser) -> li
 def cost(domain: Domain, suggester: Suggester, denoiser: Denoiser, n_windows: int, repeat: int) -> list[list[str]]:
     """Rows of the seconds that replacing takes, against one scoring."""
     rng = np.random.default_rng(0)
-    records = [case.record for case in domain.cases[:n_windows]]
+    records = [case.sequence for case in domain.cases[:n_windows]]
     flags = [rng.random(len(record.titles)) < 0.05 for record in records]
     for flagged in flags:
         flagged[-1] = False
@@ -265,7 +263,7 @@ def cost(domain: Domain, suggester: Suggester, denoiser: Denoiser, n_windows: in
     }
     seconds: dict[str, list[float]] = {"scoring": [], **{name: [] for name in ways}}
 
-    def score(those: list[Record]) -> Any:
+    def score(those: list[ItemSequence]) -> Any:
         return denoiser.score(record.titles for record in those)
 
     for _ in range(repeat):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # Help texts are wrapped to the terminal; the page must not depend on it.
 os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
 
+import typer
 import typer.main
 
 from llm4dsr_cli.commands import app
@@ -23,14 +25,12 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 finished but some records were skipped,
 """
 
 
-def sections(command: object, path: str) -> list[str]:
+def sections(command: Any, name: str, parent: typer.Context | None = None) -> list[str]:
     """One section for a command, and one for each of its subcommands."""
-    import click
-
-    with click.Context(command, info_name=path, terminal_width=100, max_content_width=100) as context:
-        found = [f"\n## {path}\n\n```\n{command.get_help(context)}\n```\n"]
-    for name, child in getattr(command, "commands", {}).items():
-        found += sections(child, f"{path} {name}")
+    context = typer.Context(command, parent, name, terminal_width=100, **command.context_settings)
+    found = [f"\n## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"]
+    for child_name, child in getattr(command, "commands", {}).items():
+        found += sections(child, child_name, context)
     return found
 
 

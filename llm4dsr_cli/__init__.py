@@ -1,11 +1,11 @@
 """Clean user-interaction sequences before they reach a recommender, after LLM4DSR (arXiv 2408.08208).
 
-What the commands that score, clean and measure are made of:
+    from llm4dsr_cli import Cleaning
 
-    from llm4dsr_cli import Catalog, Cleaner, Denoiser, Gate, LineReader, OutputFile, RecordFormat, read_records
+    with Cleaning.load(threshold=0.1) as cleaning:
+        cleaned = list(cleaning.clean([{"items": ["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing"]}]))
 
-    with Denoiser.load() as denoiser:
-        log_odds = denoiser.score([["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing"]])
+``Cleaning`` is what the commands use; docs/python.md shows what else is here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.decision import Decision
+    from llm4dsr_cli.cleaning.report import report
+    from llm4dsr_cli.cleaning.run import Cleaning, Scorer
     from llm4dsr_cli.cleaning.scoring import KeptScores, score_records
+    from llm4dsr_cli.cleaning.settings import CleaningSettings
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.errors import (
         CatalogError,
@@ -32,15 +36,18 @@ if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.measure import Evaluation, EvaluationSettings, Measurement, evaluate
     from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, detection_quality, edit_quality
     from llm4dsr_cli.evaluation.plots import plot_evaluation
+    from llm4dsr_cli.gate.calibration import CalibrationSettings, calibrate
     from llm4dsr_cli.gate.evidence import Evidence
     from llm4dsr_cli.gate.gate import Gate, budget_threshold
     from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.model.base_model import list_models, pull
     from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.model.metadata import DenoiserMetadata
+    from llm4dsr_cli.model.registry import Registry
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.edits import EditedRecord
     from llm4dsr_cli.records.reader import LineReader, read_parsed, read_records
-    from llm4dsr_cli.records.record import Record, RecordFormat
+    from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, parse_record, record_of, user_of
     from llm4dsr_cli.records.resumable import ResumableFile
     from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile
@@ -50,15 +57,23 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
     from llm4dsr_cli.replacing.replacer import Replacement, Replacer
     from llm4dsr_cli.scores import log_odds_of, probability
+    from llm4dsr_cli.sequences import ItemSequence
     from llm4dsr_cli.thresholds import Calibration
 
 # Imported on first use, so that ``llm4dsr --help`` loads neither numpy nor llama.cpp.
 _HOMES = {
     "cleaning.cleaner": ("Cleaner",),
+    "cleaning.decision": ("Decision",),
+    "cleaning.report": ("report",),
+    "cleaning.run": (
+        "Cleaning",
+        "Scorer",
+    ),
     "cleaning.scoring": (
         "KeptScores",
         "score_records",
     ),
+    "cleaning.settings": ("CleaningSettings",),
     "cleaning.tally": ("RunCounts",),
     "errors": (
         "CatalogError",
@@ -83,14 +98,23 @@ _HOMES = {
         "edit_quality",
     ),
     "evaluation.plots": ("plot_evaluation",),
+    "gate.calibration": (
+        "CalibrationSettings",
+        "calibrate",
+    ),
     "gate.evidence": ("Evidence",),
     "gate.gate": (
         "Gate",
         "budget_threshold",
     ),
     "gate.gate_file": ("GateFile",),
+    "model.base_model": (
+        "list_models",
+        "pull",
+    ),
     "model.denoiser": ("Denoiser",),
     "model.metadata": ("DenoiserMetadata",),
+    "model.registry": ("Registry",),
     "records.catalog": ("Catalog",),
     "records.edits": ("EditedRecord",),
     "records.reader": (
@@ -101,6 +125,10 @@ _HOMES = {
     "records.record": (
         "Record",
         "RecordFormat",
+        "load_catalog",
+        "parse_record",
+        "record_of",
+        "user_of",
     ),
     "records.resumable": ("ResumableFile",),
     "records.scored_line": (
@@ -128,6 +156,7 @@ _HOMES = {
         "log_odds_of",
         "probability",
     ),
+    "sequences": ("ItemSequence",),
     "thresholds": ("Calibration",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -136,11 +165,15 @@ _FORMER_NAMES = {"Counts": "RunCounts"}
 
 __all__ = [
     "Calibration",
+    "CalibrationSettings",
     "Candidates",
     "Catalog",
     "CatalogError",
     "Cleaner",
+    "Cleaning",
+    "CleaningSettings",
     "CountsProposer",
+    "Decision",
     "Denoiser",
     "DenoiserMetadata",
     "DetectionQuality",
@@ -153,6 +186,7 @@ __all__ = [
     "Gate",
     "GateFile",
     "GeneratingProposer",
+    "ItemSequence",
     "KeptScores",
     "LabelledData",
     "LineReader",
@@ -168,25 +202,35 @@ __all__ = [
     "Record",
     "RecordError",
     "RecordFormat",
+    "Registry",
     "Replacement",
     "Replacer",
     "ResumableFile",
     "RunCounts",
     "ScoredRecord",
+    "Scorer",
     "Suggester",
     "__version__",
     "budget_threshold",
+    "calibrate",
     "detection_quality",
     "edit_quality",
     "evaluate",
+    "list_models",
+    "load_catalog",
     "log_odds_of",
+    "parse_record",
     "parse_scored",
     "parse_unscored",
     "plot_evaluation",
     "probability",
+    "pull",
     "read_parsed",
     "read_records",
+    "record_of",
+    "report",
     "score_records",
+    "user_of",
 ]
 
 

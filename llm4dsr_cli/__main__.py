@@ -34,13 +34,6 @@ def main() -> None:
         if error.filename is None or error.strerror is None:
             raise
         code = _fail(f"{error.filename}: {error.strerror.lower()}: give a path that can be used", FAILED)
-    except Exception as error:
-        # Typer raises usage errors of its own, with an exit code and a way to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        code = getattr(error, "exit_code", USAGE)
     try:
         sys.stdout.flush()
     except OSError:
@@ -56,11 +49,14 @@ def _terminate(*_: object) -> NoReturn:
 
 def _run() -> int | None:
     from llm4dsr_cli.commands import Stopped, app
+    from llm4dsr_cli.commands.command import UsageError, explained
 
     try:
         code: int | None = app(standalone_mode=False)
     except Stopped as stopped:
         raise stopped.cause from None
+    except UsageError as error:
+        raise explained(error) from None
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -19,10 +19,21 @@ class Advance(Protocol):
 
 
 class Console:
-    """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log."""
+    """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log.
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False, color: bool = True) -> None:
+    ``reword`` is given each line before it is printed.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        color: bool = True,
+        reword: Callable[[str], str] = lambda line: line,
+    ) -> None:
         self.quiet = quiet
+        self.reword = reword
         self.color = color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         if verbose:
             handler = logging.StreamHandler(sys.stderr)
@@ -38,7 +49,7 @@ class Console:
 
     def warn(self, line: str) -> None:
         """One line that even a quiet run prints."""
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{self.reword(line)}\n")
         sys.stderr.flush()
 
     @contextmanager

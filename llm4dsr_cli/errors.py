@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Llm4dsrError(Exception):
     """Base of all errors raised on purpose.
@@ -14,6 +16,11 @@ class Llm4dsrError(Exception):
         self.where = where
         self.remedy = remedy
         super().__init__(": ".join(part for part in (where, what, remedy) if part))
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Say each part of the sentence in other words; the command line puts its flags for a library's arguments."""
+        where, what, remedy = (part and change(part) for part in (self.where, self.what, self.remedy))
+        Llm4dsrError.__init__(self, what or "", where=where, remedy=remedy)
 
 
 class RecordError(Llm4dsrError):

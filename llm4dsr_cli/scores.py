@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 
+# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
+# are to be equal need equal batches.
+BATCH_RECORDS = 64
 _STEPS = 1000  # of log-odds in one unit
 _LIMIT = 20
 
@@ -26,6 +29,11 @@ def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
 
 
+def rounded_probability(log_odds: float) -> float:
+    """The noise probability of one log-odds, to five decimals, as audits and reports write it."""
+    return round(float(probability(np.array(log_odds))), 5)
+
+
 def log_odds_of(probability: float) -> float:
     """The log-odds of a probability given by a user.
 
@@ -33,7 +41,7 @@ def log_odds_of(probability: float) -> float:
         OptionError: it lies outside 0 to 1.
     """
     if not 0 <= probability <= 1:
-        raise OptionError(f"--threshold {probability:g}", remedy="give a probability between 0 and 1")
+        raise OptionError(f"`threshold` is {probability:g}", remedy="give a probability between 0 and 1")
     if probability in (0, 1):
         return math.inf if probability else -math.inf
     return math.log(probability) - math.log1p(-probability)

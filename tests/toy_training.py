@@ -65,7 +65,9 @@ class Bench:
     base: Path
     validation_windows: int = 20
 
-    def __call__(self, settings: Settings = SETTINGS, checkpoint: Path | None = None, *, warm: bool = False, **more: Any) -> Trainer:
+    def __call__(
+        self, settings: Settings = SETTINGS, checkpoint: Path | None = None, *, warm: bool = False, **more: Any
+    ) -> Trainer:
         with Model(self.base, vocab_only=True) as vocabulary:
             tokens = {title: vocabulary.tokenize(title) for title in [*two_clusters().titles, "\n", " yes", " no"]}
         prompter = Prompter(DEFAULT_FORMAT, tokens.__getitem__, settings.max_title_tokens)

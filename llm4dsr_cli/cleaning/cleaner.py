@@ -1,53 +1,36 @@
-"""Cleaning: records in, records out."""
+"""The cleaner: batches of records in, edited records and their audit out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic
 
-import numpy as np
-from numpy.typing import NDArray
-
+from llm4dsr_cli.cleaning.decision import Decision
+from llm4dsr_cli.cleaning.editing import additions, record_edits
+from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.cleaning.tally import RunCounts
 from llm4dsr_cli.errors import RecordError
-from llm4dsr_cli.gate.gate import Gate
-from llm4dsr_cli.records.edits import Action, EditedRecord, Fallback, Substitute, edit_record
-from llm4dsr_cli.records.record import OnError, R, Record
-from llm4dsr_cli.replacing.replacer import Replacement, Replacer
-from llm4dsr_cli.scores import Scores, probability, shortest_probabilities
+from llm4dsr_cli.records.edits import EditedRecord, edit_record
+from llm4dsr_cli.records.record import OnError, R
+from llm4dsr_cli.scores import rounded_probability
 
 
 @dataclass
 class Cleaner(Generic[R]):
-    """Scores records, gates their items and edits them.
+    """Turns a cleaning's decisions into output lines, audit lines and a tally.
 
     Attributes:
-        score: noise log-odds of each record's items, shape (n_items,); a denoiser's, or kept ones.
+        cleaning: decides.
         annotate: add each item's noise probability to its record.
-        fuse: makes other log-odds of a record and its own, as a gate file does.
-        replacer: proposes items for the action "replace".
-        fallback: what that action does where no proposal is accepted.
         counts: kept up to date while ``clean`` runs.
+        nameless: how many records named no user.
     """
 
-    score: Callable[[list[R]], list[Scores]]
-    gate: Gate
-    action: Action = "drop"
+    cleaning: Cleaning
     annotate: bool = False
-    fuse: Callable[[Record, Scores], Scores] | None = None
-    replacer: Replacer | None = None
-    fallback: Fallback = "drop"
     counts: RunCounts = field(default_factory=RunCounts)
-
-    def log_odds(self, records: list[R]) -> list[Scores]:
-        """What the gate judges by: noise log-odds of each record's items, fused where there is a way to."""
-        if not records:
-            return []
-        scores = self.score(records)
-        if self.fuse is None:
-            return scores
-        return [self.fuse(record, log_odds) for record, log_odds in zip(records, scores, strict=True)]
+    nameless: int = field(default=0, init=False)
 
     def clean(self, batches: Iterable[list[R]], on_error: OnError | None = None) -> Iterator[list[EditedRecord]]:
         """For each batch of records, the edited ones in the same order.
@@ -60,60 +43,25 @@ class Cleaner(Generic[R]):
         """
         for records in batches:
             results = []
-            scores = self.log_odds(records)
-            decisions = [self.gate.decide(log_odds) for log_odds in scores]
-            proposed = self._replacements(records, scores, decisions)
-            for record, log_odds, edits, replacements in zip(records, scores, decisions, proposed, strict=True):
+            decisions = self.cleaning.decide_batch([self.cleaning.sequence(record) for record in records])
+            for record, decision in zip(records, decisions, strict=True):
+                self.nameless += record.data.get(self.cleaning.user_field) is None
                 try:
-                    edited = self._edit(record, log_odds, edits, replacements)
+                    edited = self._edit(record, decision)
                 except RecordError as error:
                     if on_error is None:
                         raise
-                    on_error(error, record.line)
+                    on_error(error, record.render())
                     continue
                 self.counts.add(record, edited)
                 results.append(edited)
             yield results
 
-    def _replacements(
-        self, records: list[R], scores: list[Scores], decisions: list[NDArray[np.bool_]]
-    ) -> list[dict[int, Replacement]]:
-        if self.action != "replace" or self.replacer is None:
-            return [{} for _ in records]
-        return self.replacer.replace(records, scores, decisions, self.gate.threshold, self.log_odds)
-
-    def _edit(
-        self, record: R, log_odds: Scores, edits: NDArray[np.bool_], replacements: dict[int, Replacement]
-    ) -> EditedRecord:
-        annotation = None
-        if self.annotate:
-            shown = log_odds.copy()
-            for position, replacement in replacements.items():
-                if replacement.accepted:
-                    shown[position] = replacement.log_odds
-            # Fused log-odds are not rounded, and have no shortest text.
-            fused = self.fuse is not None
-            annotation = np.round(probability(shown), 5) if fused else shortest_probabilities(shown)
+    def _edit(self, record: R, decision: Decision) -> EditedRecord:
         return edit_record(
             record,
-            log_odds,
-            edits,
-            action=self.action,
-            annotation=annotation,
+            record_edits(record, decision, self.cleaning.candidates),
+            add=additions(decision, annotate=self.annotate, fused=self.cleaning.fuses),
             output_line=self.counts.records + 1,
-            threshold=self.gate.threshold,
-            substitutes={position: self._substitute(record, position, r) for position, r in replacements.items()},
-            fallback=self.fallback,
-        )
-
-    def _substitute(self, record: R, position: int, replacement: Replacement) -> Substitute:
-        assert self.replacer is not None
-        candidates, proposer = self.replacer.candidates, self.replacer.proposer
-        return Substitute(
-            item=candidates.item(replacement.candidate, record, position) if replacement.accepted else None,
-            title=candidates.titles[replacement.candidate],
-            proposer=proposer.name,
-            score={proposer.score_name: replacement.score},
-            log_odds=replacement.log_odds,
-            accepted=replacement.accepted,
+            threshold=rounded_probability(decision.threshold),
         )

@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 import typer
-import typer.core
 
 from llm4dsr_cli.commands.apply import apply
 from llm4dsr_cli.commands.calibrate import calibrate
 from llm4dsr_cli.commands.clean import clean
+from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
@@ -26,7 +26,7 @@ class Stopped(Exception):
         self.cause = cause
 
 
-class _Commands(typer.core.TyperGroup):
+class _Commands(Group):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -38,10 +38,10 @@ app = typer.Typer(
     name="llm4dsr",
     cls=_Commands,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Lines as wide as the terminal: without a bound of its own, click wraps at 80 columns.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": sys.maxsize},
     help="Find and fix the items of a user's interaction sequence that do not belong.",
 )
 
@@ -61,10 +61,6 @@ def _main(
     pass
 
 
-app.command()(clean)
-app.command()(score)
-app.command()(apply)
-app.command()(finetune)
-app.command()(calibrate)
-app.command()(evaluate)
+for command in (clean, score, apply, finetune, calibrate, evaluate):
+    app.command(cls=Command)(command)
 app.add_typer(models, name="models")

@@ -9,46 +9,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.gating import DEFAULT_RATE
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.replacing import is_pipe
-from llm4dsr_cli.commands.sequences import read_sequences
-from llm4dsr_cli.commands.skipping import exit_code, leaving_out
+from llm4dsr_cli.commands.inputs import exit_code, is_pipe, read_sequences, warn_of_nameless
+from llm4dsr_cli.commands.options import (
+    ErrorOptions,
+    ModelOptions,
+    ProtectLast,
+    RecordOptions,
+    RunOptions,
+)
+from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
 
 
+@option_sets
 def calibrate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL of your sequences; - for standard input.")],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The gate file to write.")],
-    catalog: options.Catalog = None,
-    items_field: options.ItemsField = "items",
-    titles_field: options.TitlesField = None,
-    item_id_field: options.ItemIdField = None,
-    item_title_field: options.ItemTitleField = None,
-    user_field: options.UserField = "user_id",
+    records: RecordOptions,
+    errors: ErrorOptions,
+    model: ModelOptions,
+    run: RunOptions,
+    user_field: Annotated[
+        str,
+        typer.Option(
+            "--user-field",
+            metavar="NAME",
+            help="Field that says whose sequence it is: the gate file's counts are taken without that user.",
+        ),
+    ] = USER_FIELD,
     sequences: Annotated[
         int, typer.Option("--sequences", metavar="N", help="Score at most N sequences, each of another user.")
     ] = 2_000,
     noise_rate: Annotated[
         float, typer.Option("--noise-rate", metavar="SHARE", help="Share of their items that are replaced.")
     ] = 0.1,
-    protect_last: options.ProtectLast = 1,
-    on_error: options.OnError = "fail",
+    protect_last: ProtectLast = 1,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes users and noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was learned as JSON on standard output.")] = False,
-    model: options.Model = None,
-    base: options.Base = None,
-    weights: options.Weights = "auto",
-    threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    no_color: options.NoColor = False,
 ) -> int:
     """Fit the gate to your own data: thresholds that keep a stated false-edit rate, and counts that help the model.
 
@@ -58,39 +59,25 @@ def calibrate(
     Example: llm4dsr calibrate sequences.jsonl --catalog catalog.jsonl --output my.gate
     """
     from llm4dsr_cli.cleaning.tally import RunCounts
-    from llm4dsr_cli.console import Console
     from llm4dsr_cli.gate.calibration import CalibrationSettings
-    from llm4dsr_cli.gate.calibration import calibrate as run
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
-    from llm4dsr_cli.records.record import RecordFormat, load_catalog
+    from llm4dsr_cli.gate.calibration import calibrate as fit
     from llm4dsr_cli.records.writer import OutputFile, check_paths
+    from llm4dsr_cli.scores import BATCH_RECORDS
 
-    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    console = run.console()
     counts = RunCounts()
-    on_record_error = leaving_out(on_error, counts, console)
-    inputs = {"DATA": data, "--catalog": catalog, "--model": model, "--base": base}
-    check_paths({name: path for name, path in inputs.items() if path is not None}, {"--output": output})
+    on_record_error = errors.leaving_out(counts, console)
+    check_paths({"DATA": data, **records.inputs(), **model.inputs()}, {"--output": output})
     if is_pipe(output):
         raise OptionError(f"--output {output}: a gate is written to a file", remedy="name one")
     OutputFile(output)  # what is wrong with it should show now
-    check_options(weights, threads)
+    model.check()
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
-    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
-    titles = load_catalog(catalog, form)
-    pairs, nameless = read_sequences(data, form, titles, user_field, on_record_error)
+    titles = records.load_catalog()
+    pairs, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     with ExitStack() as stack:
-        denoiser = stack.enter_context(
-            Denoiser.load(
-                model,
-                base=base,
-                weights=weights,
-                threads=threads,
-                gpu_layers=gpu_layers,
-                offline=offline,
-                say=console.say,
-            )
-        )
+        denoiser = stack.enter_context(model.load(console.say))
         advance = stack.enter_context(console.progress())
 
         def score(noisy: list[list[str]]) -> list[Any]:
@@ -100,7 +87,7 @@ def calibrate(
                 advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
             return scores
 
-        gate = run(
+        gate = fit(
             pairs,
             score,
             model_name=denoiser.metadata.name,
@@ -134,7 +121,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
             f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
             f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
         )
-    if DEFAULT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
-        console.warn(f"too few sequences for a false-edit rate of {DEFAULT_RATE}: it will be refused; give more")
+    if FALSE_EDIT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
+        console.warn(f"too few sequences for a false-edit rate of {FALSE_EDIT_RATE}: it will be refused; give more")
     said = "   ".join(f"{row['said']:.2f}: {row['found']:.2f}" for row in fused["reliability"] if row["items"] >= 30)
     console.say(f"  noise probability said: share that was noise   {said}")

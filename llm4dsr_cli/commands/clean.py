@@ -2,130 +2,135 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.gating import Gating
-from llm4dsr_cli.commands.replacing import Replacing, default_action
+from llm4dsr_cli.commands.options import (
+    EditedRecordOptions,
+    GateOptions,
+    ModelOptions,
+    OutputOptions,
+    RejectOptions,
+    RunOptions,
+)
+from llm4dsr_cli.commands.outputs import Outputs
+from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.replacing.generate.suggester import Suggester
+    from llm4dsr_cli.records.record import OnError, Record
+    from llm4dsr_cli.sequences import ItemSequence
 
 
+@option_sets
 def clean(
     source: Annotated[str, typer.Argument(metavar="IN", help="JSONL, one sequence a line; - for standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
-    catalog: options.Catalog = None,
-    items_field: options.ItemsField = "items",
-    titles_field: options.TitlesField = None,
-    item_id_field: options.ItemIdField = None,
-    item_title_field: options.ItemTitleField = None,
-    parallel_field: options.ParallelField = None,
-    action: options.CleaningAction = None,
-    proposer: options.Proposer = None,
-    fallback: options.Fallback = None,
-    false_edit_rate: options.FalseEditRate = None,
-    threshold: options.Threshold = None,
-    max_edits: options.MaxEdits = None,
-    protect_last: options.ProtectLast = 1,
-    gate: options.GateFile = None,
-    no_fusion: options.NoFusion = False,
-    user_field: options.GateUserField = None,
-    audit: options.Audit = None,
-    annotate: options.Annotate = False,
-    report: options.Report = None,
-    on_error: options.OnError = "fail",
-    rejects: options.Rejects = None,
-    model: options.Model = None,
-    base: options.Base = None,
-    weights: options.Weights = "auto",
-    threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    no_color: options.NoColor = False,
+    records: EditedRecordOptions,
+    gate: GateOptions,
+    output: OutputOptions,
+    errors: RejectOptions,
+    model: ModelOptions,
+    run: RunOptions,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            "--action",
+            metavar="ACTION",
+            help="replace: put what belongs in the place of flagged items. drop: take flagged items out. "
+            "mark: flag them in noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say "
+            "what may replace]",
+        ),
+    ] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(
+            "--proposer",
+            metavar="counts|generate",
+            help="What replaces: items that others have beside those of the sequence, or titles that the model names. "
+            "[default: counts]",
+        ),
+    ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            "--fallback",
+            metavar="drop|keep",
+            help="What replace does with a flagged item for which it finds nothing that belongs. [default: drop]",
+        ),
+    ] = None,
 ) -> int:
     """Find the items that do not belong, and replace, drop or mark them.
 
     Example: llm4dsr clean sequences.jsonl cleaned.jsonl --catalog catalog.jsonl --audit edits.jsonl
     """
+    from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.run import Cleaning
+    from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
+    from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
+    from llm4dsr_cli.records.record import user_of
+    from llm4dsr_cli.scores import BATCH_RECORDS
+    from llm4dsr_cli.sequences import ItemSequence
+
+    twice = can_be_read_twice(source)
     asked = action is not None or proposer is not None or fallback is not None
-    action = action or ("replace" if asked else default_action(source, catalog, gate))
-    gating = Gating(
-        source=("IN", source),
-        target=target,
-        models={"--model": model, "--base": base},
-        catalog=catalog,
-        items_field=items_field,
-        titles_field=titles_field,
-        item_id_field=item_id_field,
-        item_title_field=item_title_field,
-        parallel_field=parallel_field,
-        action=action,
-        false_edit_rate=false_edit_rate,
-        threshold=threshold,
-        max_edits=max_edits,
-        protect_last=protect_last,
-        gate=gate,
-        no_fusion=no_fusion,
-        user_field=user_field,
-        audit=audit,
-        annotate=annotate,
-        report=report,
-        on_error=on_error,
-        rejects=rejects,
-    )
-    replacing = Replacing(gating, proposer, fallback)
+    reads_twice = records.catalog is None or (gate.gate is None and proposer != "generate")
+    action = action or ("replace" if asked or twice or not reads_twice else "drop")
+    if action != "replace":
+        for name, value in (("--proposer", proposer), ("--fallback", fallback)):
+            if value is not None:
+                raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
+    said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
+    CleaningSettings(**said)
+    check_choice("proposer", proposer or "counts", ("counts", "generate"))
+    inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
+    outputs = Outputs(target, output, errors, inputs, gate.gate)
+    if action == "replace" and reads_twice and not twice:
+        _refuse_pipe(records.catalog)
+    console = run.console()
+    gate_file, form = gate.load(), records.format()
+    catalog = records.load_catalog(keep_fields=action == "replace")
+    user_field = gate.user_field_of(gate_file)
 
-    from llm4dsr_cli.console import Console
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
-    from llm4dsr_cli.records.reader import LineReader, read_records
-    from llm4dsr_cli.records.record import Record
-    from llm4dsr_cli.scores import Scores
+    def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
+        return read_records(reader, BATCH_RECORDS, form, catalog, on_error)
 
-    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    check_options(weights, threads)
-    loading: dict[str, Any] = {
-        "base": base,
-        "weights": weights,
-        "threads": threads,
-        "gpu_layers": gpu_layers,
-        "offline": offline,
-        "say": console.say,
-    }
+    def counted() -> Iterator[ItemSequence]:
+        console.say(f"reading {source} for the items that may replace others ...")
+        # The second pass tells of what is skipped.
+        quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
+        with LineReader.open(source) as reader:
+            for batch in read(reader, quietly):
+                for record in batch:
+                    yield ItemSequence(record.titles, user_of(record, user_field), record.ids)
 
-    def load_suggester() -> Suggester:
-        from llm4dsr_cli.replacing.generate.suggester import Suggester
-
-        return Suggester.load(model, **loading)
-
-    with ExitStack() as stack:
-        reader = stack.enter_context(LineReader.open(source))
+    with LineReader.open(source) as reader:
         if action == "drop" and not asked:
             console.say("a pipe is read once: flagged items are dropped; with --gate and --catalog they are replaced")
-        denoiser = stack.enter_context(Denoiser.load(model, **loading))
-        if gating.gate_file is not None:
-            gating.gate_file.check_model(denoiser.sha256, str(gate))
-        replacer = replacing.make(denoiser.metadata.max_window, load_suggester, stack, console.say)
+        with Cleaning.load(
+            catalog=catalog,
+            gate=gate_file,
+            counted=counted(),
+            **said,
+            proposer=proposer or "counts",  # type: ignore[arg-type]  # checked above
+            record_format=form,
+            user_field=user_field,
+            **model.arguments(),
+            say=console.say,
+        ) as cleaning:
+            cleaner: Cleaner[Record] = Cleaner(cleaning, outputs.annotate)
+            return outputs.run(reader, cleaner, lambda on_error: read(reader, on_error), console)
 
-        def score(records: list[Record]) -> list[Scores]:
-            return denoiser.score(record.titles for record in records)
 
-        threshold_in_use = gating.log_odds_threshold(denoiser.metadata.threshold)
-        return gating.run(
-            reader,
-            gating.make_cleaner(score, threshold_in_use, replacer, replacing.kept),
-            lambda on_record_error: read_records(reader, BATCH_RECORDS, gating.form, gating.titles, on_record_error),
-            console,
-            lambda: {
-                "name": denoiser.metadata.name,
-                "sha256": denoiser.sha256,
-                "base": denoiser.metadata.base_name,
-                "base_sha256": denoiser.metadata.base_sha256,
-                "runtime": denoiser.runtime.name,
-            },
+def _refuse_pipe(catalog: str | None) -> None:
+    if catalog is None:
+        raise OptionError(
+            "--action replace without a catalog reads the input twice, and a pipe can be read once",
+            remedy="give --catalog, or a file",
         )
+    raise OptionError(
+        "--proposer counts counts the input before it cleans it, and a pipe can be read once",
+        remedy="give a file, counts with --gate, or --proposer generate",
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm4dsr_cli.commands.nameless import warn_of_nameless
-from llm4dsr_cli.commands.sequences import read_sequences
+from llm4dsr_cli.commands.inputs import read_sequences, warn_of_nameless
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.command import Command, Group
+from llm4dsr_cli.commands.options import Quiet
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.metadata import DenoiserMetadata
 
-models = typer.Typer(help="List, fetch, describe and check models.", no_args_is_help=True)
+models = typer.Typer(help="List, fetch, describe and check models.", cls=Group)
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 def list_() -> None:
     """List base models and denoisers that are known by name.
 
@@ -36,11 +37,13 @@ def list_() -> None:
     rich.console.Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
-@models.command()
+@models.command(cls=Command)
 def pull(
-    name: Annotated[str, typer.Argument(help="A base model: a name, or hf:ORG/REPO/FILE.gguf[@REVISION].")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A base model: a name, or hf:ORG/REPO/FILE.gguf[@REVISION].")
+    ],
     force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it is here.")] = False,
-    quiet: options.Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch a base model into the cache, and check its hash.
 
@@ -54,9 +57,9 @@ def pull(
     sys.stdout.write(f"{path}\n")
 
 
-@models.command()
+@models.command(cls=Command)
 def show(
-    model: Annotated[str, typer.Argument(help="A denoiser: a name, or a GGUF file.")],
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A denoiser: a name, or a GGUF file.")],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Describe a denoiser by the metadata in its file.
@@ -85,9 +88,9 @@ def show(
             sys.stdout.write(f"{name}: {value}\n")
 
 
-@models.command()
+@models.command(cls=Command)
 def verify(
-    name: Annotated[str, typer.Argument(help="A base model of the registry.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A base model of the registry.")],
 ) -> None:
     """Read a base model whole and compare its hash with the registry's.
 

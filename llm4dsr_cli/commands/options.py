@@ -1,132 +1,33 @@
-"""Options that several commands share."""
+"""The options that several commands share, in sets; each knows how to load what its options name.
+
+A command takes a set by an annotation, under ``@option_sets``. Nothing heavy is imported before a loader is called, so
+that help comes at once.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-Catalog = Annotated[
-    str | None,
-    typer.Option(
-        "--catalog",
-        metavar="FILE",
-        help="Item titles by id: JSONL, CSV or TSV with a header, or RecBole's .item; .gz works.",
-    ),
-]
-ItemsField = Annotated[str, typer.Option("--items-field", metavar="NAME", help="Field that holds the items.")]
-TitlesField = Annotated[
-    str | None, typer.Option("--titles-field", metavar="NAME", help="Field with a parallel list of titles.")
-]
-ItemIdField = Annotated[
-    str | None,
-    typer.Option(
-        "--item-id-field",
-        metavar="NAME",
-        help="Field of an item's id, in the catalog and in items that are objects. [default: id]",
-    ),
-]
-ItemTitleField = Annotated[
-    str | None,
-    typer.Option("--item-title-field", metavar="NAME", help="Field of an item's title, likewise. [default: title]"),
-]
-ParallelField = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--parallel-field", metavar="NAME", help="List that runs parallel to the items, as ratings do. Repeatable."
-    ),
-]
-_WHAT_ACTIONS_DO = "drop: take flagged items out. mark: flag them in noise_flag."
-Action = Annotated[str, typer.Option("--action", metavar="ACTION", help=_WHAT_ACTIONS_DO)]
-CleaningAction = Annotated[
-    str | None,
-    typer.Option(
-        "--action",
-        metavar="ACTION",
-        help=f"replace: put what belongs in the place of flagged items. {_WHAT_ACTIONS_DO} "
-        "[default: replace; drop on a pipe, unless --gate and --catalog say what may replace]",
-    ),
-]
-Proposer = Annotated[
-    str | None,
-    typer.Option(
-        "--proposer",
-        metavar="counts|generate",
-        help="What replaces: items that others have beside those of the sequence, or titles that the model names. "
-        "[default: counts]",
-    ),
-]
-Fallback = Annotated[
-    str | None,
-    typer.Option(
-        "--fallback",
-        metavar="drop|keep",
-        help="What replace does with a flagged item for which it finds nothing that belongs. [default: drop]",
-    ),
-]
-FalseEditRate = Annotated[
-    float | None,
-    typer.Option(
-        "--false-edit-rate",
-        metavar="RATE",
-        help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
-        "denoiser. [default: 0.01]",
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option("--threshold", metavar="P", help="Edit items above this noise probability, whatever the rate."),
-]
-MaxEdits = Annotated[
-    float | None,
-    typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
-]
-ProtectLast = Annotated[
-    int, typer.Option("--protect-last", metavar="N", help="Never edit the last N items of a sequence.")
-]
-GateFile = Annotated[
-    str | None,
-    typer.Option(
-        "--gate",
-        metavar="FILE",
-        help="Gate file of `llm4dsr calibrate`: judge by the denoiser and by counts of your data together.",
-    ),
-]
-NoFusion = Annotated[
-    bool,
-    typer.Option("--no-fusion", help="Of the gate file, use the thresholds only, and judge by the denoiser alone."),
-]
-UserField = Annotated[
-    str,
-    typer.Option(
-        "--user-field",
-        metavar="NAME",
-        help="Field that says whose sequence it is: the gate file's counts are taken without that user.",
-    ),
-]
-GateUserField = Annotated[
-    str | None,
-    typer.Option(
-        "--user-field",
-        metavar="NAME",
-        help="Whose sequence a record is. [default: the gate file's, else user_id]",
-    ),
-]
-Audit = Annotated[
-    str | None,
-    typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it."),
-]
-Annotate = Annotated[bool, typer.Option("--annotate", help="Add each item's noise_probability to its record.")]
-Report = Annotated[
-    str | None, typer.Option("--report", metavar="FILE", help="Write counts, gate and versions as JSON.")
-]
-OnError = Annotated[
-    str, typer.Option("--on-error", metavar="fail|skip", help="What to do with a line that is no record.")
-]
-Rejects = Annotated[
-    str | None,
-    typer.Option("--rejects", metavar="FILE", help="Where skipped lines go. [default: OUT.rejects.jsonl]"),
-]
+from llm4dsr_cli.commands.command import in_flags
+from llm4dsr_cli.commands.inputs import leaving_out, rejects_path
+from llm4dsr_cli.commands.parameters import OptionSet
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
+from llm4dsr_cli.errors import OptionError
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.model.denoiser import Denoiser
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.record import OnError, RecordFormat
+
+# Options that some command takes without the rest of their set.
 Model = Annotated[
     str | None,
     typer.Option(
@@ -137,27 +38,293 @@ Model = Annotated[
         help="Denoiser: a name from `llm4dsr models list`, or a GGUF file. [default: the one that ships]",
     ),
 ]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--base",
-        metavar="NAME|FILE",
-        envvar="LLM4DSR_BASE",
-        help="Base model: a name, a GGUF file, or hf:ORG/REPO/FILE. [default: the one the denoiser names]",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", metavar="N", envvar="LLM4DSR_THREADS", help="CPU threads. [default: usable cores]"),
-]
-GpuLayers = Annotated[
-    int | None,
-    typer.Option("--gpu-layers", metavar="N", help="Layers to keep on a GPU. [default: all, where there is one]"),
-]
-Weights = Annotated[str, typer.Option("--weights", metavar="TYPE", help="Runtime weights: auto, bf16, q8_0 or q4_0.")]
 Offline = Annotated[
     bool, typer.Option("--offline", envvar="LLM4DSR_OFFLINE", help="Never use the network to get a base model.")
 ]
+ProtectLast = Annotated[
+    int, typer.Option("--protect-last", metavar="N", help="Never edit the last N items of a sequence.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print llama.cpp's log too.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR and TERM=dumb work as well.")]
+
+
+def given(paths: Mapping[str, str | None]) -> dict[str, str]:
+    """The paths that are not None."""
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogOption(OptionSet):
+    """Where titles come from."""
+
+    heading: ClassVar = "Records"
+
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            help="Item titles by id: JSONL, CSV or TSV with a header, or RecBole's .item; .gz works.",
+        ),
+    ] = None
+
+    def inputs(self) -> dict[str, str]:
+        return given({"--catalog": self.catalog})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldOptions(OptionSet):
+    """Where in a record its items are."""
+
+    heading: ClassVar = "Records"
+
+    items_field: Annotated[str, typer.Option("--items-field", metavar="NAME", help="Field that holds the items.")] = (
+        "items"
+    )
+    titles_field: Annotated[
+        str | None, typer.Option("--titles-field", metavar="NAME", help="Field with a parallel list of titles.")
+    ] = None
+    item_id_field: Annotated[
+        str | None,
+        typer.Option(
+            "--item-id-field",
+            metavar="NAME",
+            help="Field of an item's id, in the catalog and in items that are objects. [default: id]",
+        ),
+    ] = None
+    item_title_field: Annotated[
+        str | None,
+        typer.Option("--item-title-field", metavar="NAME", help="Field of an item's title, likewise. [default: title]"),
+    ] = None
+
+    def format(self) -> RecordFormat:
+        """For the readers of records."""
+        from llm4dsr_cli.records.record import RecordFormat
+
+        return RecordFormat(
+            items_field=self.items_field,
+            titles_field=self.titles_field,
+            item_id_field=self.item_id_field,
+            item_title_field=self.item_title_field,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(FieldOptions, CatalogOption):  # a dataclass takes the fields of its last base first
+    """Where the records' items and their titles are."""
+
+    def load_catalog(self, *, keep_fields: bool = False) -> Catalog | None:
+        """The titles; None where there is no catalog. Raises what ``Catalog.load`` raises."""
+        from llm4dsr_cli.records.record import load_catalog
+
+        return load_catalog(self.catalog, self.format(), keep_fields=keep_fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedRecordOptions(RecordOptions):
+    """The same of records that are edited."""
+
+    parallel_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parallel-field", metavar="NAME", help="List that runs parallel to the items, as ratings do. Repeatable."
+        ),
+    ] = None
+
+    def format(self) -> RecordFormat:
+        return replace(super().format(), parallel_fields=tuple(self.parallel_field or ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(OptionSet):
+    """Which denoiser scores, on what."""
+
+    heading: ClassVar = "Model"
+
+    model: Model = None
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME|FILE",
+            envvar="LLM4DSR_BASE",
+            help="Base model: a name, a GGUF file, or hf:ORG/REPO/FILE. [default: the one the denoiser names]",
+        ),
+    ] = None
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="TYPE", help="Runtime weights: auto, bf16, q8_0 or q4_0.")
+    ] = "auto"
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", envvar="LLM4DSR_THREADS", help="CPU threads. [default: usable cores]"),
+    ] = None
+    gpu_layers: Annotated[
+        int | None,
+        typer.Option("--gpu-layers", metavar="N", help="Layers to keep on a GPU. [default: all, where there is one]"),
+    ] = None
+    offline: Offline = False
+
+    def inputs(self) -> dict[str, str]:
+        return given({"--model": self.model, "--base": self.base})
+
+    def check(self) -> None:
+        """Refuse what ``load`` would refuse, before anything is read. Raises OptionError."""
+        from llm4dsr_cli.model.denoiser import check_options
+
+        check_options(self.weights, self.threads)
+
+    def arguments(self) -> dict[str, Any]:
+        """By keyword, for whatever loads a denoiser: ``Denoiser.load``, ``Suggester.load``."""
+        return asdict(self)
+
+    def load(self, say: Callable[[str], None]) -> Denoiser:
+        """The denoiser; ``say`` is told what takes time. Raises what ``Denoiser.load`` raises."""
+        from llm4dsr_cli.model.denoiser import Denoiser
+
+        return Denoiser.load(**self.arguments(), say=say)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions(OptionSet):
+    """Which items are confidently noise."""
+
+    heading: ClassVar = "Gate"
+
+    false_edit_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--false-edit-rate",
+            metavar="RATE",
+            help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
+            f"denoiser. [default: {FALSE_EDIT_RATE}]",
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="P", help="Edit items above this noise probability, whatever the rate."),
+    ] = None
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            "--gate",
+            metavar="FILE",
+            help="Gate file of `llm4dsr calibrate`: judge by the denoiser and by counts of your data together.",
+        ),
+    ] = None
+    no_fusion: Annotated[
+        bool,
+        typer.Option("--no-fusion", help="Of the gate file, use the thresholds only, and judge by the denoiser alone."),
+    ] = False
+    user_field: Annotated[
+        str | None,
+        typer.Option(
+            "--user-field",
+            metavar="NAME",
+            help=f"Whose sequence a record is. [default: the gate file's, else {USER_FIELD}]",
+        ),
+    ] = None
+    protect_last: ProtectLast = 1
+
+    def inputs(self) -> dict[str, str]:
+        return given({"--gate": self.gate})
+
+    def check(self) -> None:
+        """Refuse options that contradict each other; raises OptionError."""
+        if self.threshold is not None and self.false_edit_rate is not None:
+            raise OptionError("--threshold and --false-edit-rate contradict each other", remedy="give one of them")
+        if self.no_fusion and self.gate is None:
+            raise OptionError("--no-fusion says how to use a gate file", remedy="give one with --gate, or leave it out")
+
+    def load(self) -> GateFile | None:
+        """The gate file; None where there is none. Raises what ``GateFile.load`` raises."""
+        from llm4dsr_cli.gate.gate_file import GateFile
+
+        return None if self.gate is None else GateFile.load(Path(self.gate))
+
+    def user_field_of(self, gate: GateFile | None) -> str:
+        """The records' field that says whose sequence it is."""
+        return self.user_field or (gate and gate.user_field) or USER_FIELD
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions(ThresholdOptions):
+    """Which items are edited."""
+
+    max_edits: Annotated[
+        float | None,
+        typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """By keyword, what these options and ``CleaningSettings`` have in common. Raises OptionError."""
+        self.check()
+        names = ("threshold", "false_edit_rate", "max_edits", "protect_last")
+        return {"fusion": not self.no_fusion, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(OptionSet):
+    """What is written beside the records, and into them."""
+
+    heading: ClassVar = "Output"
+
+    audit: Annotated[
+        str | None, typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it.")
+    ] = None
+    annotate: Annotated[bool, typer.Option("--annotate", help="Add each item's noise_probability to its record.")] = (
+        False
+    )
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="FILE", help="Write counts, gate and versions as JSON.")
+    ] = None
+
+    def outputs(self) -> dict[str, str]:
+        """Path by option."""
+        return given({"--audit": self.audit, "--report": self.report})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorOptions(OptionSet):
+    """What happens to lines that are no records."""
+
+    heading: ClassVar = "Lines that are no records"
+
+    on_error: Annotated[
+        str, typer.Option("--on-error", metavar="fail|skip", help="What to do with a line that is no record.")
+    ] = "fail"
+
+    def leaving_out(self, counts: RunCounts, console: Console) -> OnError | None:
+        """For ``on_error`` of a command that writes no records; see ``inputs.leaving_out``."""
+        return leaving_out(self.on_error, counts, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectOptions(ErrorOptions):
+    """The same for commands that write records, where such lines need a place."""
+
+    rejects: Annotated[
+        str | None,
+        typer.Option("--rejects", metavar="FILE", help="Where skipped lines go. [default: OUT.rejects.jsonl]"),
+    ] = None
+
+    def path(self, target: str) -> str | None:
+        """Where skipped lines go; None when none are skipped. Raises OptionError: see ``inputs.rejects_path``."""
+        return rejects_path(self.on_error, self.rejects, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(OptionSet):
+    """What a person is told while a command runs."""
+
+    heading: ClassVar = "Messages"
+
+    quiet: Quiet = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print llama.cpp's log too.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR and TERM=dumb work as well.")] = (
+        False
+    )
+
+    def console(self) -> Console:
+        """Where messages go; those of the library name the command's flags."""
+        from llm4dsr_cli.console import Console
+
+        return Console(quiet=self.quiet, verbose=self.verbose, color=not self.no_color, reword=in_flags)

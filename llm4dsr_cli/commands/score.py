@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands import options
-from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
+from llm4dsr_cli.commands.inputs import exit_code, skipping
+from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
+from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
@@ -19,51 +20,38 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.resumable import ResumableFile
 
 
+@option_sets
 def score(
     source: Annotated[str, typer.Argument(metavar="IN", help="JSONL, one sequence a line; - for standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
-    catalog: options.Catalog = None,
-    items_field: options.ItemsField = "items",
-    titles_field: options.TitlesField = None,
-    item_id_field: options.ItemIdField = None,
-    item_title_field: options.ItemTitleField = None,
-    on_error: options.OnError = "fail",
-    rejects: options.Rejects = None,
+    records: RecordOptions,
+    errors: RejectOptions,
+    model: ModelOptions,
+    run: RunOptions,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier run was stopped; what it did is in OUT.part.")
     ] = False,
-    model: options.Model = None,
-    base: options.Base = None,
-    weights: options.Weights = "auto",
-    threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    no_color: options.NoColor = False,
 ) -> int:
     """Add noise probabilities to the records, for `llm4dsr apply` to gate them as often as wanted.
 
     Example: llm4dsr score sequences.jsonl scored.jsonl --catalog catalog.jsonl
     """
     began = time.monotonic()
-    rejects = rejects_path(on_error, rejects, target)
+    rejects = errors.path(target)
 
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
-    from llm4dsr_cli.console import Console
-    from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser, check_options
     from llm4dsr_cli.records.reader import LineReader, read_parsed
-    from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog
+    from llm4dsr_cli.records.record import Record
     from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
     from llm4dsr_cli.records.scored_line import original_line, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile, check_paths, together
-    from llm4dsr_cli.scores import Scores
+    from llm4dsr_cli.scores import BATCH_RECORDS, Scores
 
-    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
-    inputs = {"IN": source, "--catalog": catalog, "--model": model, "--base": base}
-    outputs = {"OUT": target, "--rejects": rejects}
-    keeps = can_resume(target) and all(Path(path).is_file() for path in (source, catalog) if path is not None)
+    console = run.console()
+    read = {"IN": source, **records.inputs()}
+    outputs = given({"OUT": target, "--rejects": rejects})
+    keeps = can_resume(target) and all(Path(path).is_file() for path in read.values())
     if resume and not keeps:
         raise OptionError(
             "--resume needs regular files, OUT not compressed", remedy="leave it out, or write to files and read them"
@@ -72,38 +60,32 @@ def score(
         part, state_file = part_paths(target)
         outputs |= {"OUT.part": str(part), "OUT.part.json": str(state_file)}
         check_part(target, resume=resume)
-    check_paths(_given(inputs), _given(outputs))
+    check_paths({**read, **model.inputs()}, outputs)
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
-    check_options(weights, threads)
-    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
-    titles = load_catalog(catalog, form)
+    model.check()
+    form, titles = records.format(), records.load_catalog()
     counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:
         return parse_unscored(line, where, form, titles)
 
-    with (
-        LineReader.open(source) as reader,
-        Denoiser.load(
-            model, base=base, weights=weights, threads=threads, gpu_layers=gpu_layers, offline=offline, say=console.say
-        ) as denoiser,
-    ):
+    with LineReader.open(source) as reader, model.load(console.say) as denoiser:
         kept: ResumableFile | None = None
         if keeps:
             state = {
                 "IN": _sha256(source),
-                "--catalog": _sha256(catalog),
-                "--items-field": items_field,
-                "--titles-field": titles_field,
-                "--item-id-field": item_id_field,
-                "--item-title-field": item_title_field,
+                "--catalog": _sha256(records.catalog),
+                "--items-field": form.items_field,
+                "--titles-field": form.titles_field,
+                "--item-id-field": form.item_id_field,
+                "--item-title-field": form.item_title_field,
                 **_model(denoiser),
             }
             out = kept = ResumableFile(target, state, resume=resume)
 
-        def score_batch(records: list[Record]) -> list[Scores]:
-            return denoiser.score(record.titles for record in records)
+        def score_batch(batch: list[Record]) -> list[Scores]:
+            return denoiser.score(record.titles for record in batch)
 
         try:
             with together([out] if rejects_file is None else [out, rejects_file]), console.progress() as advance:
@@ -127,10 +109,6 @@ def score(
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")
     return exit_code(counts, rejects, console)
-
-
-def _given(paths: dict[str, str | None]) -> dict[str, str]:
-    return {name: path for name, path in paths.items() if path is not None}
 
 
 def _sha256(path: str | None) -> str | None:

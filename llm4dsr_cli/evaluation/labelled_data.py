@@ -84,9 +84,9 @@ class LabelledData:
             RecordError: there are too few titles to draw from for a record.
         """
         if not 0 < rate < 1:
-            raise OptionError(f"--inject {rate:g}", remedy="give a share above 0 and below 1")
+            raise OptionError(f"a noise rate of {rate:g}", remedy="give a share above 0 and below 1")
         if seed < 0:
-            raise OptionError(f"--seed {seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` {seed}", remedy="give 0 or more")
         clean, places, nameless = _indexed(records, catalog or (), user_field)
         n_titles = len(clean.titles) if catalog is None else clean.n_catalog  # a record may bring titles of its own
         sequences: list[Indices] = []
@@ -96,7 +96,7 @@ class LabelledData:
                 raise RecordError(
                     f"{n_titles} different titles are too few to draw noise for {len(sequence)} items",
                     where=where,
-                    remedy="give --catalog with more titles, or label the noise yourself for --labels-field",
+                    remedy="give `catalog` with more titles, or label the noise yourself for `labels_field`",
                 )
             noisy, label = inject_noise(sequence, n_titles, rate, np.random.default_rng([seed, number]))
             sequences.append(noisy)
@@ -143,7 +143,7 @@ def labels_of(record: Record, field: str) -> Labels:
         raise RecordError(
             f"{quote(field)} is missing, the fields are {quote_names(list(record.data))}",
             where=record.where,
-            remedy="name the field of the labels with --labels-field, or leave it out to inject noise",
+            remedy="name the field of the labels with `labels_field`, or leave it out to inject noise",
         )
     values = record.data[field]
     if not isinstance(values, list):

@@ -21,8 +21,8 @@ from llm4dsr_cli.evaluation.reference_scores import check_baselines, reference_s
 from llm4dsr_cli.evaluation.strata import Indices, Stratum, bins, by_quintile
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.model.denoiser import BATCH_RECORDS, Denoiser
-from llm4dsr_cli.scores import Scores, probability
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.scores import BATCH_RECORDS, Scores, probability
 from llm4dsr_cli.thresholds import check_rate
 
 Advance = Callable[[str, float | None], None]
@@ -154,11 +154,11 @@ class EvaluationSettings:
         check_rate(self.false_edit_rate)
         self.rule(0.0 if self.threshold is None else self.threshold)
         if self.limit is not None and self.limit < 1:
-            raise OptionError(f"--limit {self.limit}", remedy="give 1 or more records")
+            raise OptionError(f"`limit` is {self.limit}", remedy="give 1 or more records")
         if self.bootstrap < 0:
-            raise OptionError(f"--bootstrap {self.bootstrap}", remedy="give 0 or more draws")
+            raise OptionError(f"`bootstrap` is {self.bootstrap}", remedy="give 0 or more draws")
         if self.seed < 0:
-            raise OptionError(f"--seed {self.seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` is {self.seed}", remedy="give 0 or more")
 
     def rule(self, threshold: float) -> Gate:
         """The gate whose edits are measured."""
@@ -188,7 +188,7 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     if gate is not None:
-        gate.check_model(denoiser.sha256, "--gate")
+        gate.check_model(denoiser.sha256, "`gate`")
     threshold = settings.threshold
     if threshold is None:
         rate = settings.false_edit_rate
@@ -200,7 +200,7 @@ def evaluate(
     judged_users = {data.users[n] for n in judged}
     if settings.bootstrap and len(judged_users) < 2:
         raise Llm4dsrError(
-            "one user is too few for intervals", remedy="give records of more users, or --bootstrap 0 for no intervals"
+            "one user is too few for intervals", remedy="give records of more users, or `bootstrap` 0 for no intervals"
         )
     suspicion: dict[str, list[NDArray[Any]]] = {}
     if settings.baselines:
@@ -224,7 +224,6 @@ def evaluate(
     scorers += [_Scorer(items, everything.items, scores, None) for scores in items.baselines.values()]
     overall, *others = _measure(scorers, len(judged_users), settings.bootstrap, settings.seed)
     first, second = len(by_length), len(by_length) + len(by_popularity)
-    metadata = denoiser.metadata
     return Evaluation(
         items=items,
         threshold=threshold,
@@ -232,13 +231,7 @@ def evaluate(
         by_length=list(zip(by_length, others[:first], strict=True)),
         by_popularity=list(zip(by_popularity, others[first:second], strict=True)),
         baselines=dict(zip(items.baselines, others[second:], strict=True)),
-        model={
-            "name": metadata.name,
-            "sha256": denoiser.sha256,
-            "base": metadata.base_name,
-            "base_sha256": metadata.base_sha256,
-            "runtime": denoiser.runtime.name,
-        },
+        model=denoiser.description(),
         protocol={
             **data.source,
             "gate": gate is not None,

@@ -55,22 +55,22 @@ STYLE = {
 METADATA = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
-def check_plot(path: Path) -> None:
+def check_plot(plot: Path) -> None:
     """Whether a plot of this name can be drawn, before anything is computed for it.
 
     Raises:
         OptionError: it ends in none of ``FORMATS``.
         MissingExtraError: matplotlib is not installed.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise OptionError(f"--plot {path}: no such kind of picture", remedy=f"end its name in {', '.join(FORMATS)}")
+    if plot.suffix.lower() not in FORMATS:
+        raise OptionError(f"`plot` is {plot}: no such kind of picture", remedy=f"end its name in {', '.join(FORMATS)}")
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingExtraError("plot", "matplotlib") from error
 
 
-def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
+def plot_evaluation(evaluation: Evaluation, plot: Path) -> None:
     """Draw an evaluation into a .png, .svg or .pdf file, which appears when it is whole.
 
     Left: precision over recall of the denoiser and the baselines that were measured, the gate marked on it. Middle: the
@@ -81,14 +81,14 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         OptionError, MissingExtraError: see ``check_plot``.
         OutputError: the file cannot be written.
     """
-    check_plot(path)
+    check_plot(plot)
     # No pyplot: a figure of its own needs no display and leaves the caller's settings alone.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    kind = path.suffix.lower()
-    with rc_context(STYLE), atomic_path(path) as temporary:
+    kind = plot.suffix.lower()
+    with rc_context(STYLE), atomic_path(plot) as temporary:
         figure = Figure(figsize=(12.6, 4.1), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.04))
         left, middle, right = figure.subplots(1, 3)
         _precision_and_recall(left, evaluation)

@@ -60,8 +60,8 @@ def reference_scores(
         folds = two_folds(user for user, _ in sequences)
         if len(folds) < 2:
             raise Llm4dsrError(
-                "one user is too few for --baselines, which judge each half of the users by the other half",
-                remedy="give records of more users, or leave out --baselines",
+                "one user is too few for `baselines`, which judge each half of the users by the other half",
+                remedy="give records of more users, or leave out `baselines`",
             )
     # A catalog may be much larger than the data.
     used, flat = np.unique(np.concatenate([items for _, items in sequences]), return_inverse=True)

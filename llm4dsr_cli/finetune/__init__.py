@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.run import Finetuned, finetune
     from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
     from llm4dsr_cli.finetune.start import Start, find_start
-    from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
 
 __all__ = [
     "Domain",
@@ -30,7 +29,6 @@ __all__ = [
     "SuggestionSettings",
     "find_start",
     "finetune",
-    "finetune_suggestions",
     "plot_training",
 ]
 
@@ -43,7 +41,6 @@ _MODULE_OF = {
     "SuggestionSettings": "settings",
     "find_start": "start",
     "finetune": "run",
-    "finetune_suggestions": "suggestion_run",
     "plot_training": "curve",
 }
 

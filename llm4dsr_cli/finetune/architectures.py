@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from llm4dsr_cli.errors import ModelError
 
 if TYPE_CHECKING:
     import gguf
@@ -54,18 +51,3 @@ ARCHITECTURES = {
     "qwen3": Architecture(),
     "gemma3": Architecture(correct=_correct_gemma3),
 }
-
-
-def find_architecture(name: str, base: Path) -> Architecture:
-    """The table's entry.
-
-    Raises:
-        ModelError: there is none, and ``base`` cannot be trained on.
-    """
-    if name not in ARCHITECTURES:
-        raise ModelError(
-            f"fine-tuning does not support the architecture {name!r}",
-            where=str(base),
-            remedy=f"choose a base of {', '.join(ARCHITECTURES)}",
-        )
-    return ARCHITECTURES[name]

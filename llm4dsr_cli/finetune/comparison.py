@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.evaluation.metrics import DetectionQuality, detection_quality, edit_quality
+from llm4dsr_cli.evaluation.metrics import DetectionQuality, detection_quality
 from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow
 
@@ -24,15 +24,6 @@ class Line:
     domain: str
     scorer: str
     quality: DetectionQuality
-
-
-@dataclass(frozen=True)
-class Power:
-    """What a gate at one false-edit rate does to test windows: share of the noise found, and of the rest edited."""
-
-    rate: float
-    found: float
-    false_edits: float
 
 
 def compare(domains: Sequence[Domain], windows: Sequence[LabelledWindow], scores: Mapping[str, Scores]) -> list[Line]:
@@ -88,13 +79,6 @@ def baseline_scores(
     for line in said:
         say(line)
     return scores
-
-
-def power(log_odds: Scores, windows: Sequence[LabelledWindow], threshold: float, rate: float) -> Power:
-    """What editing above a threshold of noise log-odds would do, the last item of each window left out."""
-    score, label = judged(log_odds, windows)
-    quality = edit_quality(score > threshold, label)
-    return Power(rate, quality.recall, quality.false_edit_rate)
 
 
 def judged(scores: Scores, windows: Sequence[LabelledWindow]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
     """
     bounds = np.cumsum([validation, calibration, test])
     users = [{user_text(user) for user in domain.users} for domain in domains]
-    draw = {user: _uniform(f"0/{user}") for user in set().union(*users)}
+    draw = {user: _uniform(f"0/{user}") for user in set[str]().union(*users)}
     place = {user: int(np.searchsorted(bounds, x, side="right")) for user, x in draw.items()}
     _fill_empty_parts(domains, users, draw, place, [0.0, *bounds.tolist(), 1.0])
     parts: tuple[list[Domain], ...] = ([], [], [], [])
@@ -87,34 +87,27 @@ def split_users(domains: Sequence[Domain], *, validation: float, calibration: fl
 
 def _fill_empty_parts(
     domains: Sequence[Domain],
-    users: list[set[str]],
+    users: Sequence[set[str]],
     draw: Mapping[str, float],
     place: dict[str, int],
-    edges: list[float],
+    edges: Sequence[float],
 ) -> None:
     """Move one user each, in ``place``, into the parts that are empty in a domain; part i is ``edges[i : i + 2]``."""
-    sizes = [Counter(place[user] for user in mine) for mine in users]
-    for domain, mine, size in zip(domains, users, sizes, strict=True):
-        for part in range(4):
-            if size[part]:
+
+    def can_go(user: str) -> bool:
+        return all(sum(place[other] == place[user] for other in mine) > 1 for mine in users if user in mine)
+
+    for domain, mine in zip(domains, users, strict=True):
+        for part, (low, high) in enumerate(itertools.pairwise(edges)):
+            if any(place[user] == part for user in mine):
                 continue
-            movable = [
-                user
-                for user in mine
-                if all(of[place[user]] > 1 for of, others in zip(sizes, users, strict=True) if user in others)
-            ]
+            movable = [user for user in mine if can_go(user)]
             if not movable:
                 raise OptionError(
                     f"{domain.name}: {len(mine)} users are too few to train on some and hold out others",
                     remedy="give more sequences",
                 )
-            low, high = edges[part : part + 2]
-            nearest = min(movable, key=lambda user: (max(low - draw[user], draw[user] - high), user))
-            for of, others in zip(sizes, users, strict=True):
-                if nearest in others:
-                    of[place[nearest]] -= 1
-                    of[part] += 1
-            place[nearest] = part
+            place[min(movable, key=lambda user: (max(low - draw[user], draw[user] - high), user))] = part
 
 
 def fingerprint(domains: Sequence[Domain]) -> str:

@@ -6,7 +6,7 @@ The base weights stay frozen; each adapted linear layer adds scale * B @ A to it
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,8 @@ def lora_state(backbone: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Set the trainable tensors from ``lora_state``'s form.
+def load_lora_state(backbone: nn.Module, state: Mapping[str, Any]) -> None:
+    """Set the trainable tensors from ``lora_state``'s form, tensors or arrays.
 
     Raises:
         KeyError: a layer is missing from ``state``.
@@ -104,10 +104,10 @@ def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None
     for name, layer in lora_layers(backbone):
         for parameter, key in ((layer.lora_a, "lora_A"), (layer.lora_b, "lora_B")):
             tensor = state[f"{name}.{key}.weight"]
-            if tensor.shape != parameter.shape:
+            if tuple(tensor.shape) != tuple(parameter.shape):
                 raise ValueError(f"{name}: {key} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
             with torch.no_grad():
-                parameter.copy_(tensor)
+                parameter.copy_(torch.as_tensor(tensor))
 
 
 def save_peft(state: dict[str, torch.Tensor], folder: Path, *, rank: int, alpha: float, base_name: str) -> None:

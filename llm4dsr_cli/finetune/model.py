@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from llm4dsr_cli.errors import ModelError, OptionError
-from llm4dsr_cli.finetune.architectures import find_architecture
+from llm4dsr_cli.finetune.architectures import ARCHITECTURES
 from llm4dsr_cli.finetune.batch import Batch
 from llm4dsr_cli.model.gguf_file import open_gguf
 
@@ -120,7 +120,12 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
         OptionError: the base has fewer layers.
         ModelError: the architecture is not one that both transformers and llama.cpp can train and serve here.
     """
-    entry = find_architecture(architecture, path)
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"fine-tuning does not support the architecture {architecture!r}",
+            where=str(path),
+            remedy=f"choose a base of {', '.join(ARCHITECTURES)}",
+        )
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -142,7 +147,7 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
             raise OptionError(f"`layers` is {layers}: {path.name} has {there}", remedy=f"give at most {there}")
         causal_lm.model.layers = causal_lm.model.layers[:layers]
         causal_lm.config.num_hidden_layers = layers
-    entry.correct(causal_lm, open_gguf(path))
+    ARCHITECTURES[architecture].correct(causal_lm, open_gguf(path))
     return causal_lm
 
 

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import orjson
 
 from llm4dsr_cli.cache import file_sha256
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import ModelError, OptionError
-from llm4dsr_cli.finetune.adapter import Adapter, write_adapters
-from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, Power, baseline_scores, compare, judged, power
-from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler
-from llm4dsr_cli.finetune.export import to_gguf
-from llm4dsr_cli.finetune.job import Job
-from llm4dsr_cli.finetune.lora import lora_state, save_peft
+from llm4dsr_cli.evaluation.metrics import EditQuality, edit_quality
+from llm4dsr_cli.finetune.adapter import write_adapters
+from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, baseline_scores, compare, judged
+from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
+from llm4dsr_cli.finetune.job import Job, Trained
+from llm4dsr_cli.finetune.lora import save_peft
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
-from llm4dsr_cli.finetune.suggestion_run import add_suggestions
+from llm4dsr_cli.finetune.suggestions import add_suggestions
 from llm4dsr_cli.finetune.tasks import Detecting, Row
 from llm4dsr_cli.finetune.trainer import Progress
+from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.merged_model import Part, merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
+from llm4dsr_cli.model.registry import Registry
 from llm4dsr_cli.thresholds import Calibration
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
@@ -38,40 +41,28 @@ HELD_OUT_RATE = 0.1
 DRAWS = 4
 # The stream of random numbers that test windows are drawn with.
 TEST_STREAM = 3
-# The false-edit rate at which a run tells what its gate finds: the default of the commands.
-RATE = 0.01
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a run brought.
+    """What a run brought; all but ``suggestions`` is empty where the detector was not trained.
 
     Attributes:
         history: a row for each validation: step, windows, seconds, loss, learning_rate, auroc, average_precision, and
             with several domains auroc_NAME and average_precision_NAME. The first row is from before the training.
         chosen: the row of the weights that were exported.
         comparison: before, after and baselines on the test users' windows.
-        power: what the gate does to them at ``RATE``; None when the calibration is too small for that rate.
+        power: what the gate does to them at the default false-edit rate; None when the calibration is too small for it.
         baselines: the baselines on the validation windows, for the training curve.
         suggestions: a row for each validation of the training in suggestions (``add_suggestions``); none without one.
     """
 
-    history: list[Row]
-    chosen: Row
-    comparison: list[Line]
-    power: Power | None
-    baselines: list[Line]
-    suggestions: list[Row]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A detector, the weights that it had before, and how it came about."""
-
-    after: Adapter
-    before: Adapter
-    progress: Progress
-    chosen: Row
+    history: list[Row] = field(default_factory=list)
+    chosen: Row = field(default_factory=dict)
+    comparison: list[Line] = field(default_factory=list)
+    power: EditQuality | None = None
+    baselines: list[Line] = field(default_factory=list)
+    suggestions: list[Row] = field(default_factory=list)
 
 
 def finetune(
@@ -81,6 +72,7 @@ def finetune(
     settings: Settings,
     suggestions: SuggestionSettings | None = None,
     *,
+    detector: bool = True,
     resume: bool = False,
     device: str = "auto",
     compile_layers: bool | None = None,
@@ -101,6 +93,8 @@ def finetune(
         start: base model and first weights, by ``find_start``.
         settings: of this start, by ``Start.settings``.
         suggestions: settings of the training in suggestions; None trains none, and keeps those of the start.
+        detector: False keeps the start's detector and its calibration, to the bit; of ``settings``, the shares of the
+            users that are held out count all the same.
         resume: go on from the checkpoint in ``OUTPUT.run/``.
         device: "auto", "cpu", "cuda" or "mps".
         compile_layers: compile the model's layers with torch.compile, which takes a C++ compiler and about a minute;
@@ -116,14 +110,20 @@ def finetune(
         ModelError: base or start cannot be used, or the training brought no weights that can.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved.
     """
+    if start.denoiser is None and not detector:
+        raise OptionError("suggestions alone take a denoiser to add them to", remedy="name it with `init`")
     outputs = Outputs(output)
-    outputs.check([outputs.checkpoint, outputs.suggestion_checkpoint], resume)
-    job = Job.begin(
-        domains,
-        outputs,
-        start,
-        settings,
-        offline,
+    outputs.check(["detector", "suggester"] if detector else ["suggester"], resume)
+    split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
+    base = find_base(start.base, registry=Registry.load(), offline=offline, say=say)
+    start.check_base(base)
+    job = Job(
+        base=base,
+        architecture=str(open_gguf(base).fields["general.architecture"].contents()),
+        start=start,
+        split=split,
+        data=fingerprint(domains),
+        outputs=outputs,
         resume=resume,
         device=device,
         compile_layers=compile_layers,
@@ -131,16 +131,46 @@ def finetune(
         on_step=on_step,
         on_validation=on_validation,
     )
-    _check_titles(domains, settings)
-    split, seed = job.split, window_seed(settings.seed, start.denoiser)
-    train = _sampler(split.train, replace(settings, seed=seed), settings.rates, settings.shorten, stream=0)
+    done = Finetuned()
+    if detector:
+        _check_titles(domains, settings)
+        done = _make_detector(job, settings, licence)
+    if suggestions is not None:
+        denoiser = output if detector or start.denoiser is None else start.denoiser
+        done = replace(done, suggestions=add_suggestions(job, denoiser, suggestions))
+    return done
+
+
+def _make_detector(job: Job, settings: Settings, licence: str) -> Finetuned:
+    """Train, export, calibrate and measure one."""
+    start, split, outputs, say = job.start, job.split, job.outputs, job.say
+    train = Sampler(
+        split.train,
+        max_window=settings.max_window,
+        rates=settings.rates,
+        shorten=settings.shorten,
+        seed=4 * window_seed(settings.seed, start.denoiser),
+    )
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
     calibration = held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)
     test = held_out(split.test, settings, settings.test_windows, draws=DRAWS, stream=TEST_STREAM)
-    trained = _train_detector(job, settings, train, validation)
+    beginning = "the base model alone" if start.metadata is None else start.metadata.name
+    trained = job.train(
+        "detector",
+        settings,
+        start.detector,
+        lambda prompter: Detecting(prompter, train, validation, warm=start.denoiser is not None),
+        max_title_tokens=settings.max_title_tokens,
+        longest_window=train.longest_window,
+        layers=settings.layers,
+        beginning=f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
+        f"validating on up to {len(validation):,} windows of other users",
+    )
+    progress = trained.progress
+    save_peft(trained.state, outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=start.base)
     metadata = DenoiserMetadata(
-        name=output.stem,
+        name=outputs.denoiser.stem,
         form=DEFAULT_FORMAT,
         max_window=train.longest_window,
         max_title_tokens=settings.max_title_tokens,
@@ -159,61 +189,23 @@ def finetune(
         belonging, after = _scores(adapter, job.base, merged, [calibration, test])
         fitted = Calibration.fit(*_belonging(belonging, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
-        write_adapters(output, replace(metadata, calibration=fitted), trained.after, start.suggester)
+        write_adapters(outputs.denoiser, replace(metadata, calibration=fitted), trained.after, start.suggester)
 
         say(f"comparing on {len(test):,} windows of users that nothing was chosen by")
         if start.denoiser is None:
             write_adapters(adapter, metadata, trained.before)
         (before,) = _scores(start.denoiser or adapter, job.base, merged, [test])
-    validation = validation[: trained.progress.validation_windows]
+    validation = validation[: progress.validation_windows]
     counted = baseline_scores(split.train, [*test, *validation], say=say)
     n = len(test)
-    learned = [] if suggestions is None else add_suggestions(job, output, suggestions)
     scores = {BEFORE: before, AFTER: after, **{name: rows[:n] for name, rows in counted.items()}}
     return Finetuned(
-        history=trained.progress.history,
+        history=progress.history,
         chosen=trained.chosen,
         comparison=compare(split.train, test, scores),
         power=_power(fitted, after, test),
         baselines=compare(split.train, validation, {name: rows[n:] for name, rows in counted.items()}),
-        suggestions=learned,
     )
-
-
-def _train_detector(job: Job, settings: Settings, train: Sampler, validation: list[LabelledWindow]) -> Trained:
-    """Train to the end, keeping history and PEFT folder; the model is gone from memory when it returns."""
-    start, history, tell = job.start, job.outputs.history, job.on_validation
-
-    def keep(part: Part, row: Row) -> None:
-        with history.open("ab") as file:
-            file.write(_json_line(row))
-        tell(part, row)
-
-    job = replace(job, on_validation=keep)
-    with job.adapted(
-        settings,
-        start.detector,
-        form=DEFAULT_FORMAT,
-        max_title_tokens=settings.max_title_tokens,
-        longest_window=train.longest_window,
-        layers=settings.layers,
-    ) as (model, prompter, shape):
-        before = lora_state(model.backbone)
-        task = Detecting(prompter, train, validation, warm=start.denoiser is not None)
-        job.outputs.make_folder()
-        trainer = job.trainer("detector", model, task, settings, job.outputs.checkpoint)
-        # Rows after the checkpoint are measured again.
-        history.write_bytes(b"".join(map(_json_line, trainer.progress.history)))
-        beginning = "the base model alone" if start.metadata is None else start.metadata.name
-        job.say(
-            f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
-            f"validating on up to {len(validation):,} windows of other users"
-        )
-        trainer.run()
-        after = lora_state(model.backbone)
-    save_peft(after, job.outputs.peft, rank=settings.rank, alpha=settings.alpha, base_name=start.base)
-    exported = {"after": to_gguf(after, shape, settings.alpha), "before": to_gguf(before, shape, settings.alpha)}
-    return Trained(**exported, progress=trainer.progress, chosen=trainer.chosen)
 
 
 def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
@@ -226,17 +218,11 @@ def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
             )
 
 
-def _sampler(
-    domains: list[Domain], settings: Settings, rates: tuple[float, ...], shorten: float, *, stream: int
-) -> Sampler:
-    return Sampler(
-        domains, max_window=settings.max_window, rates=rates, shorten=shorten, seed=settings.seed * 4 + stream
-    )
-
-
 def held_out(domains: list[Domain], settings: Settings, most: int, *, draws: int, stream: int) -> list[LabelledWindow]:
     """Up to ``most`` windows of held-out users, as many of each domain, each sequence at most ``draws`` times."""
-    return list(_sampler(domains, settings, (HELD_OUT_RATE,), 0, stream=stream).windows(most, draws))
+    seed = 4 * settings.seed + stream
+    sampler = Sampler(domains, max_window=settings.max_window, rates=(HELD_OUT_RATE,), shorten=0, seed=seed)
+    return list(sampler.windows(most, draws))
 
 
 def _scores(adapter: Path, base: Path, merged: Path, parts: list[list[LabelledWindow]]) -> list[list[np.ndarray]]:
@@ -255,15 +241,13 @@ def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> tuple
     return score[label == 0], user[label == 0]
 
 
-def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[LabelledWindow]) -> Power | None:
+def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[LabelledWindow]) -> EditQuality | None:
     try:
-        return power(log_odds, windows, calibration.threshold(RATE), RATE)
+        threshold = calibration.threshold(FALSE_EDIT_RATE)
     except ModelError:  # too few items for so low a rate
         return None
-
-
-def _json_line(row: Row) -> bytes:
-    return orjson.dumps(row) + b"\n"
+    score, label = judged(log_odds, windows)
+    return edit_quality(score > threshold, label)
 
 
 def _summary(domains: list[Domain], start: Start, settings: Settings, trained: Trained) -> dict[str, Any]:

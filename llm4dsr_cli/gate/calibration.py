@@ -47,13 +47,13 @@ class CalibrationSettings:
 
     def __post_init__(self) -> None:
         if self.sequences < FEWEST_SEQUENCES:
-            raise OptionError(f"--sequences {self.sequences}", remedy=f"give {FEWEST_SEQUENCES} or more")
+            raise OptionError(f"`sequences` is {self.sequences}", remedy=f"give {FEWEST_SEQUENCES} or more")
         if not 0 < self.noise_rate < 1:
-            raise OptionError(f"--noise-rate {self.noise_rate:g}", remedy="give a share between 0 and 1")
+            raise OptionError(f"`noise_rate` is {self.noise_rate:g}", remedy="give a share between 0 and 1")
         if self.protect_last < 0:
-            raise OptionError(f"--protect-last {self.protect_last}", remedy="give 0 or more")
+            raise OptionError(f"`protect_last` is {self.protect_last}", remedy="give 0 or more")
         if self.seed < 0:
-            raise OptionError(f"--seed {self.seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` is {self.seed}", remedy="give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def noisy_sequences(
         raise OptionError(
             f"{len(by_user)} users with a sequence of {shortest} to {longest} items are too few "
             f"({longest} is half of the titles)",
-            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with --user-field",
+            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with `user_field`",
         )
     users = list(by_user)
     drawn = rng.permutation(len(users))[: settings.sequences]

@@ -32,15 +32,15 @@ class Gate:
 
     def __post_init__(self) -> None:
         if math.isnan(self.threshold):
-            raise OptionError("--threshold is not a number", remedy="give a probability between 0 and 1")
+            raise OptionError("`threshold` is not a number", remedy="give a probability between 0 and 1")
         if self.max_edits is not None and not (
             0 <= self.max_edits < 1 or (self.max_edits >= 1 and float(self.max_edits).is_integer())
         ):
             raise OptionError(
-                f"--max-edits {self.max_edits:g}", remedy="give a whole number of items, or a share of them below 1"
+                f"`max_edits` is {self.max_edits:g}", remedy="give a whole number of items, or a share of them below 1"
             )
         if self.protect_last < 0:
-            raise OptionError(f"--protect-last {self.protect_last}", remedy="give 0 or more")
+            raise OptionError(f"`protect_last` is {self.protect_last}", remedy="give 0 or more")
 
     def decide(self, log_odds: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which items of a sequence to edit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,6 @@ from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.scores import Scores, canonical
 from llm4dsr_cli.windows import overlapping_windows
 
-# Records to a batch, which are scored together: a score depends a little on those beside it, so that runs whose results
-# are to be equal need equal batches.
-BATCH_RECORDS = 64
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
 
@@ -100,6 +98,19 @@ class Denoiser:
                 raise
             remedy = "delete this file, which the next run makes again"
             raise ModelError(error.what, where=str(runtime), remedy=remedy) from None
+
+    @property
+    def name(self) -> str:
+        """What its file calls it."""
+        return self.metadata.name
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """``DenoiserMetadata.threshold``."""
+        return self.metadata.threshold(false_edit_rate)
+
+    def description(self) -> dict[str, Any]:
+        """Name, hashes, base model and the merged model that runs, for reports."""
+        return {**self.metadata.description(self.sha256), "runtime": self.runtime.name}
 
     def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
         """Noise log-odds of every item of every sequence.

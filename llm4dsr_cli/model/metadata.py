@@ -75,6 +75,10 @@ class DenoiserMetadata:
             raise ModelError(f"{self.name} carries no calibration", remedy="give --threshold")
         return self.calibration.threshold(false_edit_rate)
 
+    def description(self, sha256: str) -> dict[str, Any]:
+        """Name and hashes, for reports; ``sha256`` is that of the denoiser's file."""
+        return {"name": self.name, "sha256": sha256, "base": self.base_name, "base_sha256": self.base_sha256}
+
     def write(self, writer: GGUFWriter) -> None:
         """Add all keys to a GGUF that is being written."""
         writer.add_string("general.name", self.name)

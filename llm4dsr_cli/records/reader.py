@@ -26,14 +26,17 @@ Line = tuple[int, bytes]  # number from 1, bytes without the line ending
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def open_input(path: str) -> BinaryIO:
-    """Open ``path`` for reading bytes; ``-`` is standard input, ``.gz`` is decompressed.
+def open_input(path: str | Path) -> BinaryIO:
+    """Open ``path`` for reading bytes; ``-`` is standard input, ``.gz`` (in capitals or not) is decompressed.
 
-    Raises Llm4dsrError when there is nothing to read: no such file, a folder, a terminal, ``.zst``.
+    Raises:
+        OptionError: ``-`` is a terminal, or there is no standard input.
+        Llm4dsrError: there is no such file, or it is a folder, cannot be read, or is compressed otherwise (``.zst``).
     """
+    path = os.fspath(path)
     if path == "-":
         return _standard_input()
-    if path.endswith(".zst"):
+    if path.lower().endswith(".zst"):
         raise Llm4dsrError("zstd is not supported", where=path, remedy=f"pipe it in with zstd -dc {shlex.quote(path)}")
     try:
         raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
@@ -43,7 +46,22 @@ def open_input(path: str) -> BinaryIO:
         raise Llm4dsrError("is a folder", where=path, remedy="give a file") from None
     except OSError as error:
         raise Llm4dsrError(f"cannot be opened ({_reason(error)})", where=path, remedy="give a readable file") from None
-    return cast(BinaryIO, _OwningGzip(raw)) if path.endswith(".gz") else raw
+    return cast(BinaryIO, _OwningGzip(raw)) if path.lower().endswith(".gz") else raw
+
+
+def can_be_read_twice(path: str | Path) -> bool:
+    """Whether ``LineReader.open`` can read all of ``path`` more than once.
+
+    A regular file can, and standard input (``-``) can if it is one (``llm4dsr clean - OUT < IN``). A pipe, a socket, a
+    terminal or another device cannot. Where there is no file, or a folder, the answer is True: opening it says what is
+    wrong.
+    """
+    path = os.fspath(path)
+    try:
+        mode = (os.fstat(sys.stdin.fileno()) if path == "-" else os.stat(path)).st_mode  # noqa: PTH116
+    except (OSError, ValueError, AttributeError):  # nothing there; or a standard input that is none, or in memory
+        return path != "-"
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 class LineReader:
@@ -51,10 +69,16 @@ class LineReader:
 
     A regular file is cut into batches of equal size, so that a run can be repeated exactly. From anything else (pipe,
     socket, terminal) a batch is what has arrived, so that a slow producer's lines pass through at once. Blank lines
-    are left out but counted, a byte order mark is dropped. ``name`` is the input's name for messages.
+    are left out but counted, a byte order mark is dropped.
+
+    Standard input that is a file is left where it was found, so that it can be opened once more.
+
+    Attributes:
+        name: the input's name for messages.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, *, rewind: bool = False) -> None:
+        """A reader of an open stream, which it closes; ``rewind`` takes a file back to where it is now before that."""
         self.name = name
         self._stream = stream
         self._stop = threading.Event()
@@ -66,12 +90,15 @@ class LineReader:
             status = os.fstat(stream.fileno())
             self._live = not stat.S_ISREG(status.st_mode)
             self._size = None if self._live else status.st_size
+        self._start = None if not rewind or self._size is None else os.lseek(stream.fileno(), 0, os.SEEK_CUR)
 
     @classmethod
-    def open(cls, path: str) -> LineReader:
+    def open(cls, path: str | Path) -> LineReader:
         """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
+        path = os.fspath(path)
         # A file's name need not be UTF-8, what is written about it must be.
-        return cls(open_input(path), "stdin" if path == "-" else path.encode("utf-8", "replace").decode())
+        name = "stdin" if path == "-" else path.encode("utf-8", "replace").decode()
+        return cls(open_input(path), name, rewind=path == "-")
 
     def __enter__(self) -> LineReader:
         return self
@@ -85,6 +112,8 @@ class LineReader:
         """Stop reading. Never waits for a producer: a thread that waits for one is left behind and closes later."""
         self._stop.set()
         if self._arrived is None:
+            if self._start is not None and not self._stream.closed:
+                os.lseek(self._stream.fileno(), self._start, os.SEEK_SET)  # seek() may stay inside its buffer
             self._stream.close()
             return
         with contextlib.suppress(queue.Empty):  # make room, so that a thread that waits to hand over can go
@@ -173,7 +202,7 @@ class LineReader:
 def read_records(
     reader: LineReader,
     size: int,
-    fmt: RecordFormat,
+    record_format: RecordFormat,
     catalog: Catalog | None,
     on_error: OnError | None = None,
 ) -> Iterator[list[Record]]:
@@ -181,7 +210,7 @@ def read_records(
 
     ``on_error`` gets each line that is no record, with the error; without it, the error is raised.
     """
-    return read_parsed(reader, size, lambda line, where: parse_record(line, where, fmt, catalog), on_error)
+    return read_parsed(reader, size, lambda line, where: parse_record(line, where, record_format, catalog), on_error)
 
 
 def read_parsed(

@@ -1,4 +1,4 @@
-"""The record: one line of the input, its item titles, and the line it becomes."""
+"""The record: one sequence of items, as a line of the input or as an object in memory, and what it becomes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from llm4dsr_cli.users import user_text
 class RecordFormat:
     """Where in a record its items are.
 
-    ``titles_field`` and ``parallel_fields`` name lists that run parallel to the items. ``item_id_field`` and
-    ``item_title_field`` are the fields of an item, where it is an object and in the catalog; None stands for ``id`` and
-    ``title``, and for the other names that ``Catalog.load`` knows.
+    Attributes:
+        items_field: the list of items.
+        titles_field: a list of titles that runs parallel to the items, if there is one.
+        parallel_fields: other lists that run parallel to the items.
+        item_id_field: the id's field of an item that is an object, and in the catalog; None stands for ``id``, and for
+            the other names that ``Catalog.load`` knows.
+        item_title_field: the title's field, likewise; None stands for ``title``.
     """
 
     items_field: str = "items"
@@ -43,16 +47,60 @@ class RecordFormat:
 class Record:
     """One sequence of items.
 
-    ``line`` is the original without its line ending, ``where`` is ``file:line``, ``data`` the parsed object (not to
-    be changed). ``ids`` and ``titles`` have one entry for each item; an id is None where the input has none.
+    Attributes:
+        line: the original line without its line ending; None where the record came as an object.
+        where: the record's place for messages, ``file:line``.
+        data: the parsed object, not to be changed.
+        ids: of the items, shape (n_items,); None for an item without one.
+        titles: of the items, shape (n_items,).
+        record_format: where in ``data`` the items are.
     """
 
-    line: bytes
+    line: bytes | None
     where: str
     data: dict[str, Any]
     ids: list[Any | None]
     titles: list[str]
-    format: RecordFormat
+    record_format: RecordFormat
+
+    def edited(
+        self,
+        drop: Collection[int] = (),
+        add: Mapping[str, Any] | None = None,
+        put: Mapping[int, tuple[Any, str]] | None = None,
+    ) -> dict[str, Any]:
+        """The record's object with edits; ``data`` itself when there are none, else a copy that shares other values.
+
+        Args:
+            drop: positions, from 0, to leave out of the items and of all lists parallel to them.
+            add: fields to append.
+            put: another item and its title, by position.
+
+        Raises:
+            RecordError: a field of ``add`` is there already.
+            IndexError: there is no item in a position.
+        """
+        if not len(drop) and not add and not put:
+            return self.data
+        positions = {*drop, *(put or {})}
+        if not positions <= set(range(len(self.titles))):
+            raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
+        names = self.record_format
+        titles_field = [] if names.titles_field is None else [names.titles_field]
+        data = dict(self.data)
+        for position, (item, title) in (put or {}).items():
+            for name, value in zip([names.items_field, *titles_field], (item, title), strict=False):
+                data[name] = [*data[name][:position], value, *data[name][position + 1 :]]
+        if len(drop):
+            dropped = set(drop)
+            # A list that is named twice is still one list.
+            for name in dict.fromkeys([names.items_field, *titles_field, *names.parallel_fields]):
+                data[name] = [value for i, value in enumerate(data[name]) if i not in dropped]
+        for name, value in (add or {}).items():
+            if name in self.data:
+                raise self._error(f"has a field {quote(name)} already", "rename or remove it in the input")
+            data[name] = value
+        return data
 
     def render(
         self,
@@ -60,39 +108,19 @@ class Record:
         add: Mapping[str, Any] | None = None,
         put: Mapping[int, tuple[Any, str]] | None = None,
     ) -> bytes:
-        """The output line, without a newline; the record itself stays as it is.
+        """The output line, without a newline: ``edited`` as JSON, or the original line when nothing is edited.
 
-        ``drop`` holds positions (from 0) to leave out of the items and all lists parallel to them, ``add`` fields to
-        append, ``put`` another item and its title by position. With none, it is the original line, byte for byte.
-
-        Raises RecordError when a field of ``add`` is there already, IndexError for a position that is not.
+        Raises:
+            RecordError: a field of ``add`` is there already, or a value cannot be written as JSON.
+            IndexError: there is no item in a position.
         """
-        if not len(drop) and not add and not put:
+        data = self.edited(drop, add, put)
+        if data is self.data and self.line is not None:
             return self.line
-        positions = {*drop, *(put or {})}
-        if not positions <= set(range(len(self.titles))):
-            raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
-        data = dict(self.data)
-        for position, (item, title) in (put or {}).items():
-            names = {self.format.items_field: item}
-            if self.format.titles_field is not None:
-                names[self.format.titles_field] = title
-            for name, value in names.items():
-                data[name] = [*data[name][:position], value, *data[name][position + 1 :]]
-        if len(drop):
-            dropped = set(drop)
-            titles_field = [] if self.format.titles_field is None else [self.format.titles_field]
-            # A list that is named twice is still one list.
-            for name in dict.fromkeys([self.format.items_field, *titles_field, *self.format.parallel_fields]):
-                data[name] = [value for i, value in enumerate(data[name]) if i not in dropped]
-        for name, value in (add or {}).items():
-            if name in self.data:
-                raise self._error(f"has a field {quote(name)} already", "rename or remove it in the input")
-            data[name] = value
         try:
             return dumps(data)
-        except ValueError as error:
-            raise self._error(f"cannot be written as JSON ({error})", "simplify the line") from None
+        except (TypeError, ValueError) as error:
+            raise self._error(f"cannot be written as JSON ({error})", "simplify the record") from None
 
     def _error(self, what: str, remedy: str) -> RecordError:
         return RecordError(what, where=self.where, remedy=remedy)
@@ -103,34 +131,55 @@ OnError = Callable[[RecordError, bytes], None]
 R = TypeVar("R", bound=Record)
 
 
-def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | None) -> Record:
-    """Read one line (without its ending).
+def parse_record(line: bytes, where: str, record_format: RecordFormat, catalog: Catalog | None) -> Record:
+    """``record_of`` for a line of JSON, without its line ending.
+
+    Raises RecordError when it is no JSON object, and as ``record_of`` does.
+    """
+    return record_of(parse_object(line, where, RecordError), where, record_format, catalog, line=line)
+
+
+def record_of(
+    data: dict[str, Any],
+    where: str,
+    record_format: RecordFormat,
+    catalog: Catalog | None,
+    *,
+    line: bytes | None = None,
+) -> Record:
+    """The record that an object is.
 
     Items are objects, ids, or titles, all of one kind. Strings are ids when there is a catalog or a titles field,
     else titles. A title is the first that is there (not null) of: the object's own, the entry of the titles field,
     the catalog's.
 
-    Raises RecordError when the line has another shape, or a title is unknown or blank.
+    Args:
+        data: what JSON can say: dicts with strings as keys, lists, strings, numbers, booleans and None.
+        where: its place for messages, ``file:line``, say.
+        catalog: titles of items that have none in the record.
+        line: what ``data`` was parsed from, to come back byte for byte where nothing is edited.
+
+    Raises:
+        RecordError: the object has another shape, or a title is unknown or blank.
     """
-    data = parse_object(line, where, RecordError)
-    items = _items(data, where, fmt)
+    items = _items(data, where, record_format)
     parallel_titles: list[Any] | None = None
-    if fmt.titles_field is not None:
-        parallel_titles = _parallel_list(data, where, fmt, fmt.titles_field, "--titles-field")
-    for name in fmt.parallel_fields:
-        _parallel_list(data, where, fmt, name, "--parallel-field")
+    if record_format.titles_field is not None:
+        parallel_titles = _parallel_list(data, where, record_format, record_format.titles_field, "`titles_field`")
+    for name in record_format.parallel_fields:
+        _parallel_list(data, where, record_format, name, "`parallel_field`")
 
     strings_are_titles = parallel_titles is None and catalog is None
     ids: list[Any | None] = []
     titles: list[str] = []
     for i, item in enumerate(items):
-        place = f"{quote(fmt.items_field)}[{i}]"
+        place = f"{quote(record_format.items_field)}[{i}]"
         id_, title = item, None
         if isinstance(item, dict):
-            id_, title = item.get(fmt.id_name), item.get(fmt.title_name)
+            id_, title = item.get(record_format.id_name), item.get(record_format.title_name)
             if type(id_) not in (int, str, type(None)):
                 raise RecordError(
-                    f"{place} has {kind(id_)} as {quote(fmt.id_name)}",
+                    f"{place} has {kind(id_)} as {quote(record_format.id_name)}",
                     where=where,
                     remedy="use integers or strings",
                 )
@@ -139,22 +188,29 @@ def parse_record(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | 
         if title is None and parallel_titles is not None:
             title = parallel_titles[i]
         if title is None:
-            title = _catalog_title(id_, place, where, fmt, catalog)
+            title = _catalog_title(id_, place, where, record_format, catalog)
         if not isinstance(title, str):
             raise RecordError(f"the title of {place} is {kind(title)}", where=where, remedy="make it a string")
         if not title.strip():
             raise RecordError(f"the title of {place} is blank", where=where, remedy="give it one, or drop the item")
         ids.append(id_)
         titles.append(title)
-    return Record(line=line, where=where, data=data, ids=ids, titles=titles, format=fmt)
+    return Record(line=line, where=where, data=data, ids=ids, titles=titles, record_format=record_format)
 
 
-def load_catalog(path: str | None, fmt: RecordFormat, *, keep_fields: bool = False) -> Catalog | None:
-    """``Catalog.load`` with the field names of the records; None where there is no catalog."""
+def load_catalog(path: str | Path | None, record_format: RecordFormat, *, keep_fields: bool = False) -> Catalog | None:
+    """``Catalog.load`` with the field names of the records; None where there is no catalog.
+
+    Raises CatalogError as that does.
+    """
     if path is None:
         return None
-    names = {"id_field": fmt.item_id_field, "title_field": fmt.item_title_field}
-    return Catalog.load(Path(path), **names, keep_fields=keep_fields)
+    return Catalog.load(
+        path,
+        item_id_field=record_format.item_id_field,
+        item_title_field=record_format.item_title_field,
+        keep_fields=keep_fields,
+    )
 
 
 def user_of(record: Record, user_field: str) -> Hashable:
@@ -163,19 +219,19 @@ def user_of(record: Record, user_field: str) -> Hashable:
     return tuple(record.titles) if user is None else user_text(user)
 
 
-def _items(data: dict[str, Any], where: str, fmt: RecordFormat) -> list[Any]:
+def _items(data: dict[str, Any], where: str, record_format: RecordFormat) -> list[Any]:
     """The list of items, all of them objects, or integers, or strings."""
-    name = quote(fmt.items_field)
-    if fmt.items_field not in data:
+    name = quote(record_format.items_field)
+    if record_format.items_field not in data:
         raise RecordError(
             f"{name} is missing, the fields are {quote_names(list(data)) or 'none'}",
             where=where,
-            remedy="say which one holds the items with --items-field",
+            remedy="say which one holds the items with `items_field`",
         )
-    items = data[fmt.items_field]
+    items = data[record_format.items_field]
     if not isinstance(items, list):
         raise RecordError(
-            f"{name} is {kind(items)}", where=where, remedy="make it a list, or name another with --items-field"
+            f"{name} is {kind(items)}", where=where, remedy="make it a list, or name another with `items_field`"
         )
     for i, item in enumerate(items):
         if type(item) not in (dict, int, str):
@@ -191,7 +247,7 @@ def _items(data: dict[str, Any], where: str, fmt: RecordFormat) -> list[Any]:
     return items
 
 
-def _parallel_list(data: dict[str, Any], where: str, fmt: RecordFormat, name: str, option: str) -> list[Any]:
+def _parallel_list(data: dict[str, Any], where: str, record_format: RecordFormat, name: str, option: str) -> list[Any]:
     """The list named ``name``, as long as the items."""
     if name not in data:
         raise RecordError(
@@ -199,24 +255,26 @@ def _parallel_list(data: dict[str, Any], where: str, fmt: RecordFormat, name: st
             where=where,
             remedy=f"add it, or leave out {option}",
         )
-    values, items = data[name], data[fmt.items_field]
+    values, items = data[name], data[record_format.items_field]
     if not isinstance(values, list):
         raise RecordError(f"{quote(name)} is {kind(values)}", where=where, remedy=f"make it a list, or change {option}")
     if len(values) != len(items):
         raise RecordError(
-            f"{quote(name)} has {len(values)} entries, {quote(fmt.items_field)} {len(items)}",
+            f"{quote(name)} has {len(values)} entries, {quote(record_format.items_field)} {len(items)}",
             where=where,
             remedy="make them equally long",
         )
     return values
 
 
-def _catalog_title(id_: Any | None, place: str, where: str, fmt: RecordFormat, catalog: Catalog | None) -> str:
+def _catalog_title(
+    id_: Any | None, place: str, where: str, record_format: RecordFormat, catalog: Catalog | None
+) -> str:
     if catalog is None:
-        raise RecordError(f"{place} has no title", where=where, remedy="give --catalog, or titles in the records")
+        raise RecordError(f"{place} has no title", where=where, remedy="give `catalog`, or titles in the records")
     if id_ is None:
         raise RecordError(
-            f"{place} has neither {quote(fmt.title_name)} nor {quote(fmt.id_name)}",
+            f"{place} has neither {quote(record_format.title_name)} nor {quote(record_format.id_name)}",
             where=where,
             remedy="give it one of them",
         )

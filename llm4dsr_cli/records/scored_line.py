@@ -2,7 +2,8 @@
 
 A scored line is the original line with two fields put in front of its closing brace,
 ``,"noise_probability":[...],"noise_model":"<first 12 hexadecimal digits of the denoiser file's SHA-256>"``. Taking them
-out gives the original line again, byte for byte.
+out gives the original line again, byte for byte. A line that another program (jq, pandas) has written again, with other
+blanks, another order or more fields, is read too: its original is then the record without the two fields.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ import orjson
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.edits import PROBABILITY_FIELD
-from llm4dsr_cli.records.json_lines import quote
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.json_lines import dumps, kind, parse_object, quote, quote_names
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record, record_of
 from llm4dsr_cli.scores import Scores, log_odds_from, shortest_probabilities
 
 MODEL_FIELD = "noise_model"
 MODEL_DIGITS = 12
 _OPENING = f',"{PROBABILITY_FIELD}":['.encode()
 _WHITESPACE = b" \t\r\n"
+_AGAIN = "score the records again with `llm4dsr score`"
 
 
 @dataclass(slots=True)
 class ScoredRecord(Record):
-    """A record whose line is the one that was scored.
+    """A record whose ``line`` and ``data`` are those that were scored, without the two fields.
 
     Attributes:
-        log_odds: canonical noise log-odds, shape (n_items,).
+        log_odds: canonical noise log-odds, float32, shape (n_items,).
         model: first digits of the SHA-256 of the denoiser that gave them.
     """
 
@@ -45,72 +47,112 @@ def scored_line(record: Record, log_odds: Scores, sha256: str) -> bytes:
     Args:
         log_odds: noise log-odds, shape (n_items,).
         sha256: of the denoiser's file.
+
+    Raises:
+        RecordError: the record came as an object that cannot be written as JSON.
     """
+    line = record.render()
     chances = orjson.dumps(shortest_probabilities(log_odds), option=orjson.OPT_SERIALIZE_NUMPY)
-    body = record.line.rstrip(_WHITESPACE)
+    body = line.rstrip(_WHITESPACE)
     end = f',"{MODEL_FIELD}":"{sha256[:MODEL_DIGITS]}"'.encode()
-    return b"".join([body[:-1], _OPENING[:-1], chances, end, record.line[len(body) - 1 :]])
+    return b"".join([body[:-1], _OPENING[:-1], chances, end, line[len(body) - 1 :]])
 
 
-def parse_unscored(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | None) -> Record:
+def parse_unscored(line: bytes, where: str, record_format: RecordFormat, catalog: Catalog | None) -> Record:
     """``parse_record`` for a line that is to be scored.
 
     Raises RecordError as that does, and when the record has one of the two fields already.
     """
-    record = parse_record(line, where, fmt, catalog)
-    for name in (PROBABILITY_FIELD, MODEL_FIELD):
-        if name in record.data:
-            raise RecordError(
-                f"has a field {quote(name)} already", where=where, remedy="rename or remove it in the input"
-            )
+    record = parse_record(line, where, record_format, catalog)
+    _refuse_fields(record.data, where)
     return record
 
 
-def parse_scored(line: bytes, where: str, fmt: RecordFormat, catalog: Catalog | None) -> ScoredRecord:
-    """Read a line that ``scored_line`` wrote.
+def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: Catalog | None) -> ScoredRecord:
+    """Read a line that ``scored_line`` wrote, or that another program made of one.
 
-    Raises RecordError when it has no scores at its end, other than one for each item, or values that are no
-    probabilities; and as ``parse_record`` does.
+    The record's ``line`` is the one that was scored, byte for byte; where another program has written the line again,
+    it is the record without the two fields as compact JSON, its other fields in order.
+
+    Raises:
+        RecordError: one of the two fields is missing, there is not one probability for each item, or a value is none;
+            and as ``parse_record`` does.
     """
-    original, chances, model = _split(line, where)
-    record = parse_record(original, where, fmt, catalog)
-    if len(chances) != len(record.titles):
-        raise _no_scores(f"has {len(chances)} noise probabilities for {len(record.titles)} items", where)
+    split = _split(line)
+    if split is not None:
+        original, end = split
+        data = parse_object(original, where, RecordError)
+        _refuse_fields(data, where)
+    else:
+        data = parse_object(line, where, RecordError)
+        end = {name: data.pop(name) for name in (PROBABILITY_FIELD, MODEL_FIELD) if name in data}
+        missing = next((name for name in (PROBABILITY_FIELD, MODEL_FIELD) if name not in end), None)
+        if missing is not None:
+            fields = quote_names([*data, *end]) or "none"
+            raise RecordError(
+                f"{quote(missing)} is missing, the fields are {fields}",
+                where=where,
+                remedy="run `llm4dsr score` first" if not end else _AGAIN,
+            )
+        try:
+            original = dumps(data)
+        except ValueError as error:
+            raise RecordError(
+                f"cannot be written as JSON ({error})", where=where, remedy="simplify the record"
+            ) from None
+    record = record_of(data, where, record_format, catalog, line=original)
+    chances, model = _checked(end, where, quote(record_format.items_field), len(record.titles))
     log_odds = log_odds_from(np.array(chances, dtype=np.float64))
-    return ScoredRecord(original, where, record.data, record.ids, record.titles, fmt, log_odds, model)
+    return ScoredRecord(original, where, data, record.ids, record.titles, record_format, log_odds, model)
 
 
 def original_line(line: bytes) -> bytes | None:
-    """The line that was scored, or None when this is no scored line."""
-    try:
-        return _split(line, "")[0]
-    except RecordError:
-        return None
+    """The line that ``scored_line`` was given, or None when it did not write this one."""
+    split = _split(line)
+    return None if split is None else split[0]
 
 
-def _split(line: bytes, where: str) -> tuple[bytes, list[float], str]:
-    """Original line, noise probabilities and denoiser of a scored line."""
+def _split(line: bytes) -> tuple[bytes, dict[str, Any]] | None:
+    """Original line and the two fields of a line as ``scored_line`` writes it, None for another one."""
     at = line.rfind(_OPENING)
+    if at < 0:
+        return None
     body = line.rstrip(_WHITESPACE)
-    end: Any = None
-    if at >= 0:
-        try:
-            end = orjson.loads(b"{" + body[at + 1 :])
-        except orjson.JSONDecodeError:
-            end = None
+    try:
+        end = orjson.loads(b"{" + body[at + 1 :])
+    except orjson.JSONDecodeError:
+        return None
     # Two fields and nothing else: with that, and the brace that closes them, they are the line's last two.
     if not isinstance(end, dict) or list(end) != [PROBABILITY_FIELD, MODEL_FIELD]:
-        raise _no_scores("does not end with noise probabilities", where)
+        return None
+    return line[:at] + line[len(body) - 1 :], end
+
+
+def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple[list[float], str]:
+    """Noise probabilities and denoiser of the two fields."""
     chances, model = end[PROBABILITY_FIELD], end[MODEL_FIELD]
+    name = quote(PROBABILITY_FIELD)
     if not isinstance(chances, list):
-        raise _no_scores("does not end with noise probabilities", where)
-    if not isinstance(model, str) or len(model) != MODEL_DIGITS:
-        raise _no_scores(f"has {quote(model)} as {quote(MODEL_FIELD)}", where)
-    for chance in chances:
+        raise RecordError(f"{name} is {kind(chances)} where a list should be", where=where, remedy=_AGAIN)
+    if len(chances) != n_items:
+        raise RecordError(f"{name} has {len(chances)} entries, {items} {n_items}", where=where, remedy=_AGAIN)
+    for place, chance in enumerate(chances):
         if type(chance) not in (int, float) or not 0 <= chance <= 1:
-            raise _no_scores(f"has {quote(chance)} as a noise probability", where)
-    return line[:at] + line[len(body) - 1 :], chances, model
+            shown = quote(chance) if isinstance(chance, (int, float, str)) else kind(chance)
+            raise RecordError(f"{name}[{place}] is {shown}, no probability", where=where, remedy=_AGAIN)
+    if not isinstance(model, str) or len(model) != MODEL_DIGITS:
+        shown = quote(model) if isinstance(model, (int, float, str)) else kind(model)
+        raise RecordError(
+            f"{quote(MODEL_FIELD)} is {shown} where {MODEL_DIGITS} hexadecimal digits should be",
+            where=where,
+            remedy=_AGAIN,
+        )
+    return chances, model
 
 
-def _no_scores(what: str, where: str) -> RecordError:
-    return RecordError(what, where=where, remedy="run `llm4dsr score` first")
+def _refuse_fields(data: dict[str, Any], where: str) -> None:
+    for name in (PROBABILITY_FIELD, MODEL_FIELD):
+        if name in data:
+            raise RecordError(
+                f"has a field {quote(name)} already", where=where, remedy="rename or remove it in the input"
+            )

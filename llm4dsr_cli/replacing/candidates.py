@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.json_lines import quote
+from llm4dsr_cli.records.json_lines import quote, quote_names
 from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.replacing.cells import value_of
+from llm4dsr_cli.sequences import ItemId, ItemSequence
 from llm4dsr_cli.titles import clean_title
 
 
-@dataclass
 class Candidates:
     """Different items with different titles, in the order they came in; a title stands for the first item of it.
 
+    A candidate is known by its number, from 0.
+
     Attributes:
-        titles: as the catalog writes them.
+        titles: of the items, as the catalog writes them.
         ids: of the items; None where the data have no ids.
-        fields: all that the catalog says of the items; nothing where they come from records.
-        known: names of these fields.
-        without_id: whether an object without an id was replaced that has more fields than a title: one of them may be
-            an id, and still the old item's.
+        without_id: whether ``item`` replaced an object without an id that has more fields than a title: one of them may
+            be an id, and still the old item's.
+        left_out: how many candidates ``numbers`` excluded because they are no items of a record's kind (the most for
+            any record).
+        unread: how many cells of a table ``item`` had to write as null, by field, for they are not of the field's type.
     """
 
-    titles: list[str] = field(default_factory=list)
-    ids: list[Any | None] = field(default_factory=list)
-    fields: list[Mapping[str, Any]] = field(default_factory=list)
-    known: set[str] = field(default_factory=set)
-    without_id: bool = False
-    _number: dict[str, int] = field(default_factory=dict)
-    _number_of_id: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+        self.ids: list[Any | None] = []
+        self.without_id = False
+        self.left_out = 0
+        self.unread: Counter[str] = Counter()
+        self._catalog: Catalog | None = None
+        self._places: list[int] = []  # of the catalog's candidates, among its items; they come first
+        self._number: dict[str, int] = {}
+        self._number_of_id: dict[str, int] = {}
+        self._not_integers: set[int] = set()  # candidates whose id cannot stand among integers
+        self._nameless: set[int] = set()  # candidates without an id
 
     @classmethod
     def from_catalog(cls, catalog: Catalog) -> Candidates:
-        """All items of a catalog that have a title."""
+        """All items of a catalog that have a title.
+
+        For items that are objects, the catalog has to be loaded with ``keep_fields``; ``numbers`` and ``item`` raise
+        OptionError where it was not and a record's objects have fields of the catalog.
+        """
         result = cls()
-        for (id_, title), fields in zip(catalog, catalog.fields(), strict=True):
-            result.known.update(fields)
+        result._catalog = catalog
+        for place, (id_, title) in enumerate(catalog):
             if title is not None:
-                result.add(title, id_, fields)
+                result.add(title, id_)
+                if len(result) > len(result._places):
+                    result._places.append(place)
         return result
 
-    def add(self, title: str, id_: Any | None, fields: Mapping[str, Any] | None = None) -> None:
+    def add(self, title: str, id_: Any | None) -> None:
         """Take an item in, unless its title or its id is there already.
 
         Titles that differ in white space alone are the same; ids are compared as text.
@@ -57,15 +72,42 @@ class Candidates:
             number = len(self.titles)
             self.titles.append(title)
             self.ids.append(id_)
-            self.fields.append(fields or {})
+            if id_ is None:
+                self._nameless.add(number)
+            elif _as_integer(id_) is None:
+                self._not_integers.add(number)
         self._number.setdefault(clean, number)
         if key is not None:
             self._number_of_id.setdefault(key, number)
 
-    def add_items(self, record: Record) -> None:
-        """Take in all items of a record, of which only ids and titles are known."""
-        for id_, title in zip(record.ids, record.titles, strict=True):
+    def add_items(self, sequence: ItemSequence) -> None:
+        """Take in all items of a sequence, of which only ids and titles are known."""
+        for id_, title in zip(sequence.ids, sequence.titles, strict=True):
             self.add(title, id_)
+
+    def numbers(self, sequence: ItemSequence) -> frozenset[int]:
+        """The candidates that may not be proposed for a sequence.
+
+        They are those that it has already, known by their title or by their id, and the ``misfits``.
+        """
+        by_title = (self._number.get(clean_title(title)) for title in sequence.titles)
+        by_id = (self._number_of_id.get(str(id_)) for id_ in sequence.ids if id_ is not None)
+        misfits = self._misfits(sequence.ids)
+        self.left_out = max(self.left_out, sum(map(len, misfits)))
+        return frozenset(number for number in (*by_title, *by_id) if number is not None).union(*misfits)
+
+    def misfits(self, ids: Sequence[ItemId | None]) -> frozenset[int]:
+        """The candidates that cannot stand beside items of these ids, for they have no id of their kind.
+
+        Among integers, an id has to be an integer, or text that is written as an integer is: ``x9`` and ``007`` are
+        not. Among items with ids, a candidate has to have one.
+        """
+        return frozenset().union(*self._misfits(ids))
+
+    def _misfits(self, ids: Sequence[ItemId | None]) -> list[set[int]]:
+        kinds = {type(id_) for id_ in ids if id_ is not None}
+        result = [self._not_integers] if int in kinds else []
+        return [*result, self._nameless] if kinds else result
 
     def item(self, number: int, record: Record, position: int) -> Any:
         """The candidate as an item of a record, of the same kind as the one in that position.
@@ -73,48 +115,98 @@ class Candidates:
         An id has the JSON type of the record's own. Of an object, the id, the title and all fields that the catalog
         knows are the candidate's, where it has them; those that it does not know tell of the interaction, and stay.
 
+        A table (CSV, TSV, ``.item``) has texts only. They become values of the type that the field has in the old item,
+        or else in the record's other items: ``8.50`` becomes the float 8.5, an empty cell null. A text that is no value
+        of that type, ``unknown`` for a number say, becomes null and is counted in ``unread``: a field never changes its
+        type. ``cells.value_of`` has the details.
+
         Raises:
-            RecordError: the catalog's id is not of that type.
+            RecordError: the candidate is one of the record's ``misfits``.
+            OptionError: the item has fields of the catalog, which were not kept.
         """
-        old = record.data[record.format.items_field][position]
+        self.check_fields(record)
+        old = _items(record)[position]
         id_ = self._id(number, record, position)
         if not isinstance(old, dict):
             return self.titles[number] if record.ids[position] is None else id_
-        self.without_id |= record.format.id_name not in old and len(old) > 1
+        names = record.record_format
+        self.without_id |= names.id_name not in old and len(old) > 1
+        known = set() if self._catalog is None else self._catalog.field_names
+        fields: dict[str, Any] | None = None
         new = {}
         for name, value in old.items():
-            if name == record.format.id_name:
+            if name == names.id_name:
                 if id_ is not None:
                     new[name] = id_
-            elif name == record.format.title_name:
+            elif name == names.title_name:
                 new[name] = self.titles[number]
-            elif name not in self.known:
+            elif name not in known:
                 new[name] = value
-            elif name in self.fields[number]:
-                new[name] = self.fields[number][name]
+            else:
+                fields = self._fields(number) if fields is None else fields
+                if name in fields:
+                    new[name] = self._typed(name, fields[name], record, position)
         return new
 
+    def _fields(self, number: int) -> dict[str, Any]:
+        if self._catalog is None or number >= len(self._places):
+            return {}
+        return self._catalog.fields(self._places[number])
+
+    def _typed(self, name: str, value: Any, record: Record, position: int) -> Any:
+        """The catalog's value of a field, of the type that the record has there."""
+        if self._catalog is None or not self._catalog.is_table:
+            return value
+        items = _items(record)
+        models = (item.get(name) for item in (items[position], *items))
+        typed = value_of(value, models, self._catalog.column_types.get(name))
+        if typed is None and value.strip():
+            self.unread[name] += 1
+        return typed
+
+    def check_fields(self, record: Record) -> None:
+        """Refuse a catalog whose fields are not there, for items that would keep the old item's beside a new title."""
+        if self._catalog is None or self._catalog.keeps_fields:
+            return
+        form = record.record_format
+        names = self._catalog.field_names - {form.id_name, form.title_name}
+        for item in _items(record):
+            if isinstance(item, dict) and not names.isdisjoint(item):
+                shared = quote_names([name for name in item if name in names])
+                raise OptionError(
+                    f"the items have fields of the catalog ({shared}), and it was loaded without",
+                    where=record.where,
+                    remedy="load it with `keep_fields`",
+                )
+
     def _id(self, number: int, record: Record, position: int) -> Any | None:
-        old, new = record.ids[position], self.ids[number]
-        if type(old) is type(new) or old is None or new is None:
+        new = self.ids[number]
+        others = (id_ for id_ in (record.ids[position], *record.ids) if id_ is not None)
+        kind = type(next(others, new))  # an object may have no id of its own
+        if new is None or type(new) is kind:
             return new
-        try:
-            converted = str(new) if isinstance(old, str) else int(new)
-            if str(converted) != str(new):
-                raise ValueError("007 is not what records call 7")
-            return converted
-        except ValueError:
+        converted = str(new) if kind is str else _as_integer(new)
+        if converted is None:
             raise RecordError(
                 f"has integer ids, and the catalog's {quote(new)} is none",
                 where=record.where,
                 remedy="give a catalog with ids like the records'",
-            ) from None
-
-    def numbers(self, record: Record) -> frozenset[int]:
-        """The candidates that are in a record, by their title or by their id."""
-        by_title = (self._number.get(clean_title(title)) for title in record.titles)
-        by_id = (self._number_of_id.get(str(id_)) for id_ in record.ids if id_ is not None)
-        return frozenset(number for number in (*by_title, *by_id) if number is not None)
+            )
+        return converted
 
     def __len__(self) -> int:
         return len(self.titles)
+
+
+def _items(record: Record) -> list[Any]:
+    items: list[Any] = record.data[record.record_format.items_field]
+    return items
+
+
+def _as_integer(id_: int | str) -> int | None:
+    """The integer that an id is, or is written as; None where it is none: 007 is not what records call 7."""
+    try:
+        number = int(id_)
+    except ValueError:
+        return None
+    return number if str(number) == str(id_) else None

@@ -1,36 +1,53 @@
-"""Replacement: flagged items give their place to proposed ones that the detector is sure about."""
+"""The replacer: flagged items give their place to proposed ones that the denoiser is sure about."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.records.record import R, Record
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.gate.evidence import Evidence
+from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.replacing.candidates import Candidates
+from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
 from llm4dsr_cli.scores import Scores
+from llm4dsr_cli.sequences import ItemId, ItemSequence
 from llm4dsr_cli.windows import Window, overlapping_windows
 
+if TYPE_CHECKING:
+    from llm4dsr_cli.replacing.generate.suggester import Suggester
+
+# Who proposes: counts of the data, or the denoiser.
+ProposerName = Literal["counts", "generate"]
 # By so much the noise log-odds of a proposal have to be below those of what it replaces: e times better odds.
 MARGIN = 1.0
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """A proposal in a flagged item's place.
+    """A candidate in a flagged item's place.
 
     Attributes:
-        candidate: its number.
-        score: how good it is to its proposer.
-        log_odds: its own noise log-odds there.
+        candidate: its number among the candidates.
+        id: of the candidate; None where the data have no ids.
+        title: of the candidate.
+        proposer: name of who proposed it.
+        score_name, score: how good it is to its proposer, and what that figure is called.
+        log_odds: its own noise log-odds in that place.
         accepted: whether it is to stand there.
     """
 
     candidate: int
+    id: ItemId | None
+    title: str
+    proposer: str
+    score_name: str
     score: float
     log_odds: float
     accepted: bool
@@ -47,7 +64,6 @@ class Replacer:
     Attributes:
         max_window: items that are looked at together, as the denoiser does.
         n_proposals: how many are tried; each costs one more scoring of the sequence.
-        user_of: whose sequence a record is, for proposers that count.
     """
 
     proposer: Proposer
@@ -55,38 +71,82 @@ class Replacer:
     max_window: int
     n_proposals: int = 2
     margin: float = MARGIN
-    user_of: Callable[[Record], Hashable | None] = field(default=lambda record: None)
+
+    @classmethod
+    def make(
+        cls,
+        proposer: ProposerName,
+        max_window: int,
+        *,
+        catalog: Catalog | None,
+        evidence: Evidence | None,
+        counted: Iterable[ItemSequence] | None,
+        load_suggester: Callable[[], Suggester],
+    ) -> Replacer:
+        """The replacer that a proposer's name and the data allow.
+
+        Args:
+            max_window: of the denoiser.
+            catalog: its items may replace others; without one, those of ``counted``.
+            evidence: who has what, for the proposer "counts"; without it, ``counted`` is counted.
+            counted: sequences of the data, read at most once, and only where they are needed.
+            load_suggester: called for the proposer "generate".
+
+        Raises:
+            OptionError: neither catalog, evidence nor sequences where they are needed.
+        """
+        candidates = None if catalog is None else Candidates.from_catalog(catalog)
+        counts = proposer == "counts" and evidence is None
+        if candidates is None or counts:
+            if counted is None:
+                raise OptionError(
+                    "replacing takes items and counts of the data",
+                    remedy="give `catalog` and `gate`, or the sequences to count with `counted`",
+                )
+            seen = Candidates()
+            sequences = _seen(counted, seen)
+            if counts:
+                evidence = Evidence.count((sequence.owner, sequence.titles) for sequence in sequences)
+            else:
+                deque(sequences, maxlen=0)
+            candidates = candidates or seen
+        if proposer == "generate":
+            from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer
+
+            return cls(GeneratingProposer(load_suggester(), candidates), candidates, max_window)
+        assert evidence is not None
+        return cls(CountsProposer(evidence, candidates), candidates, max_window)
 
     def replace(
         self,
-        records: Sequence[R],
+        sequences: Sequence[ItemSequence],
         log_odds: Sequence[Scores],
-        edits: Sequence[NDArray[np.bool_]],
+        flagged: Sequence[NDArray[np.bool_]],
         threshold: float,
-        score: Callable[[list[R]], list[Scores]],
+        score: Callable[[list[ItemSequence]], list[Scores]],
     ) -> list[dict[int, Replacement]]:
-        """What is proposed for the flagged items of some records.
+        """What is proposed for the flagged items of some sequences.
 
         Args:
-            log_odds: noise log-odds of each record's items, shape (n_items,).
-            edits: which items are flagged, shape (n_items,).
+            log_odds: noise log-odds of each sequence's items, shape (n_items,).
+            flagged: which items are flagged, shape (n_items,).
             threshold: noise log-odds above which the gate flags an item.
-            score: gives the noise log-odds of records' items; called once.
+            score: gives the noise log-odds of sequences' items; called once.
 
         Returns:
-            For each record the replacements by position; a flagged item for which nothing is proposed has none.
+            For each sequence the replacements by position; a flagged item for which nothing is proposed has none.
         """
         cuts = [
-            (number, positions, self._gaps(records[number], window, positions, edits[number]))
-            for number, flagged in enumerate(edits)
-            if flagged.any()
-            for window, positions in self._windows(flagged)
+            (number, positions, self._gaps(sequences[number], window, positions, edits))
+            for number, edits in enumerate(flagged)
+            if edits.any()
+            for window, positions in self._windows(edits)
         ]
         proposals = self.proposer.propose([gaps for *_, gaps in cuts], self.n_proposals) if cuts else []
         tried: list[tuple[int, list[int], Proposal]] = []
         for (number, positions, _), those in zip(cuts, proposals, strict=True):
             tried += [(number, positions, proposal) for proposal in those]
-        scored = score([self._altered(records[n], positions, proposal) for n, positions, proposal in tried])
+        scored = score([self._altered(sequences[n], positions, proposal) for n, positions, proposal in tried])
         best: dict[tuple[int, int], tuple[float, Proposal, Scores]] = {}
         for (number, positions, proposal), found in zip(tried, scored, strict=True):
             # A proposal may be too short; the items that it leaves count against it.
@@ -94,19 +154,38 @@ class Replacer:
             key, total = (number, positions[0]), float(there.sum())
             if key not in best or total < best[key][0]:
                 best[key] = (total, proposal, there)
-        results: list[dict[int, Replacement]] = [{} for _ in records]
+        results: list[dict[int, Replacement]] = [{} for _ in sequences]
         for number, positions, _ in cuts:
-            if (number, positions[0]) not in best:
-                continue
-            _, proposal, there = best[number, positions[0]]
-            taken = {replacement.candidate for replacement in results[number].values() if replacement.accepted}
-            for position, candidate, worth, after in zip(
-                positions, proposal.candidates, proposal.scores, there.tolist(), strict=False
-            ):
-                before = float(log_odds[number][position])
-                accepted = after <= threshold and after <= before - self.margin and candidate not in taken
-                results[number][position] = Replacement(candidate, worth, after, accepted)
+            if (number, positions[0]) in best:
+                _, proposal, there = best[number, positions[0]]
+                self._judge(results[number], positions, proposal, there, log_odds[number], threshold)
         return results
+
+    def _judge(
+        self,
+        result: dict[int, Replacement],
+        positions: list[int],
+        proposal: Proposal,
+        there: Scores,
+        before: Scores,
+        threshold: float,
+    ) -> None:
+        """Add a window's replacements to those of its sequence; no candidate is accepted twice."""
+        taken = {replacement.candidate for replacement in result.values() if replacement.accepted}
+        for position, candidate, score, after in zip(
+            positions, proposal.candidates, proposal.scores, there.tolist(), strict=False
+        ):
+            better = after <= threshold and after <= float(before[position]) - self.margin
+            result[position] = Replacement(
+                candidate,
+                self.candidates.ids[candidate],
+                self.candidates.titles[candidate],
+                self.proposer.name,
+                self.proposer.score_name,
+                score,
+                after,
+                accepted=better and candidate not in taken,
+            )
 
     def _windows(self, flagged: NDArray[np.bool_]) -> list[tuple[Window, list[int]]]:
         """The windows that have to do with a sequence's flagged items, and which of them are theirs."""
@@ -117,17 +196,21 @@ class Replacer:
                 result.append((window, positions.tolist()))
         return result
 
-    def _gaps(self, record: Record, window: Window, positions: list[int], flagged: NDArray[np.bool_]) -> Gaps:
+    def _gaps(self, sequence: ItemSequence, window: Window, positions: list[int], flagged: NDArray[np.bool_]) -> Gaps:
         others = [i for i in range(window.start, window.end) if not flagged[i]]
         return Gaps(
-            [record.titles[i] for i in others],
-            len(positions),
-            self.candidates.numbers(record),
-            self.user_of(record),
+            [sequence.titles[i] for i in others], len(positions), self.candidates.numbers(sequence), sequence.owner
         )
 
-    def _altered(self, record: R, positions: list[int], proposal: Proposal) -> R:
-        titles = list(record.titles)
+    def _altered(self, sequence: ItemSequence, positions: list[int], proposal: Proposal) -> ItemSequence:
+        titles = list(sequence.titles)
         for position, candidate in zip(positions, proposal.candidates, strict=False):
             titles[position] = self.candidates.titles[candidate]
-        return dataclasses.replace(record, titles=titles)
+        return sequence.altered(titles)
+
+
+def _seen(sequences: Iterable[ItemSequence], candidates: Candidates) -> Iterator[ItemSequence]:
+    """The sequences as they come, with their items taken in as candidates."""
+    for sequence in sequences:
+        candidates.add_items(sequence)
+        yield sequence

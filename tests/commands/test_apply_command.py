@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Call, call, files, preceded_by, read, run, sequences, write
+from conftest import write_tiny_adapter
 
 from llm4dsr_cli import Denoiser, budget_threshold
 from llm4dsr_cli.cache import file_sha256
@@ -231,7 +232,7 @@ def test_clean_refuses_a_gate_of_another_denoiser(tmp_path: Path, tiny_denoiser:
     """Guards: the same, where the scores are fresh."""
     source = write(tmp_path / "in.jsonl", [{"items": ["Alien"]}])
     gate = write_gate(tmp_path / "my.gate", tiny_denoiser, [], "b" * 64)
-    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, str(gate), "calibrated for", "--model")
+    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, "--gate", "calibrated for", "--model")
 
 
 @pytest.mark.parametrize(
@@ -239,9 +240,9 @@ def test_clean_refuses_a_gate_of_another_denoiser(tmp_path: Path, tiny_denoiser:
     [
         (["--budget", 0.1, "--threshold", 0.5], ["--threshold and --budget"]),
         (["--budget", 0.1, "--false-edit-rate", 0.5], ["--false-edit-rate and --budget"]),
-        (["--budget", 0], ["--budget 0"]),
-        (["--budget", 1.5], ["--budget 1.5"]),
-        (["--budget", "nan"], ["--budget nan"]),
+        (["--budget", 0], ["--budget is 0"]),
+        (["--budget", 1.5], ["--budget is 1.5"]),
+        (["--budget", "nan"], ["--budget is nan"]),
         (["--no-fusion"], ["--no-fusion", "--gate"]),
         (["--action", "replace"], ["--action replace"]),
     ],
@@ -286,3 +287,20 @@ def test_apply_works_in_pipes(tmp_path: Path) -> None:
     outcome = run("apply", "-", "-", "--threshold", 0.9, "--quiet", input=source.read_bytes())
     assert (outcome.code, outcome.err) == (0, "")
     assert json.loads(outcome.out)["items"] == ["0 1", "0 2"]
+
+
+def test_a_model_that_did_not_score_the_records_is_refused_whatever_sets_the_threshold(
+    workplace: Path, tiny_base: Path, tiny_denoiser: Path, llm4dsr: Call
+) -> None:
+    """Guards: --model that is ignored beside --threshold, --budget or a gate, even when there is no such file."""
+    os.chdir(workplace / "scored")
+    other = workplace / "other.gguf"
+    write_tiny_adapter(other, tiny_base, seed=9)
+    gated = ["--gate", "my.gate", "--user-field", "user"]
+    for ways in (["--threshold", 0.5], ["--budget", 0.1], [*gated, "--threshold", 0.5], ["--false-edit-rate", 0.2]):
+        llm4dsr("apply", "in.jsonl", "out.jsonl", *ways, "--model", "missing.gguf").failed(1, "missing.gguf")
+        llm4dsr("apply", "in.jsonl", "out.jsonl", *ways, "--model", other).failed(1, "denoiser")
+        assert not Path("out.jsonl").exists()
+        outcome = llm4dsr("apply", "in.jsonl", "out.jsonl", *ways, "--model", tiny_denoiser, "--quiet")
+        assert outcome.code == 0, outcome.err
+        Path("out.jsonl").unlink()

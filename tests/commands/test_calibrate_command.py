@@ -108,7 +108,7 @@ def test_a_gate_for_another_denoiser_is_refused(tmp_path: Path, calibrate: Call,
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with gate.open("wb") as file:
         np.savez(file, **arrays)
-    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, "my.gate", "--model")
+    clean(source, tmp_path / "out.jsonl", "--gate", gate, "--quiet").failed(1, "--gate", "--model")
     assert not (tmp_path / "out.jsonl").exists()
 
 

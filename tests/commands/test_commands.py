@@ -23,6 +23,7 @@ from command_line import COMMAND, PATIENCE, Call, call, clean_environment, files
 
 import llm4dsr_cli
 from llm4dsr_cli.commands import app
+from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.model.registry import Registry
 
 HEAVY = {"numpy", "llama_cpp", "torch", "gguf", "orjson"}
@@ -101,12 +102,36 @@ def test_a_group_alone_shows_its_help(path: tuple[str, ...], llm4dsr: Call) -> N
         assert re.search(rf"^  {inner}\b", shown, re.MULTILINE)
 
 
-@pytest.mark.parametrize("words", [["no-such-command"], ["--no-such-option"], ["models", "no-such-command"]])
-def test_unknown_words_are_usage_errors(words: list[str], llm4dsr: Call) -> None:
-    """Guards: exit code 1, or a traceback, for a command that was mistyped."""
-    outcome = llm4dsr(*words)
-    assert (outcome.code, outcome.out) == (2, b"")
-    assert "no-such" in outcome.err and "Traceback" not in outcome.err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no-such-command"], ["no such command 'no-such-command'", "see ", "--help"]),
+        (["clen"], ["no such command 'clen'", "did you mean 'clean'?"]),
+        (["--no-such-option"], ["no such option: --no-such-option", "see ", " --help"]),
+        (["models", "no-such-command"], ["no such command 'no-such-command'", "models --help"]),
+        (["clean"], ["missing argument 'IN'", "clean --help"]),
+        (["clean", "a", "b", "c"], ["unexpected extra argument", "clean --help"]),
+        (["clean", "a", "b", "--threads", "many"], ["'--threads'", "clean --help"]),
+        (["clean", "a", "b", "--catalog"], ["'--catalog'", "clean --help"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_unknown_words_are_usage_errors(words: list[str], said: list[str], llm4dsr: Call) -> None:
+    """Guards: exit code 1, a traceback, or five lines of Typer's, for a command that was mistyped."""
+    llm4dsr(*words).failed(2, *said)
+
+
+@pytest.mark.parametrize("columns", [60, 100, 140])
+def test_help_is_as_wide_as_the_terminal(columns: int, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards: 80 columns on a terminal of 140."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    widest = max(len(line) for line in llm4dsr("clean", "--help").out.decode().splitlines())
+    assert columns - 12 < widest <= columns
+
+
+def test_every_command_says_its_own_flags() -> None:
+    """Guards: a command registered without what translates the library's errors and sorts its help."""
+    assert all(isinstance(command, Command if path in LEAVES else Group) for path, command in commands())
 
 
 @pytest.mark.parametrize("words", [["--version"], *([*path, "--help"] for path in LINES)], ids=" ".join)

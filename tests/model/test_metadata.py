@@ -192,7 +192,7 @@ def test_truncated_adapters_are_refused(tiny_base: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.0, 2.0, float("nan")])
 def test_false_edit_rates_lie_between_zero_and_one(rate: float) -> None:
     """Guards a percentage taken for a share."""
-    with pytest.raises(OptionError, match="--false-edit-rate"):
+    with pytest.raises(OptionError, match="`false_edit_rate`"):
         METADATA.threshold(rate)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm4dsr_cli.cleaning.cleaner import Cleaner
-from llm4dsr_cli.gate.gate import Gate
-from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.edits import EditedRecord
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal
 from llm4dsr_cli.replacing.replacer import Replacement, Replacer
-from llm4dsr_cli.scores import probability
+from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.windows import overlapping_windows
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,13 +48,13 @@ class Scorer:
     of: Callable[[list[str]], list[float]]
     calls: list[list[list[str]]] = field(default_factory=list)
 
-    def __call__(self, records: list[Record]) -> list[np.ndarray]:
-        self.calls.append([record.titles for record in records])
-        return [np.array(self.of(record.titles), dtype=np.float32) for record in records]
+    def __call__(self, sequences: list[ItemSequence]) -> list[np.ndarray]:
+        self.calls.append([list(sequence.titles) for sequence in sequences])
+        return [np.array(self.of(list(sequence.titles)), dtype=np.float32) for sequence in sequences]
 
 
-def record(items: list[Any], user: Any = None, catalog: Catalog | None = None) -> Record:
-    return parse_record(json.dumps({"items": items, "user": user}).encode(), "in.jsonl:7", RecordFormat(), catalog)
+def replacement(candidate: int, score: float, log_odds: Any, accepted: bool) -> Replacement:
+    return Replacement(candidate, None, CATALOG[candidate], "listed", "minus_number", score, log_odds, accepted)
 
 
 def replacer_of(answer: Answer, max_window: int = 6, **more: Any) -> tuple[Replacer, Listed]:
@@ -94,7 +88,13 @@ def draws(gaps: Gaps) -> list[tuple[int, ...]]:
 
 
 def naive(
-    one: Record, before: list[float], flagged: np.ndarray, threshold: float, max_window: int, n: int, margin: float
+    one: ItemSequence,
+    before: list[float],
+    flagged: np.ndarray,
+    threshold: float,
+    max_window: int,
+    n: int,
+    margin: float,
 ) -> dict[int, Replacement]:
     """One record, one window, one proposal at a time."""
     found: dict[int, Replacement] = {}
@@ -105,7 +105,7 @@ def naive(
         others = [one.titles[i] for i in range(window.start, window.end) if not flagged[i]]
         tried = []
         for proposal in draws(
-            Gaps(others, len(positions), frozenset(NUMBER[title] for title in one.titles), one.data["user"])
+            Gaps(others, len(positions), frozenset(NUMBER[title] for title in one.titles), one.owner)
         )[:n]:
             titles = list(one.titles)
             put = dict(zip(positions, proposal, strict=False))
@@ -120,7 +120,7 @@ def naive(
         for position, candidate in put.items():
             after = scores[position]
             accepted = after <= min(threshold, before[position] - margin) and candidate not in taken
-            found[position] = Replacement(candidate, -float(candidate), after, accepted)
+            found[position] = replacement(candidate, -float(candidate), after, accepted)
     return found
 
 
@@ -138,19 +138,20 @@ def test_a_batch_is_replaced_as_its_records_are_one_by_one(
 ) -> None:
     """Guards: a proposal put into another record or position, judged by another's score, or taken though it is worse;
     one item put into two places; a margin or a threshold that is not heeded."""
-    records = [record(titles, user) for user, titles in enumerate(sequences)]
+    users = [None if number % 3 == 2 else number for number in range(len(sequences))]
+    records = [ItemSequence(titles, user) for user, titles in zip(users, sequences, strict=True)]
     edits = [np.array(data.draw(st.tuples(*[st.booleans()] * len(titles))), dtype=bool) for titles in sequences]
     scorer = Scorer(haphazard)
     scores = scorer(records)
-    before = copy.deepcopy([(one.data, one.titles) for one in records])
-    replacer, _ = replacer_of(draws, max_window, n_proposals=n, margin=margin, user_of=lambda one: one.data["user"])
+    before = copy.deepcopy([(one.user, one.titles) for one in records])
+    replacer, _ = replacer_of(draws, max_window, n_proposals=n, margin=margin)
     found = replacer.replace(records, scores, edits, threshold, scorer)
     assert found == [
         naive(one, odds.tolist(), flagged, threshold, max_window, n, margin)
         for one, odds, flagged in zip(records, scores, edits, strict=True)
     ]
     assert len(scorer.calls) <= 2
-    assert [(one.data, one.titles) for one in records] == before
+    assert [(one.user, one.titles) for one in records] == before
     for one, replacements in zip(records, found, strict=True):
         put = [CATALOG[replacement.candidate] for replacement in replacements.values() if replacement.accepted]
         assert len({*put, *one.titles}) == len(put) + len({*one.titles})
@@ -158,12 +159,12 @@ def test_a_batch_is_replaced_as_its_records_are_one_by_one(
 
 def test_flagged_items_of_a_sequence_are_replaced_together() -> None:
     """Guards: each gap filled and judged with the other's noise still in place, where neither proposal would do."""
-    one = record(["a 0", "b 0", "c 0"])
+    one = ItemSequence(["a 0", "b 0", "c 0"])
     replacer, listed = replacer_of(lambda gaps: [(NUMBER["a 1"], NUMBER["a 2"])])
     scorer = Scorer(alone)
     (found,) = replacer.replace([one], [np.array([2.0, 2.0, 2.0])], [flags(".xx")], -1.0, scorer)
     assert scorer.calls == [[["a 0", "a 1", "a 2"]]]
-    assert listed.asked == [Gaps(["a 0"], 2, frozenset(NUMBER[title] for title in one.titles), None)]
+    assert listed.asked == [Gaps(["a 0"], 2, frozenset(NUMBER[title] for title in one.titles), one.owner)]
     assert {position: (r.candidate, r.log_odds, r.accepted) for position, r in found.items()} == {
         1: (NUMBER["a 1"], -2.0, True),
         2: (NUMBER["a 2"], -2.0, True),
@@ -178,16 +179,18 @@ def test_what_is_accepted_is_neither_flagged_nor_hardly_better(before: float, af
     """Guards: noise put in noise's place, an edit that changes a record for next to nothing."""
     replacer, _ = replacer_of(lambda gaps: [(5,)])
     scorer = Scorer(lambda titles: [after, -5.0])
-    (found,) = replacer.replace([record(["b 0", "a 0"])], [np.array([before, -5.0])], [flags("x.")], 1.0, scorer)
-    assert found == {0: Replacement(5, -5.0, pytest.approx(after), accepted)}
+    (found,) = replacer.replace([ItemSequence(["b 0", "a 0"])], [np.array([before, -5.0])], [flags("x.")], 1.0, scorer)
+    assert found == {0: replacement(5, -5.0, pytest.approx(after), accepted)}
 
 
 def test_of_several_proposals_the_one_that_the_detector_likes_best_is_taken() -> None:
     """Guards: the proposer's favourite taken unseen."""
     replacer, _ = replacer_of(lambda gaps: [(NUMBER["b 1"],), (NUMBER["a 5"],), (NUMBER["c 1"],)], n_proposals=3)
     scorer = Scorer(alone)
-    (found,) = replacer.replace([record(["a 0", "c 0", "a 1"])], [np.array([0, 2.0, 0])], [flags(".x.")], 0.0, scorer)
-    assert found == {1: Replacement(NUMBER["a 5"], -float(NUMBER["a 5"]), -2.0, True)}
+    (found,) = replacer.replace(
+        [ItemSequence(["a 0", "c 0", "a 1"])], [np.array([0, 2.0, 0])], [flags(".x.")], 0.0, scorer
+    )
+    assert found == {1: replacement(NUMBER["a 5"], -float(NUMBER["a 5"]), -2.0, True)}
     assert len(scorer.calls) == 1
 
 
@@ -198,7 +201,7 @@ def test_two_windows_put_no_item_into_a_sequence_twice_and_a_refused_one_blocks_
     for odds, accepted in (((-3, -3), (True, False)), ((2, -3), (False, True)), ((-3, 2), (True, False))):
         replacer, listed = replacer_of(lambda gaps: [(NUMBER["b 5"],)], max_window=4)
         scorer = Scorer(lambda titles, odds=odds: [odds[0], *[-1.0] * 5, odds[1]])
-        (found,) = replacer.replace([record(titles)], [np.full(7, 4.0)], edits, 0.0, scorer)
+        (found,) = replacer.replace([ItemSequence(titles)], [np.full(7, 4.0)], edits, 0.0, scorer)
         assert {position: r.accepted for position, r in found.items()} == {0: accepted[0], 6: accepted[1]}
         # Of the whole sequence, not of the window alone.
         assert [gaps.excluded for gaps in listed.asked] == [frozenset(NUMBER[title] for title in titles)] * 2
@@ -207,11 +210,11 @@ def test_two_windows_put_no_item_into_a_sequence_twice_and_a_refused_one_blocks_
 
 def test_where_nothing_is_proposed_nothing_is_replaced_nor_scored() -> None:
     """Guards: a proposer without an idea, or with fewer items than gaps, that stops the run."""
-    one = record(["b 0", "c 0", "a 0"])
+    one = ItemSequence(["b 0", "c 0", "a 0"])
     for answer, edits, found in (
         (lambda gaps: [], flags("xx."), {}),
         (lambda gaps: [(NUMBER["a 1"],)], flags("..."), {}),
-        (lambda gaps: [(NUMBER["a 1"],)], flags("xx."), {0: Replacement(NUMBER["a 1"], -1.0, 0.0, True)}),
+        (lambda gaps: [(NUMBER["a 1"],)], flags("xx."), {0: replacement(NUMBER["a 1"], -1.0, 0.0, True)}),
     ):
         replacer, listed = replacer_of(answer)
         scorer = Scorer(alone)
@@ -219,46 +222,3 @@ def test_where_nothing_is_proposed_nothing_is_replaced_nor_scored() -> None:
         assert [*itertools.chain(*scorer.calls)] == ([["a 1", "c 0", "a 0"]] if found else [])
         assert len(listed.asked) == edits.any()
     assert replacer.replace([], [], [], 0.0, scorer) == []
-
-
-@pytest.mark.parametrize(("title", "accepted"), [("a 5", True), ("b 5", False)])
-def test_what_a_gate_file_fuses_judges_proposals_too(title: str, accepted: bool) -> None:
-    """Guards: proposals judged by the denoiser alone, which the gate would flag in the next run."""
-    replacer, _ = replacer_of(lambda gaps: [(NUMBER[title],)])
-    score = Scorer(lambda titles: [3.0 if title == "b 0" else -3.0 for title in titles])
-
-    def fuse(one: Record, odds: np.ndarray) -> np.ndarray:
-        return odds + np.array([9.0 if title == "b 5" else 0.5 for title in one.titles])
-
-    cleaner = Cleaner(score, Gate(0.0), "replace", annotate=True, fuse=fuse, replacer=replacer, fallback="keep")
-    ((edited,),) = cleaner.clean([[record(["b 0", "a 0", "a 1"])]])
-    found = json.loads(edited.line)
-    assert found["items"] == [title if accepted else "b 0", "a 0", "a 1"]
-    low, high = round(float(probability(np.array(-2.5))), 5), round(float(probability(np.array(3.5))), 5)
-    assert found["noise_probability"] == [low if accepted else high, low, low]
-
-
-def test_only_an_item_that_is_put_in_place_has_to_fit_there() -> None:
-    """Guards: a record that fails for the id of an item it does not get, a refused item in the audit as if it stood
-    there, and an id of another type put in place."""
-    catalog = Catalog([(1, "b 0"), (2, "a 0"), (3, "a 1"), ("x4", "b 9")])
-    one = record([1, 2, 3], catalog=catalog)
-
-    def cleaned(odds_of_proposal: float) -> tuple[list[EditedRecord], list[str]]:
-        odds = {"b 0": 3.0, "b 9": odds_of_proposal, "a 0": -3.0, "a 1": -3.0}
-        replacer = Replacer(Listed(lambda gaps: [(3,)]), Candidates.from_catalog(catalog), 6)
-        score = Scorer(lambda titles: [odds[title] for title in titles])
-        errors: list[str] = []
-        cleaner = Cleaner(score, Gate(0.0), "replace", replacer=replacer)
-        (results,) = cleaner.clean([[one]], lambda error, line: errors.append(str(error)))
-        return results, errors
-
-    (edited,), errors = cleaned(5.0)
-    assert errors == [] and edited.replaced == 0
-    assert json.loads(edited.line) == {"items": [2, 3], "user": None}
-    (line,) = map(json.loads, edited.audit)
-    assert (line["action"], line["position"], line["from"], line["to"]) == ("drop", 0, 1, None)
-    about = {"title": "b 9", "noise_probability": 0.99331, "proposer": "listed", "minus_number": -3.0}
-    assert line["refused"] == about and "replacement" not in line
-    none, errors = cleaned(-5.0)
-    assert none == [] and len(errors) == 1 and '"x4" is none' in errors[0]

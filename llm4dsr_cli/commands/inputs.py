@@ -1,8 +1,9 @@
-"""What happens to lines that are no records, for the commands that read records."""
+"""What commands read: files or streams, lines that are no records, and records that name no user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm4dsr_cli.errors import OptionError, RecordError
@@ -10,10 +11,43 @@ from llm4dsr_cli.errors import OptionError, RecordError
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.record import OnError, RecordFormat
     from llm4dsr_cli.records.writer import OutputFile
 
 SHOWN_REJECTS = 10
 SKIPPED = 3
+
+
+def is_pipe(source: str) -> bool:
+    """Whether a path is no file but a stream, which is read or written only once."""
+    # A missing file or a folder gets the sentence of whoever opens it.
+    return source == "-" or (Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir())
+
+
+def read_sequences(
+    source: str, form: RecordFormat, catalog: Catalog | None, user_field: str, on_error: OnError | None
+) -> tuple[list[tuple[Hashable, list[str]]], int]:
+    """Each record's user and titles, and how many records name nobody."""
+    from llm4dsr_cli.records.reader import LineReader, read_records
+    from llm4dsr_cli.records.record import user_of
+
+    sequences: list[tuple[Hashable, list[str]]] = []
+    nameless = 0
+    with LineReader.open(source) as reader:
+        for batch in read_records(reader, 1024, form, catalog, on_error):
+            sequences += [(user_of(record, user_field), record.titles) for record in batch]
+            nameless += sum(record.data.get(user_field) is None for record in batch)
+    return sequences, nameless
+
+
+def warn_of_nameless(console: Console, count: int, user_field: str, otherwise: str) -> None:
+    """Say how many records name no user, and what follows if users have several of them."""
+    if count:
+        console.warn(
+            f'{count:,} records have no "{user_field}": each counts as a user of its own; '
+            f"if users have several records, name the field with --user-field, or {otherwise}"
+        )
 
 
 def skips(on_error: str) -> bool:

@@ -1,0 +1,75 @@
+"""The report: what a cleaning did, for machines and in one sentence for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from llm4dsr_cli.cleaning.cleaner import Cleaner
+from llm4dsr_cli.records.record import R
+from llm4dsr_cli.scores import probability
+from llm4dsr_cli.version import __version__
+
+
+def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[str, Any]:
+    """Counts, action, gate, denoiser and versions of a run, for JSON; the threshold is a noise probability.
+
+    Args:
+        gate_file: path of the gate file, as the user gave it.
+    """
+    cleaning = cleaner.cleaning
+    settings, gate, replacer = cleaning.settings, cleaning.gate, cleaning.replacer
+    return {
+        "counts": asdict(cleaner.counts),
+        "action": settings.action,
+        **({} if replacer is None else {"proposer": replacer.proposer.name, "fallback": settings.fallback}),
+        "gate": {
+            "threshold": float(probability(np.array(gate.threshold))),
+            "false_edit_rate": settings.rate,
+            "budget": settings.budget,
+            "max_edits": gate.max_edits,
+            "protect_last": gate.protect_last,
+            "file": gate_file,
+            "fusion": cleaning.fuses,
+        },
+        "model": cleaning.scorer.description(),
+        "versions": {"llm4dsr-cli": __version__, "llama-cpp-python": version("llama-cpp-python")},
+        "seconds": round(seconds, 3),
+    }
+
+
+def summary(cleaner: Cleaner[R], seconds: float) -> str:
+    """What a run did, in one sentence."""
+    counts = cleaner.counts
+    share = counts.edited_items / counts.items if counts.items else 0
+    words = {"drop": "dropped", "mark": "marked", "replace": f"replaced {counts.replaced_items:,} and dropped"}
+    done = words[cleaner.cleaning.settings.action]
+    edited = counts.edited_items - counts.replaced_items
+    return (
+        f"{counts.records:,} records, {counts.items:,} items: {done} {edited:,} items ({share:.1%}) "
+        f"in {counts.edited_records:,} records, {seconds:.1f} s"
+    )
+
+
+def warnings(cleaner: Cleaner[R]) -> list[str]:
+    """What makes a run worth less than it seems, a sentence each."""
+    cleaning, found = cleaner.cleaning, []
+    gate = cleaning.gate_file
+    if gate is not None and cleaning.fuses and cleaner.nameless and gate.user_field is not None:
+        found.append(
+            f'{cleaner.nameless:,} records have no "{cleaning.user_field}": if the gate counted them, their own items '
+            "vouch for them; name the field with `user_field`"
+        )
+    if gate is not None and cleaning.settings.protect_last < gate.protect_last:
+        found.append(
+            f"the gate was calibrated with `protect_last` {gate.protect_last}: it promises nothing for items after"
+        )
+    if cleaning.replacer is not None and cleaning.replacer.candidates.without_id:
+        found.append(
+            f'items that were replaced have no "{cleaning.record_format.id_name}": their other fields are the old '
+            "item's; if one of them is an id, name it with `item_id_field`"
+        )
+    return found

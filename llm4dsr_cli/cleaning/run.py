@@ -1,0 +1,314 @@
+"""Cleaning: sequences in, decisions out; records in, edited records out. Every way to clean goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, get_args
+
+from llm4dsr_cli.cleaning.decision import Decision, Fallback
+from llm4dsr_cli.cleaning.editing import additions, record_edits
+from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
+from llm4dsr_cli.defaults import USER_FIELD
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.gate.gate import budget_threshold
+from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.edits import Action, dropped_and_put
+from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, record_of, user_of
+from llm4dsr_cli.records.scored_line import ScoredRecord
+from llm4dsr_cli.replacing.candidates import Candidates
+from llm4dsr_cli.replacing.replacer import ProposerName, Replacement, Replacer
+from llm4dsr_cli.scores import BATCH_RECORDS, Scores
+from llm4dsr_cli.sequences import ItemSequence
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.replacing.generate.suggester import Suggester
+
+
+class Scorer(Protocol):
+    """What judges items: a denoiser, or what stands in for the one whose scores were kept."""
+
+    @property
+    def name(self) -> str | None:
+        """The denoiser's name, None where it is not known."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the denoiser's file, or the first digits of it; None where it is not known."""
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """Noise log-odds above which at most this share of the items that belong lies."""
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        """Noise log-odds of each sequence's items, shape (n_items,)."""
+
+    def description(self) -> dict[str, Any]:
+        """Name, hashes and base model, for reports."""
+
+
+class Cleaning:
+    """Finds the items that do not belong, and what belongs there; see ``Cleaning.load``.
+
+    Threads may share one: the denoiser judges for one of them at a time.
+
+    Attributes:
+        scorer: gives noise log-odds.
+        settings: what is done with flagged items, and which are flagged.
+        gate: flags items by their log-odds.
+        gate_file: what ``calibrate`` learned; None without one.
+        replacer: proposes items; for the action "replace".
+        catalog, record_format, user_field: how ``clean`` reads records.
+
+    Raises:
+        OptionError: the action is "replace" and there is no replacer.
+        ModelError: the gate file was calibrated for another denoiser, or promises no rate so low.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        settings: CleaningSettings | None = None,
+        *,
+        gate_file: GateFile | None = None,
+        replacer: Replacer | None = None,
+        catalog: Catalog | None = None,
+        record_format: RecordFormat | None = None,
+        user_field: str | None = None,
+    ) -> None:
+        settings = settings or CleaningSettings()
+        if settings.action == "replace" and replacer is None:
+            raise OptionError('`action` is "replace", and nobody proposes items', remedy="give a `replacer`")
+        if gate_file is not None and scorer.sha256 is not None:
+            gate_file.check_model(scorer.sha256, "`gate`")
+        self.scorer = scorer
+        self.settings = settings
+        self.gate = settings.gate(settings.log_odds_threshold(gate_file, scorer.threshold))
+        self.gate_file = gate_file
+        self.replacer = replacer
+        self.catalog = catalog
+        self.record_format = record_format or RecordFormat()
+        self.user_field = user_field or (gate_file and gate_file.user_field) or USER_FIELD
+        self._open = ExitStack()  # what ``load`` has loaded
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        catalog: str | Path | Catalog | None = None,
+        gate: str | Path | GateFile | None = None,
+        action: Action = "drop",
+        fallback: Fallback = "drop",
+        proposer: ProposerName = "counts",
+        counted: Iterable[ItemSequence] | None = None,
+        threshold: float | None = None,
+        false_edit_rate: float | None = None,
+        max_edits: float | None = None,
+        protect_last: int = 1,
+        fusion: bool = True,
+        record_format: RecordFormat | None = None,
+        user_field: str | None = None,
+        base: str | Path | None = None,
+        weights: str = "auto",
+        threads: int | None = None,
+        gpu_layers: int | None = None,
+        offline: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Cleaning:
+        """Load all that a cleaning takes. The result is a context manager; ``close`` frees the model.
+
+        Args:
+            model, base, weights, threads, gpu_layers, offline, say: as for ``Denoiser.load``.
+            catalog: titles by id, and what may replace an item.
+            gate: what ``calibrate`` gave, or its file.
+            action, fallback, threshold, false_edit_rate, max_edits, protect_last, fusion: as for ``CleaningSettings``.
+            proposer: who proposes what replaces an item: "counts" of the data, or "generate", the denoiser.
+            counted: sequences of the data, read once: their counts propose items where there is no gate, and their
+                items may replace others where there is no catalog. For the action "replace" alone.
+            record_format: where in a record its items are, for ``clean``.
+            user_field: where in a record its user is; None is the gate's field, else "user_id".
+
+        Raises:
+            OptionError: an argument is out of range, contradicts another, or is missing for the action.
+            CatalogError, ModelError, OutputError: a file cannot be used.
+        """
+        check_choice("proposer", proposer, get_args(ProposerName))
+        settings = CleaningSettings(
+            action=action,
+            fallback=fallback,
+            threshold=threshold,
+            false_edit_rate=false_edit_rate,
+            max_edits=max_edits,
+            protect_last=protect_last,
+            fusion=fusion,
+        )
+        record_format = record_format or RecordFormat()
+        if not (catalog is None or isinstance(catalog, Catalog)):
+            catalog = load_catalog(catalog, record_format, keep_fields=action == "replace")
+        if not (gate is None or isinstance(gate, GateFile)):
+            gate = GateFile.load(gate)
+        from llm4dsr_cli.model.denoiser import Denoiser  # loads llama.cpp, which kept scores can do without
+
+        loading: dict[str, Any] = {"base": base, "weights": weights, "threads": threads}
+        loading |= {"gpu_layers": gpu_layers, "offline": offline, "say": say}
+        with ExitStack() as stack:
+            denoiser = stack.enter_context(Denoiser.load(model, **loading))
+
+            def load_suggester() -> Suggester:
+                from llm4dsr_cli.replacing.generate.suggester import Suggester
+
+                return stack.enter_context(Suggester.load(model, **loading))
+
+            replacer = None
+            if action == "replace":
+                replacer = Replacer.make(
+                    proposer,
+                    denoiser.metadata.max_window,
+                    catalog=catalog,
+                    evidence=None if gate is None else gate.evidence,
+                    counted=counted,
+                    load_suggester=load_suggester,
+                )
+            cleaning = cls(
+                denoiser,
+                settings,
+                gate_file=gate,
+                replacer=replacer,
+                catalog=catalog,
+                record_format=record_format,
+                user_field=user_field,
+            )
+            cleaning._open = stack.pop_all()
+        return cleaning
+
+    @property
+    def fuses(self) -> bool:
+        """Whether items are judged by the gate file's counts, too."""
+        return self.gate_file is not None and self.settings.fusion
+
+    def score(self, sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[ItemSequence]:
+        """The sequences with the denoiser's log-odds, for several cleanings to decide by; lazily, in batches."""
+        for batch in _batches(sequences):
+            for sequence, log_odds in zip(batch, self._scores(batch), strict=True):
+                yield replace(sequence, log_odds=log_odds)
+
+    def log_odds(self, sequences: Sequence[ItemSequence]) -> list[Scores]:
+        """What the gate judges by, for one batch: log-odds that are kept or the denoiser's, fused where a gate fuses.
+
+        Returns:
+            One float32 array of shape (n_items,) for each sequence.
+        """
+        scores = self._scores(sequences)
+        if self.gate_file is None or not self.settings.fusion:
+            return scores
+        fuse = self.gate_file.fuse
+        return [fuse(one.titles, one.owner, log_odds) for one, log_odds in zip(sequences, scores, strict=True)]
+
+    def _scores(self, sequences: Sequence[ItemSequence]) -> list[Scores]:
+        unknown = [sequence.titles for sequence in sequences if sequence.log_odds is None]
+        given = iter(self.scorer.score(unknown) if unknown else [])
+        return [next(given) if sequence.log_odds is None else sequence.log_odds for sequence in sequences]
+
+    def decide(self, sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[Decision]:
+        """A decision for each sequence, in order; lazily, in batches of BATCH_RECORDS, so that a stream may be endless.
+
+        A plain list of titles is a sequence that names nobody.
+        """
+        for batch in _batches(sequences):
+            yield from self.decide_batch(batch)
+
+    def decide_batch(self, sequences: Sequence[ItemSequence]) -> list[Decision]:
+        """``decide`` for sequences that are scored together; a score depends a little on those beside it."""
+        scores = self.log_odds(sequences)
+        flagged = [self.gate.decide(log_odds) for log_odds in scores]
+        proposals: list[dict[int, Replacement]] = [{} for _ in sequences]
+        if self.settings.action == "replace" and self.replacer is not None:
+            proposals = self.replacer.replace(sequences, scores, flagged, self.gate.threshold, self.log_odds)
+        return [
+            Decision(log_odds, edits, self.settings.action, self.settings.fallback, self.gate.threshold, proposed)
+            for log_odds, edits, proposed in zip(scores, flagged, proposals, strict=True)
+        ]
+
+    def clean(self, records: Iterable[dict[str, Any]], *, annotate: bool = False) -> Iterator[dict[str, Any]]:
+        """Records with their items edited, in order; lazily, as ``decide``.
+
+        A record in which nothing is edited comes back as it is, the same object. ``annotate`` adds the items' noise
+        probabilities to each.
+
+        Raises:
+            RecordError: a record's items cannot be read, or a field that is to be added is there already.
+        """
+        numbered = enumerate(records, 1)
+        while batch := list(islice(numbered, BATCH_RECORDS)):
+            parsed = [record_of(data, f"record {n}", self.record_format, self.catalog) for n, data in batch]
+            for record, decision in zip(parsed, self.decide_batch([*map(self.sequence, parsed)]), strict=True):
+                edits = record_edits(record, decision, self.candidates)
+                dropped, put = dropped_and_put(edits)
+                add = additions(decision, annotate=annotate, fused=self.fuses)
+                yield record.edited(drop=dropped, add=add, put=put)
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """What may replace an item; None for another action."""
+        return None if self.replacer is None else self.replacer.candidates
+
+    def sequence(self, record: Record) -> ItemSequence:
+        """A record's items and user, and its scores if it was scored.
+
+        Raises:
+            OptionError: its items have fields of the catalog, which the catalog did not keep for replacements.
+        """
+        if self.replacer is not None:
+            self.replacer.candidates.check_fields(record)
+        log_odds = record.log_odds if isinstance(record, ScoredRecord) else None
+        return ItemSequence(record.titles, user_of(record, self.user_field), record.ids, log_odds)
+
+    def gated(self, **changes: Any) -> Cleaning:
+        """A cleaning with other ``CleaningSettings``, which shares this one's denoiser, and does not close it.
+
+        Of ``threshold``, ``false_edit_rate`` and ``budget`` a new one takes the place of the old.
+        """
+        ways = ("threshold", "false_edit_rate", "budget")
+        if any(changes.get(way) is not None for way in ways):
+            changes = {**dict.fromkeys(ways), **changes}
+        return Cleaning(
+            self.scorer,
+            replace(self.settings, **changes),
+            gate_file=self.gate_file,
+            replacer=self.replacer,
+            catalog=self.catalog,
+            record_format=self.record_format,
+            user_field=self.user_field,
+        )
+
+    def within_budget(self, share: float, sequences: Iterable[ItemSequence | Sequence[str]]) -> Cleaning:
+        """A cleaning that edits at most this share of all items of these sequences, the most suspicious ones.
+
+        The sequences are scored, or their kept scores read, to find the threshold; cleaning them is a second pass.
+        """
+        scores = (log_odds for batch in _batches(sequences) for log_odds in self.log_odds(batch))
+        cleaning = self.gated(budget=share)
+        threshold = budget_threshold(scores, share, protect_last=self.settings.protect_last)
+        cleaning.gate = replace(cleaning.gate, threshold=threshold)
+        return cleaning
+
+    def close(self) -> None:
+        """Free the models that ``load`` has loaded; harmless when there is none."""
+        self._open.close()
+
+    def __enter__(self) -> Cleaning:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _batches(sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[list[ItemSequence]]:
+    iterator = iter(sequences)
+    while batch := list(islice(iterator, BATCH_RECORDS)):
+        yield [one if isinstance(one, ItemSequence) else ItemSequence(one) for one in batch]

@@ -1,0 +1,95 @@
+"""What a user may say of a cleaning: what is done with flagged items, and from where on an item is flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llm4dsr_cli.cleaning.decision import Fallback
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.gate.gate import Gate
+from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.records.edits import Action
+from llm4dsr_cli.scores import log_odds_of
+from llm4dsr_cli.thresholds import check_rate
+
+
+@dataclass(frozen=True)
+class CleaningSettings:
+    """What is done with flagged items, and which items are flagged.
+
+    At most one of ``threshold``, ``false_edit_rate`` and ``budget`` may be given; with none, the false-edit rate is
+    FALSE_EDIT_RATE.
+
+    Attributes:
+        action: "drop" takes flagged items out, "mark" leaves them, "replace" puts what belongs in their place.
+        fallback: what "replace" does where nothing belongs: "drop" or "keep".
+        threshold: noise probability above which an item is flagged.
+        false_edit_rate: flag at most this share of the items that belong, by the calibration of the gate file, or else
+            of the denoiser.
+        budget: flag at most this share of all items, the most suspicious ones; it takes two passes over the data.
+        max_edits: at most so many edits a sequence, or, below 1, such a share of its items.
+        protect_last: so many items at a sequence's end are never edited.
+        fusion: judge by the gate file's counts, too, where there is a gate file.
+
+    Raises:
+        OptionError: an attribute is out of range, or two contradict each other.
+    """
+
+    action: Action = "drop"
+    fallback: Fallback = "drop"
+    threshold: float | None = None
+    false_edit_rate: float | None = None
+    budget: float | None = None
+    max_edits: float | None = None
+    protect_last: int = 1
+    fusion: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("action", self.action, ("drop", "mark", "replace"))
+        check_choice("fallback", self.fallback, ("drop", "keep"))
+        ways = {"threshold": self.threshold, "false_edit_rate": self.false_edit_rate, "budget": self.budget}
+        given = [f"`{name}`" for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")
+        if self.budget is not None and not 0 < self.budget < 1:
+            raise OptionError(f"`budget` is {self.budget:g}", remedy="give a share of all items, between 0 and 1")
+        if self.false_edit_rate is not None:
+            check_rate(self.false_edit_rate)
+        self.gate(0.0 if self.threshold is None else log_odds_of(self.threshold))
+
+    @property
+    def rate(self) -> float | None:
+        """The false-edit rate that the threshold is to keep; None when the threshold comes from elsewhere."""
+        if self.threshold is not None or self.budget is not None:
+            return None
+        return FALSE_EDIT_RATE if self.false_edit_rate is None else self.false_edit_rate
+
+    def gate(self, log_odds: float) -> Gate:
+        """The gate of these settings, with a threshold in log-odds."""
+        return Gate(log_odds, self.max_edits, self.protect_last)
+
+    def log_odds_threshold(self, gate_file: GateFile | None, of_rate: Callable[[float], float]) -> float:
+        """The threshold in log-odds: the one that is given, else the gate file's for the rate, else the denoiser's.
+
+        Args:
+            of_rate: the denoiser's threshold for a false-edit rate; asked only where it is needed.
+
+        Raises:
+            ModelError: the calibration is too small to promise so low a rate.
+        """
+        if self.threshold is not None:
+            return log_odds_of(self.threshold)
+        if self.rate is None:
+            return float("inf")  # a budget's threshold is known when all items have been scored
+        if gate_file is not None:
+            return gate_file.threshold(self.rate, fusion=self.fusion)
+        return of_rate(self.rate)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises OptionError when an argument's value is none of the choices."""
+    if value not in choices:
+        *others, last = choices
+        raise OptionError(f"`{name}` is {value}: no such {name}", remedy=f"choose {', '.join(others)} or {last}")

@@ -1,0 +1,91 @@
+"""The outputs of ``llm4dsr clean`` and ``llm4dsr apply``: checked before anything is loaded, written together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from llm4dsr_cli.commands.inputs import exit_code, skipping
+from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.console import Advance, Console
+    from llm4dsr_cli.records.edits import EditedRecord
+    from llm4dsr_cli.records.reader import LineReader
+    from llm4dsr_cli.records.record import OnError, R
+
+
+class Outputs:
+    """Where the records, the audit, the report and the rejects of one run go.
+
+    Args:
+        inputs: by option, the files that no output may overwrite.
+
+    Raises:
+        OptionError: an output would overwrite an input or another output, or rejects have no place to go.
+        OutputError: an output cannot be written.
+    """
+
+    def __init__(
+        self, target: str, options: OutputOptions, errors: RejectOptions, inputs: Mapping[str, str], gate: str | None
+    ) -> None:
+        from llm4dsr_cli.records.writer import OutputFile, check_paths
+
+        self.began = time.monotonic()
+        self.annotate = options.annotate
+        self.gate = gate
+        self.rejects = errors.path(target)
+        paths = {"OUT": target, **options.outputs(), **given({"--rejects": self.rejects})}
+        check_paths(inputs, paths)
+        self._files = {name: OutputFile(path) for name, path in paths.items()}
+
+    def run(
+        self,
+        reader: LineReader,
+        cleaner: Cleaner[R],
+        batches: Callable[[OnError | None], Iterator[list[R]]],
+        console: Console,
+    ) -> int:
+        """Clean all records and write all outputs; the exit code.
+
+        Args:
+            batches: records of ``reader``; its argument is for lines that are no records.
+        """
+        import orjson
+
+        from llm4dsr_cli.cleaning.report import report, summary, warnings
+        from llm4dsr_cli.records.writer import together
+
+        out, audit = self._files["OUT"], self._files.get("--audit")
+        # Rejects are made even if there are none: those of an earlier run must not pass for this one's.
+        with together([*self._files.values()]), console.progress() as advance:
+            on_error = skipping(cleaner.counts, self._files.get("--rejects"), console)
+            for results in _telling(cleaner.clean(batches(on_error), on_error), cleaner, reader, advance):
+                for result in results:
+                    out.write(result.line)
+                    if audit:
+                        for line in result.audit:
+                            audit.write(line)
+                out.flush()
+                if audit:
+                    audit.flush()
+            seconds = time.monotonic() - self.began
+            if to := self._files.get("--report"):
+                to.write(orjson.dumps(report(cleaner, seconds, self.gate), option=orjson.OPT_INDENT_2))
+        for warning in warnings(cleaner):
+            console.warn(warning)
+        console.say(summary(cleaner, seconds))
+        return exit_code(cleaner.counts, self.rejects, console)
+
+
+def _telling(
+    batches: Iterator[list[EditedRecord]], cleaner: Cleaner[R], reader: LineReader, advance: Advance
+) -> Iterator[list[EditedRecord]]:
+    """The batches; tells the progress bar after each of them was used."""
+    began = time.monotonic()
+    for batch in batches:
+        yield batch
+        speed = cleaner.counts.records / max(1e-6, time.monotonic() - began)
+        advance(f"{cleaner.counts.records:,} records, {speed:.0f}/s", reader.fraction)

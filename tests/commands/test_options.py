@@ -1,0 +1,82 @@
+"""The option sets that commands share."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+import typer.main
+
+from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.records.record import RecordFormat
+from llm4dsr_cli.replacing.generate.suggester import Suggester
+
+SETS = [kind for _, kind in inspect.getmembers(options, inspect.isclass) if issubclass(kind, OptionSet)]
+SETS.remove(OptionSet)
+
+
+def flags(kind: type[OptionSet]) -> set[str]:
+    """The options that a command of this set has."""
+
+    def command(values: Any) -> None:
+        pass
+
+    command.__annotations__["values"] = kind
+    app = typer.Typer(add_completion=False)
+    app.command()(option_sets(command))
+    return {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
+
+
+@pytest.mark.parametrize("kind", SETS, ids=lambda kind: kind.__name__)
+def test_paths_go_by_the_name_of_their_option(kind: Any) -> None:
+    """Guards: a model that ``--report`` overwrites, or a message that names an option that was renamed."""
+    values = {"catalog": "c", "model": "m", "base": "b", "gate": "g", "audit": "a", "report": "r"}
+    chosen = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    found = kind(**chosen)
+    paths = found.inputs() | (found.outputs() if hasattr(found, "outputs") else {})
+    assert sorted(paths.values()) == sorted(chosen.values())
+    assert set(paths) <= flags(kind)
+    assert kind().inputs() == {}, "what is not given overwrites nothing"
+
+
+def test_a_denoiser_is_loaded_by_the_options_of_its_set() -> None:
+    """Guards: an option that only one of the loaders knows."""
+    chosen = options.ModelOptions(model="m", base="b", weights="bf16", threads=2, gpu_layers=1, offline=True)
+    for load in (Denoiser.load, Suggester.load):
+        bound = inspect.signature(load).bind(**chosen.arguments(), say=print)
+        assert bound.arguments == {**chosen.arguments(), "say": print}
+    assert chosen.arguments() == {
+        "model": "m",
+        "base": "b",
+        "weights": "bf16",
+        "threads": 2,
+        "gpu_layers": 1,
+        "offline": True,
+    }
+
+
+def test_a_format_has_every_field_that_was_given() -> None:
+    """Guards: parallel lists that are not cut when items are dropped, because a set forgot its own option."""
+    chosen = {"items_field": "a", "titles_field": "b", "item_id_field": "c", "item_title_field": "d"}
+    assert options.RecordOptions(**chosen).format() == RecordFormat(**chosen)
+    edited = options.EditedRecordOptions(**chosen, parallel_field=["ratings", "times"])
+    assert edited.format() == RecordFormat(**chosen, parallel_fields=("ratings", "times"))
+    assert options.EditedRecordOptions().format() == RecordFormat()
+
+
+def test_a_threshold_is_chosen_in_one_way() -> None:
+    """Guards: a rate that is silently ignored beside a threshold, and a command's own way that is not counted."""
+    options.GateOptions(threshold=0.5).check({"--budget": None})
+    for chosen, ways, named in (
+        ({"threshold": 0.5, "false_edit_rate": 0.1}, {}, "--threshold and --false-edit-rate contradict"),
+        ({"threshold": 0.5}, {"--budget": 0.1}, "--threshold and --budget contradict"),
+        ({"no_fusion": True}, {}, "--no-fusion .* --gate"),
+    ):
+        with pytest.raises(OptionError, match=named):
+            options.GateOptions(**chosen).check(ways)
