@@ -2,8 +2,9 @@
 
     from llm4dsr_cli import Cleaning
 
-    with Cleaning.load(threshold=0.1) as cleaning:
-        cleaned = list(cleaning.clean([{"items": ["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing"]}]))
+    titles = ["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing", "Predator"]
+    with Cleaning.load(threshold=0.2) as cleaning:
+        (cleaned,) = cleaning.clean([{"items": titles}])
 
 ``Cleaning`` is what the commands use; docs/python.md shows what else is here.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.decision import Decision
     from llm4dsr_cli.cleaning.report import report
-    from llm4dsr_cli.cleaning.run import Cleaning, Scorer
+    from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.scoring import KeptScores, score_records
     from llm4dsr_cli.cleaning.settings import CleaningSettings
     from llm4dsr_cli.cleaning.tally import RunCounts
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester
     from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
     from llm4dsr_cli.replacing.replacer import Replacement, Replacer
-    from llm4dsr_cli.scores import log_odds_of, probability
+    from llm4dsr_cli.scores import Scorer, log_odds_of, probability
     from llm4dsr_cli.sequences import ItemSequence
     from llm4dsr_cli.thresholds import Calibration
 

@@ -8,7 +8,9 @@ do. A probability is written with the fewest decimals that give its rounded log-
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,27 @@ _STEPS = 1000  # of log-odds in one unit
 _LIMIT = 20
 
 Scores = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """What judges items: a denoiser, or what stands in for the one whose scores were kept."""
+
+    @property
+    def name(self) -> str | None:
+        """The denoiser's name, None where it is not known."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the denoiser's file, or the first digits of it; None where it is not known."""
+
+    def threshold(self, false_edit_rate: float) -> float:
+        """Noise log-odds above which at most this share of the items that belong lies."""
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        """Noise log-odds of each sequence's items, shape (n_items,)."""
+
+    def description(self) -> dict[str, Any]:
+        """Name, hashes and base model, for reports."""
 
 
 def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:

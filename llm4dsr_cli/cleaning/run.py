@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
@@ -23,32 +23,11 @@ from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, recor
 from llm4dsr_cli.records.scored_line import ScoredRecord
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.replacer import ProposerName, Replacement, Replacer
-from llm4dsr_cli.scores import BATCH_RECORDS, Scores
+from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores
 from llm4dsr_cli.sequences import ItemSequence
 
 if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import Suggester
-
-
-class Scorer(Protocol):
-    """What judges items: a denoiser, or what stands in for the one whose scores were kept."""
-
-    @property
-    def name(self) -> str | None:
-        """The denoiser's name, None where it is not known."""
-
-    @property
-    def sha256(self) -> str | None:
-        """Hash of the denoiser's file, or the first digits of it; None where it is not known."""
-
-    def threshold(self, false_edit_rate: float) -> float:
-        """Noise log-odds above which at most this share of the items that belong lies."""
-
-    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
-        """Noise log-odds of each sequence's items, shape (n_items,)."""
-
-    def description(self) -> dict[str, Any]:
-        """Name, hashes and base model, for reports."""
 
 
 class Cleaning:

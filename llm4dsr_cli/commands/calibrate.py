@@ -62,7 +62,6 @@ def calibrate(
     from llm4dsr_cli.gate.calibration import CalibrationSettings
     from llm4dsr_cli.gate.calibration import calibrate as fit
     from llm4dsr_cli.records.writer import OutputFile, check_paths
-    from llm4dsr_cli.scores import BATCH_RECORDS
 
     console = run.console()
     counts = RunCounts()
@@ -74,27 +73,18 @@ def calibrate(
     model.check()
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
     titles = records.load_catalog()
-    pairs, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error)
+    read, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     with ExitStack() as stack:
         denoiser = stack.enter_context(model.load(console.say))
         advance = stack.enter_context(console.progress())
-
-        def score(noisy: list[list[str]]) -> list[Any]:
-            scores: list[Any] = []
-            for at in range(0, len(noisy), BATCH_RECORDS):
-                scores += denoiser.score(noisy[at : at + BATCH_RECORDS])
-                advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
-            return scores
-
         gate = fit(
-            pairs,
-            score,
-            model_name=denoiser.metadata.name,
-            model_sha256=denoiser.sha256,
+            read,
+            denoiser,
             catalog=[] if titles is None else [title for _, title in titles if title is not None],
-            user_field=None if nameless == len(pairs) else user_field,
+            user_field=None if nameless == len(read) else user_field,
             settings=settings,
+            advance=advance,
         )
     gate.save(Path(output))
     if as_json:

@@ -35,7 +35,7 @@ def read_domains(
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
             more, unnamed = read_sequences(path, form, catalog, user_field, on_error)
-            sequences += more
+            sequences += [(one.owner, list(one.titles)) for one in more]
             nameless += unnamed
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.record import OnError, RecordFormat
     from llm4dsr_cli.records.writer import OutputFile
+    from llm4dsr_cli.sequences import ItemSequence
 
 SHOWN_REJECTS = 10
 SKIPPED = 3
@@ -27,16 +28,17 @@ def is_pipe(source: str) -> bool:
 
 def read_sequences(
     source: str, form: RecordFormat, catalog: Catalog | None, user_field: str, on_error: OnError | None
-) -> tuple[list[tuple[Hashable, list[str]]], int]:
-    """Each record's user and titles, and how many records name nobody."""
+) -> tuple[list[ItemSequence], int]:
+    """The records as sequences, and how many of them name nobody."""
     from llm4dsr_cli.records.reader import LineReader, read_records
     from llm4dsr_cli.records.record import user_of
+    from llm4dsr_cli.sequences import ItemSequence
 
-    sequences: list[tuple[Hashable, list[str]]] = []
+    sequences: list[ItemSequence] = []
     nameless = 0
     with LineReader.open(source) as reader:
         for batch in read_records(reader, 1024, form, catalog, on_error):
-            sequences += [(user_of(record, user_field), record.titles) for record in batch]
+            sequences += [ItemSequence(one.titles, user_of(one, user_field), one.ids) for one in batch]
             nameless += sum(record.data.get(user_field) is None for record in batch)
     return sequences, nameless
 

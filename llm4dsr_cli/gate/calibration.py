@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.evidence import Evidence, user_hash
 from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.noise import inject_noise
-from llm4dsr_cli.scores import Scores, probability
-from llm4dsr_cli.sequences import IndexedSequences
+from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
+from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
 from llm4dsr_cli.thresholds import Calibration
 
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
@@ -85,14 +86,13 @@ class ScoredItems:
 
 
 def calibrate(
-    data: Sequence[UserSequence],
-    score: Callable[[list[list[str]]], list[NDArray[np.float32]]],
+    sequences: Sequence[ItemSequence],
+    scorer: Scorer,
     *,
-    model_name: str,
-    model_sha256: str,
     catalog: Iterable[str] = (),
     user_field: str | None = None,
     settings: CalibrationSettings | None = None,
+    advance: Advance = lambda text, fraction: None,
 ) -> GateFile:
     """Learn thresholds, reliability and fusion for a denoiser from unlabelled sequences.
 
@@ -101,24 +101,30 @@ def calibrate(
     others set the fused thresholds; the denoiser's own thresholds, which need no fitting, use them all.
 
     Args:
-        data: (user, item titles, oldest first) pairs.
-        score: the denoiser's noise log-odds for sequences of titles.
+        sequences: of all users; a user may have several.
+        scorer: the denoiser that the gate is for.
         catalog: titles to draw noise from; with none, those in the data.
         user_field: the records' field that the users come from, for whoever uses the gate; None if from none.
+        advance: told what was scored, and the share of it.
 
     Raises:
         OptionError: too few sequences or titles.
     """
     settings = settings or CalibrationSettings()
-    sequences = noisy_sequences(data, catalog, settings)
+    data = [(sequence.owner, sequence.titles) for sequence in sequences]
+    noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
-    items = scored_items(sequences, score([sequence.titles for sequence in sequences]), evidence, settings.protect_last)
+    scores: list[Scores] = []
+    for start in range(0, len(noisy), BATCH_RECORDS):
+        scores += scorer.score([sequence.titles for sequence in noisy[start : start + BATCH_RECORDS]])
+        advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
+    items = scored_items(noisy, scores, evidence, settings.protect_last)
     gate = fit_gate(
         items,
         evidence,
-        users=[sequence.user for sequence in sequences],
-        model_name=model_name,
-        model_sha256=model_sha256,
+        users=[sequence.user for sequence in noisy],
+        model_name=str(scorer.name),
+        model_sha256=str(scorer.sha256),
         settings=settings,
     )
     return replace(gate, user_field=user_field)

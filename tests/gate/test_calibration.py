@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from llm4dsr_cli.gate.calibration import (
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES
 from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.scores import Scores
+from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.thresholds import Calibration
 
 GROUPS, PER_GROUP = 5, 30
@@ -43,20 +46,31 @@ def make_data(n_users: int, *, seed: int = 0, taste: float = 1.0) -> Data:
     return data
 
 
-def blind(sequences: list[list[str]]) -> list[np.ndarray]:
+class Blind:
     """Scores that know nothing, different for every item."""
-    rng = np.random.default_rng(7)
-    return [rng.normal(size=len(titles)).astype(np.float32) for titles in sequences]
+
+    name, sha256 = "m", "ab" * 32
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(7)
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        return [self._rng.normal(size=len(titles)).astype(np.float32) for titles in sequences]
+
+    def threshold(self, false_edit_rate: float) -> float:
+        raise NotImplementedError
+
+    def description(self) -> dict[str, Any]:
+        return {}
 
 
-def fit(data: Data, score=blind, **settings: object) -> GateFile:  # type: ignore[no-untyped-def]
-    return calibrate(
-        data,
-        score,
-        model_name="m",
-        model_sha256="ab" * 32,
-        settings=CalibrationSettings(**settings),  # type: ignore[arg-type]
-    )
+def blind(sequences: list[list[str]]) -> list[np.ndarray]:
+    return Blind().score(sequences)
+
+
+def fit(data: Data, **settings: Any) -> GateFile:
+    sequences = [ItemSequence(titles, user) for user, titles in data]
+    return calibrate(sequences, Blind(), settings=CalibrationSettings(**settings))
 
 
 def judged(gate: GateFile, sequences: list[NoisySequence]) -> tuple[np.ndarray, np.ndarray]:
