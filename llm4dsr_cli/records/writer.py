@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from llm4dsr_cli.errors import OptionError, OutputError
+from llm4dsr_cli.streams import check_out
 
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -41,7 +42,9 @@ class OutputFile:
         self._raw: BinaryIO | None = None
         self._gzip: gzip.GzipFile | None = None
         self._finished = False
-        if str(path) != "-":
+        if str(path) == "-":
+            check_out()
+        else:
             with self._explained():
                 self._check(followed(path))
 
