@@ -2,8 +2,9 @@
 
     from llm4dsr_cli import Cleaning
 
-    with Cleaning.load(threshold=0.1) as cleaning:
-        cleaned = list(cleaning.clean([{"items": ["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing"]}]))
+    titles = ["Alien", "Aliens", "The Very Hungry Caterpillar", "The Thing", "Predator"]
+    with Cleaning.load(threshold=0.2) as cleaning:
+        (cleaned,) = cleaning.clean([{"items": titles}])
 
 ``Cleaning`` is what the commands use; docs/python.md shows what else is here.
 """

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from llm4dsr_cli.locks import lock, lock_surely
+
 # A part is locked from its beginning nearly to its end; a run needs much less than this for the rest.
 _ABANDONED_S = 3600
-# Windows' locks keep others from reading what is locked: lock a byte that no file has.
-_LOCKED_BYTE = 1 << 40
 
 _ours: dict[Path, BinaryIO] = {}
 
@@ -22,8 +20,7 @@ _ours: dict[Path, BinaryIO] = {}
 def begin(part: Path) -> None:
     """Hold a file that was just made as a part of this process: no other will ``sweep`` it. Raises OSError."""
     _ours[part] = file = part.open("ab")
-    with suppress(OSError):  # a file system that knows no locks
-        lock(file)
+    lock(file)
 
 
 def end(part: Path) -> None:
@@ -57,32 +54,8 @@ def _remove_abandoned(part: Path) -> None:
     if time.time() - part.stat().st_mtime < _ABANDONED_S:
         return
     with part.open("ab") as file:
-        abandoned = lock(file)
+        abandoned = lock_surely(file)
         if abandoned and os.name != "nt":
             part.unlink()
     if abandoned and os.name == "nt":
         part.unlink()  # which fails as long as its writer has it open
-
-
-def lock(file: BinaryIO) -> bool:
-    """Lock a file for as long as it is open; False when another process, or another opening of it, has it locked.
-
-    Raises:
-        OSError: the file system knows no locks.
-    """
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if isinstance(error, BlockingIOError | PermissionError) or error.errno == errno.EDEADLK:
-            return False
-        raise
-    return True

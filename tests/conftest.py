@@ -11,6 +11,7 @@ import pytest
 from command_line import Call, call, clean_environment
 from hypothesis import settings
 
+from llm4dsr_cli.cache import cache_folder
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.thresholds import Calibration
@@ -167,6 +168,10 @@ def write_tiny_adapter(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+# The user's own cache, read before a fixture hides it: the base model is 98 MB, and is pulled once.
+REAL_CACHE = cache_folder()
 
 
 @pytest.fixture(autouse=True)

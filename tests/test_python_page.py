@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REAL_CACHE
 
 pytest.importorskip("pandas")
 pytest.importorskip("polars")
@@ -20,6 +21,7 @@ def test_every_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("catalog.jsonl", "sequences.jsonl"):
         shutil.copy(ROOT / "examples" / name, tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM4DSR_CACHE", str(REAL_CACHE))
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = list(re.finditer(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
     assert len(blocks) >= 8

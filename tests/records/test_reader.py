@@ -157,7 +157,7 @@ def test_leaving_does_not_wait_for_a_silent_producer(pipe: Pipe) -> None:
 def test_a_program_ends_while_its_standard_input_is_silent() -> None:
     """Guards: Python's fatal error at exit, when a thread still waits inside sys.stdin.buffer."""
     program = (
-        "from llm4dsr_cli.reader import LineReader\n"
+        "from llm4dsr_cli.records.reader import LineReader\n"
         "with LineReader.open('-') as reader:\n"
         "    assert next(reader.batches(5)) == [(1, b'a')]\n"
     )
@@ -179,7 +179,7 @@ def test_standard_input_from_a_file_has_equal_batches(tmp_path: Path) -> None:
     """Guards: `< in.jsonl` cut differently on every run."""
     (tmp_path / "in").write_bytes(b"a\nb\nc\n")
     program = (
-        "from llm4dsr_cli.reader import LineReader\n"
+        "from llm4dsr_cli.records.reader import LineReader\n"
         "with LineReader.open('-') as reader:\n"
         "    sizes = [(len(batch), reader.fraction) for batch in reader.batches(2)]\n"
         "assert sizes == [(2, 4 / 6), (1, 1.0)], sizes\n"
