@@ -1,26 +1,24 @@
-"""Files that appear whole or not at all, and locks on files."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from llm4dsr_cli import parts
 from llm4dsr_cli.errors import OutputError
 
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # A temporary name must fit where its target's does: Linux allows 255 bytes, encrypted folders fewer.
 _STEM_CHARACTERS = 16
 _SUFFIX_BYTES = 16
-# Windows' locks keep others from reading what is locked: lock a byte that no file has.
-_LOCKED_BYTE = 1 << 40
 
 
 class AtomicFile:
@@ -30,10 +28,11 @@ class AtomicFile:
 
     Attributes:
         target: where the target's link leads, if it is one.
-        path: the other name; one of its own, with the target's suffix if that is short, unless it was given.
+        path: the other name; one of its own, with the target's suffix if that is short, unless it was given. A file
+            under a name of its own is a part (``parts``): what a killed run leaves of it, a later one removes.
 
     Raises:
-        OutputError: as ``check_target``; or the target is there and no regular file.
+        OutputError: as ``check_target``; or the target is there and no regular file, or its folder takes no file.
     """
 
     def __init__(self, target: str | Path, path: Path | None = None) -> None:
@@ -41,21 +40,43 @@ class AtomicFile:
         if self.target.exists() and not self.target.is_file():  # replacing /dev/null would break more than this run
             raise OutputError("is not a regular file", where=str(target), remedy="name a file to write")
         suffix = self.target.suffix if len(os.fsencode(self.target.suffix)) <= _SUFFIX_BYTES else ""
-        stem = self.target.stem[:_STEM_CHARACTERS]
-        self.path = path or self.target.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{suffix}")
+        stem, token = self.target.stem[:_STEM_CHARACTERS], secrets.token_hex(8)
+        self._left = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{16}}\.tmp{re.escape(suffix)}")
+        self._kept = self.target.with_name(f"{stem}.{token}.kept{suffix}")
+        self._is_part = path is None
+        self.path = path or self.target.with_name(f".{stem}.{token}.tmp{suffix}")
+        if self._is_part:  # what is wrong with the folder should show before any work is done
+            with explained(str(target)):
+                self.create()
+            self.discard()
 
     def create(self) -> None:
-        """Make the file, empty."""
+        """Make the file, empty, and remove what killed runs have left of such files. Raises OSError."""
+        if self._is_part:
+            parts.sweep(self.target.parent, self._left)
         self.path.touch(exist_ok=False)
+        if self._is_part:
+            parts.begin(self.path)
         if self.target.exists():
             shutil.copymode(self.target, self.path)
 
     def put_in_place(self) -> None:
-        """Let it take the target's place, with what is on the disk by now."""
+        """Let it take the target's place, with what is on the disk by now. Raises OSError."""
+        parts.end(self.path)
         self.path.replace(self.target)
+
+    def keep(self) -> Path:
+        """Leave it beside its target, which cannot be replaced, and give the name that it is found by."""
+        parts.end(self.path)
+        if self._is_part:
+            with contextlib.suppress(OSError):
+                self.path.replace(self._kept)
+                return self._kept
+        return self.path
 
     def discard(self) -> None:
         """Remove it, unless it took the target's place."""
+        parts.end(self.path)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -146,24 +167,3 @@ def check_name(path: Path) -> None:
             raise OutputError(
                 "its name is too long for this file system", where=str(path), remedy="choose a shorter name"
             ) from None
-
-
-def lock(file: BinaryIO) -> bool:
-    """Lock a file for as long as it is open; False when another process, or another opening of it, has it locked.
-
-    Where the file system knows no locks nothing is locked, and the answer is True.
-    """
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-    return True

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llm4dsr_cli.errors import OutputError
-from llm4dsr_cli.files import atomic_path, lock
+from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.locks import lock
 from llm4dsr_cli.records.writer import OutputFile
 
 # As long as Linux and macOS allow: 255 bytes.
@@ -167,7 +168,7 @@ def test_a_name_too_long_is_one_sentence(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from llm4dsr_cli.files import lock
+from llm4dsr_cli.locks import lock
 with Path(sys.argv[1]).open("r+b") as file:
     print(lock(file), flush=True)
     sys.stdin.read()

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import orjson
 
 from llm4dsr_cli.errors import OptionError, OutputError
-from llm4dsr_cli.files import AtomicFile, check_name, followed, lock
+from llm4dsr_cli.files import AtomicFile, check_name, followed
+from llm4dsr_cli.locks import lock
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.writer import OutputFile
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import stat
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.files import AtomicFile, check_target, explained
+from llm4dsr_cli.signals import held
+from llm4dsr_cli.streams import check_out
 
 
 class OutputFile:
@@ -33,7 +37,9 @@ class OutputFile:
         self._file: AtomicFile | None = None  # None: written directly
         self._raw: BinaryIO | None = None
         self._gzip: gzip.GzipFile | None = None
-        if str(path) != "-":
+        if str(path) == "-":
+            check_out()
+        else:
             with self._explained():
                 self._target = check_target(path)
                 if self._target.suffix == ".zst":
@@ -92,11 +98,24 @@ class OutputFile:
                 self._finish()
 
     def put_in_place(self) -> None:
-        """Let what was written and finished take the target's place."""
-        if self._file is not None:
+        """Let what was written and finished take the target's place.
+
+        Raises:
+            OutputError: that fails; what was written is kept, and the error tells where.
+        """
+        if self._file is None:
+            return
+        try:
             with self._explained():
                 self._file.put_in_place()
-            self._file = None
+        except OutputError as error:
+            raise OutputError(error.what, where=self.name, remedy=f"what was written is in {self.keep()}") from error
+        self._file = None
+
+    def keep(self) -> Path | None:
+        """Leave what was written and finished beside its target; where that is, None when there is no such file."""
+        file, self._file = self._file, None
+        return None if file is None else file.keep()
 
     def _stream(self) -> BinaryIO | gzip.GzipFile:
         return self._gzip or self._raw_stream()
@@ -131,9 +150,13 @@ class OutputFile:
 
 @contextlib.contextmanager
 def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
-    """Open several outputs of one run, which appear together and in this order: none before all are written whole.
+    """Open several outputs of one run, which appear together: none before all are written whole.
 
-    Raises what ``OutputFile`` raises; after any exception every target is what it was.
+    The first one takes its place last: records are never new without their audit.
+
+    Raises what ``OutputFile`` raises; after any exception every target is what it was. Only when an output cannot take
+    its place (a folder has that name by now) those before it are new already; then the rest is kept, and the error says
+    where.
     """
     with contextlib.ExitStack() as stack:
         for output in outputs:
@@ -141,31 +164,65 @@ def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
         yield
         for output in outputs:
             output.finish()
-        for output in outputs:
+        with held():
+            _put_in_place([*outputs[1:], *outputs[:1]])
+
+
+def _put_in_place(outputs: Sequence[OutputFile]) -> None:
+    for number, output in enumerate(outputs):
+        try:
             output.put_in_place()
+        except OutputError as error:  # noqa: PERF203 - at most once
+            kept = [(other.name, other.keep()) for other in outputs[number + 1 :]]
+            told = [str(error.remedy), *(f"what is to be {name} is in {path}" for name, path in kept if path)]
+            told += [f"{other.name} is new" for other in outputs[:number]]
+            raise OutputError(error.what, where=error.where, remedy="; ".join(told)) from error
 
 
 def check_paths(inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]) -> None:
     """Refuse an output that would overwrite an input or another output.
 
-    Both map an option's name to its path. ``-`` may stand among the outputs once; the null device any number of
-    times. Raises OptionError, naming both options.
+    Both map an option's name to its path; ``-`` is standard input, or standard output, which the shell may have opened
+    on a file. The null device may be there any number of times. Raises OptionError, naming both options.
     """
-    others = [(name, path) for name, path in inputs.items() if str(path) != "-"]
+    others = [(name, path, _status(path, sys.stdin)) for name, path in inputs.items()]
     for name, path in outputs.items():
-        for other, other_path in others:
-            if _same(path, other_path):
-                what = "standard output" if str(path) == "-" else f"the same file, {path}"
+        status = _status(path, sys.stdout)
+        for other, other_path, other_status in others:
+            if status is not None and other_status is not None:
+                same = os.path.samestat(status, other_status)
+            else:
+                same = _same_name(path, other_path)
+            if same and not _is_null(path):
+                what = "standard output" if str(path) == str(other_path) == "-" else f"the same file, {path}"
                 raise OptionError(f"{other} and {name} are {what}", remedy=f"give {name} another path")
-        others.append((name, path))
+        others.append((name, path, status))
 
 
-def _same(one: str | Path, other: str | Path) -> bool:
+def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
+    """What is there; None when nothing is, or no file behind a standard stream."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that is None, or in memory
+        if str(path) != "-":
+            return Path(path).stat()
+        status = os.fstat(stream.fileno())  # type: ignore[union-attr]
+        return status if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+def _same_name(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths, of which one leads nowhere yet, may come to be one file.
+
+    Their folders are compared as such, for one may be mounted twice; their names as if the disk did not tell
+    capitals or the kinds of Unicode apart, for many do not.
+    """
     if "-" in (str(one), str(other)):
         return str(one) == str(other)
-    paths = [os.path.normcase(os.path.realpath(path)) for path in (one, other)]
-    if os.path.normcase(os.path.realpath(os.devnull)) in paths:
-        return False
-    with contextlib.suppress(OSError):  # one of them does not exist yet
-        return Path(one).samefile(other)
-    return paths[0] == paths[1]
+    ends = [Path(os.path.realpath(path)) for path in (one, other)]
+    names = [unicodedata.normalize("NFC", end.name).casefold() for end in ends]
+    with contextlib.suppress(OSError):  # a folder that is missing is told by whoever opens the file
+        return names[0] == names[1] and ends[0].parent.samefile(ends[1].parent)
+    return False
+
+
+def _is_null(path: str | Path) -> bool:
+    return os.path.normcase(os.path.realpath(path)) == os.path.normcase(os.path.realpath(os.devnull))
