@@ -185,18 +185,20 @@ def check_paths(inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Pa
     Both map an option's name to its path; ``-`` is standard input, or standard output, which the shell may have opened
     on a file. The null device may be there any number of times. Raises OptionError, naming both options.
     """
-    others = [(name, path, _status(path, sys.stdin)) for name, path in inputs.items()]
+    read = [(name, str(path), _status(path, sys.stdin)) for name, path in inputs.items()]
+    # No name for standard input: as an output, - is another stream.
+    others = [(name, None if path == "-" else path, status) for name, path, status in read]
     for name, path in outputs.items():
         status = _status(path, sys.stdout)
         for other, other_path, other_status in others:
             if status is not None and other_status is not None:
                 same = os.path.samestat(status, other_status)
             else:
-                same = _same_name(path, other_path)
+                same = other_path is not None and _same_name(str(path), other_path)
             if same and not _is_null(path):
-                what = "standard output" if str(path) == str(other_path) == "-" else f"the same file, {path}"
+                what = "standard output" if str(path) == other_path == "-" else f"the same file, {path}"
                 raise OptionError(f"{other} and {name} are {what}", remedy=f"give {name} another path")
-        others.append((name, path, status))
+        others.append((name, str(path), status))
 
 
 def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
@@ -209,14 +211,14 @@ def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
     return None
 
 
-def _same_name(one: str | Path, other: str | Path) -> bool:
+def _same_name(one: str, other: str) -> bool:
     """Whether two paths, of which one leads nowhere yet, may come to be one file.
 
     Their folders are compared as such, for one may be mounted twice; their names as if the disk did not tell
     capitals or the kinds of Unicode apart, for many do not.
     """
-    if "-" in (str(one), str(other)):
-        return str(one) == str(other)
+    if "-" in (one, other):
+        return one == other
     ends = [Path(os.path.realpath(path)) for path in (one, other)]
     names = [unicodedata.normalize("NFC", end.name).casefold() for end in ends]
     with contextlib.suppress(OSError):  # a folder that is missing is told by whoever opens the file
