@@ -26,13 +26,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from llm4dsr_cli.finetune.export import Shape, adapter_state
 from trial_data import NOISE, VariantSampler, noise_pools, read_domain
 
 from llm4dsr_cli.evaluation.metrics import auroc, detection_quality
 from llm4dsr_cli.evaluation.strata import by_quintile
 from llm4dsr_cli.finetune.comparison import judged
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, split_users
-from llm4dsr_cli.finetune.export import Shape, adapter_state
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
 from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
 from llm4dsr_cli.finetune.run import HELD_OUT_RATE

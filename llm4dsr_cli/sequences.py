@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from llm4dsr_cli.noise import Indices
 from llm4dsr_cli.scores import Scores
+from llm4dsr_cli.titles import clean_title
 
 ItemId = int | str
 
@@ -46,3 +50,37 @@ class ItemSequence:
     def altered(self, titles: Sequence[str]) -> ItemSequence:
         """The same user's sequence with other titles, which nobody has judged yet."""
         return replace(self, titles=titles, user=self.owner, log_odds=None)
+
+
+@dataclass(frozen=True)
+class IndexedSequences:
+    """Sequences by the numbers of their titles: items with the same title are the same item.
+
+    Attributes:
+        titles: the different titles, clean: the catalog's first, then those that only the sequences have, as they came.
+        sequences: title numbers of each, oldest first; int64, shape (n_items,).
+        users: whose each of them is.
+        n_catalog: how many of the titles are the catalog's.
+    """
+
+    titles: list[str]
+    sequences: list[Indices]
+    users: list[Hashable]
+    n_catalog: int
+
+    @classmethod
+    def build(
+        cls, sequences: Iterable[tuple[Hashable, Iterable[str]]], catalog: Iterable[str] = ()
+    ) -> IndexedSequences:
+        """From (user, titles, oldest first) pairs and a catalog's titles."""
+        number: dict[str, int] = {}
+        for title in catalog:
+            number.setdefault(clean_title(title), len(number))
+        n_catalog = len(number)
+        rows: list[Indices] = []
+        users: list[Hashable] = []
+        for user, titles in sequences:
+            items = [number.setdefault(clean_title(title), len(number)) for title in titles]
+            rows.append(np.array(items, dtype=np.int64))
+            users.append(user)
+        return cls(list(number), rows, users, n_catalog)

@@ -18,7 +18,8 @@ from llm4dsr_cli.finetune.model import NoiseModel, load_base
 from llm4dsr_cli.finetune.run import Finetuned, finetune
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import find_start
-from llm4dsr_cli.finetune.trainer import Progress, Trainer
+from llm4dsr_cli.finetune.tasks import Detecting
+from llm4dsr_cli.finetune.trainer import Trainer
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
@@ -64,7 +65,9 @@ class Bench:
     base: Path
     validation_windows: int = 20
 
-    def __call__(self, settings: Settings = SETTINGS, checkpoint: Path | None = None, **more: Any) -> Trainer:
+    def __call__(
+        self, settings: Settings = SETTINGS, checkpoint: Path | None = None, *, warm: bool = False, **more: Any
+    ) -> Trainer:
         with Model(self.base, vocab_only=True) as vocabulary:
             tokens = {title: vocabulary.tokenize(title) for title in [*two_clusters().titles, "\n", " yes", " no"]}
         prompter = Prompter(DEFAULT_FORMAT, tokens.__getitem__, settings.max_title_tokens)
@@ -75,15 +78,8 @@ class Bench:
         train = Sampler(split.train, max_window=6, rates=settings.rates, shorten=0.25, seed=settings.seed)
         held_out = Sampler(split.validation, max_window=6, rates=(0.2,), shorten=0, seed=99)
         windows = list(held_out.windows(self.validation_windows))
-        return Trainer(
-            model,
-            prompter,
-            train,
-            windows,
-            settings,
-            checkpoint=checkpoint,
-            **more,
-        )
+        task = Detecting(prompter, train, windows, warm=warm)
+        return Trainer(model, task, settings, checkpoint=checkpoint, **more)
 
 
 def weights(trainer: Trainer) -> dict[str, Any]:
@@ -95,9 +91,11 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def interrupt_at(step: int) -> Callable[[Progress], None]:
-    def on_step(progress: Progress) -> None:
-        if progress.step == step:
+def interrupt_at(step: int, part: str | None = None) -> Callable[..., None]:
+    """For ``on_step`` of a trainer, or of a whole run, whose part is then meant."""
+
+    def on_step(*told: Any) -> None:
+        if told[-1].step == step and told[0] in (part, told[-1]):
             os.kill(os.getpid(), signal.SIGINT)
 
     return on_step

@@ -4,63 +4,41 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from llm4dsr_cli.commands import single_options as options
-from llm4dsr_cli.commands.inputs import exit_code, leaving_out
+from llm4dsr_cli.commands.inputs import exit_code
+from llm4dsr_cli.commands.options import ErrorOptions, FieldOptions, Offline, RunOptions
+from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Advance
     from llm4dsr_cli.finetune.run import Finetuned
-    from llm4dsr_cli.finetune.settings import Settings
+    from llm4dsr_cli.finetune.settings import Schedule, Settings, SuggestionSettings
     from llm4dsr_cli.finetune.start import Start
-    from llm4dsr_cli.finetune.suggestion import SuggestionSettings
+    from llm4dsr_cli.finetune.tasks import Row
+    from llm4dsr_cli.finetune.trainer import Progress
+    from llm4dsr_cli.model.merged_model import Part
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
 SUGGESTION_SHARE = 0.2
 # What the extra brings; another module that is missing is a bug, and should look like one.
-EXTRA = ("torch", "transformers", "peft", "safetensors")
+EXTRA = ("torch", "transformers", "safetensors")
 
 
-def finetune(
-    train: Annotated[
-        list[str], typer.Argument(metavar="TRAIN...", help="JSONL of sequences; several files may be given.")
-    ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.gguf", help="The denoiser to write.")],
-    catalog: Annotated[
-        list[str] | None,
-        typer.Option("--catalog", metavar="FILE", help="Titles by id: one for all files, or one for each, in order."),
-    ] = None,
-    items_field: options.ItemsField = "items",
-    titles_field: options.TitlesField = None,
-    item_id_field: options.ItemIdField = None,
-    item_title_field: options.ItemTitleField = None,
-    user_field: Annotated[
-        str,
-        typer.Option(
-            "--user-field", metavar="NAME", help="Whose sequence it is; held-out sequences are of other users."
-        ),
-    ] = "user_id",
-    on_error: options.OnError = "fail",
-    windows: Annotated[
-        int | None,
-        typer.Option(
-            "--windows",
-            metavar="N",
-            help="Windows to train the detector on; suggestions take a quarter more. "
-            "[default: 20000, or what the time budget allows]",
-        ),
-    ] = None,
-    time_budget: Annotated[
-        str | None, typer.Option("--time-budget", metavar="TIME", help="Training time, such as 90s, 60m or 2h.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(OptionSet):
+    """What is trained, and from which weights on."""
+
+    heading: ClassVar = "Model"
+
     init: Annotated[
         str | None,
         typer.Option(
@@ -68,8 +46,7 @@ def finetune(
             metavar="NAME|FILE",
             help="Denoiser to start from; none for the base model alone. [default: the one that ships]",
         ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    ] = None
     base: Annotated[
         str | None,
         typer.Option(
@@ -78,30 +55,7 @@ def finetune(
             envvar="LLM4DSR_BASE",
             help="Base model to adapt. [default: that of the denoiser to start from]",
         ),
-    ] = None,
-    train_only: Annotated[
-        str | None,
-        typer.Option(
-            "--train-only",
-            metavar="PART",
-            help="detector or suggester: train one part only, the other stays as the start has it. "
-            "[default: both; suggestions take a fifth of the time]",
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--learning-rate",
-            metavar="X",
-            help="Peak learning rate of the detector. [default: 5e-4 from a denoiser, else 1e-3]",
-        ),
-    ] = None,
-    early_stop: Annotated[
-        bool | None,
-        typer.Option(
-            "--early-stop/--no-early-stop", help="Stop when validation gains nothing any more. [default: early-stop]"
-        ),
-    ] = None,
+    ] = None
     layers: Annotated[
         int | None,
         typer.Option(
@@ -109,13 +63,13 @@ def finetune(
             metavar="N",
             help="Keep only the base's first N layers: faster, smaller. [default: as the start, else all]",
         ),
-    ] = None,
+    ] = None
     rank: Annotated[
         int | None, typer.Option("--rank", metavar="N", help="Rank of the adapter. [default: as the start, else 16]")
-    ] = None,
+    ] = None
     max_window: Annotated[
         int | None, typer.Option("--max-window", metavar="N", help="Items of the largest window. [default: 20]")
-    ] = None,
+    ] = None
     max_title_tokens: Annotated[
         int | None,
         typer.Option(
@@ -123,29 +77,140 @@ def finetune(
             metavar="N",
             help="Longer titles are cut to this many tokens. [default: as the start, else 16]",
         ),
-    ] = None,
+    ] = None
+    licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = ""
+    offline: Offline = False
+
+    def inputs(self) -> dict[str, str]:
+        paths = {"--base": self.base, "--init": self.init}
+        return {name: path for name, path in paths.items() if path}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(OptionSet):
+    """How it is trained."""
+
+    heading: ClassVar = "Training"
+
+    part: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            metavar="detector|suggester|both",
+            help="What is trained; the other part stays as the start has it. Of both, suggestions take a fifth of the "
+            "time.",
+        ),
+    ] = "detector"
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            "--windows",
+            metavar="N",
+            help="Windows to train on; of both, suggestions take a quarter more. "
+            "[default: 20000, or what the time budget allows]",
+        ),
+    ] = None
+    time_budget: Annotated[
+        str | None, typer.Option("--time-budget", metavar="TIME", help="Training time, such as 90s, 60m or 2h.")
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            help="Peak learning rate of the detector. [default: 5e-4 from a denoiser, else 1e-3]",
+        ),
+    ] = None
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop", help="Stop when validation gains nothing any more. [default: early-stop]"
+        ),
+    ] = None
     batch_windows: Annotated[
         int | None,
         typer.Option("--batch-windows", metavar="N", help="Windows of one step. [default: 16, for suggestions 8]"),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0,
-    plot: Annotated[
-        str | None,
-        typer.Option("--plot", metavar="FILE", help="Draw the training curve: a .png, .svg or .pdf file."),
-    ] = None,
-    licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = "",
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto",
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto"
     compile_layers: Annotated[
         bool | None,
         typer.Option(
             "--compile/--no-compile",
             help="Compile the layers: a minute's wait, then faster. [default: when a C++ compiler is there]",
         ),
+    ] = None
+
+    def check(self, start: StartOptions, plot: str | None) -> None:
+        """Refuse what contradicts itself, before torch is loaded. Raises OptionError."""
+        if self.part not in ("detector", "suggester", "both"):
+            raise OptionError(f"--train {self.part}: no such part", remedy="choose detector, suggester or both")
+        if self.part == "suggester":
+            of_detector: dict[str, Any] = {"--learning-rate": self.learning_rate, "--plot": plot}
+            of_detector |= {"--early-stop or --no-early-stop": self.early_stop, "--layers": start.layers}
+            of_detector |= {"--rank": start.rank, "--max-window": start.max_window}
+            of_detector |= {"--max-title-tokens": start.max_title_tokens, "--licence": start.licence or None}
+            for name, value in of_detector.items():
+                if value is not None:
+                    raise OptionError(f"{name} is of the detector, which stays as it is", remedy=f"leave out {name}")
+        if self.time_budget is not None:
+            seconds_of(self.time_budget)
+
+    def settings(self, options: StartOptions, start: Start) -> Settings:
+        """Of the detector; of a suggester that is trained alone, the same time or windows. Raises OptionError."""
+        budget = None if self.time_budget is None else seconds_of(self.time_budget)
+        if budget is not None and self.part == "both":
+            budget *= 1 - SUGGESTION_SHARE
+        of_start = ("layers", "rank", "max_window", "max_title_tokens")
+        of_training = ("windows", "learning_rate", "batch_windows", "early_stop", "seed")
+        return start.settings(
+            time_budget=budget,
+            **{name: getattr(options, name) for name in of_start},
+            **{name: getattr(self, name) for name in of_training},
+        )
+
+    def suggestions(self, settings: Settings) -> SuggestionSettings | None:
+        """Of the suggester; None trains none."""
+        from llm4dsr_cli.finetune.settings import SuggestionSettings
+
+        if self.part == "detector":
+            return None
+        # As many more as make the share of all of them.
+        times = SUGGESTION_SHARE / (1 - SUGGESTION_SHARE) if self.part == "both" else 1.0
+        suggestions = SuggestionSettings(
+            windows=None if settings.windows is None else max(1, round(settings.windows * times)),
+            time_budget=None if settings.time_budget is None else settings.time_budget * times,
+            seed=self.seed,
+        )
+        return suggestions if self.batch_windows is None else replace(suggestions, batch_windows=self.batch_windows)
+
+
+@option_sets
+def finetune(
+    train: Annotated[
+        list[str], typer.Argument(metavar="TRAIN...", help="JSONL of sequences; several files may be given.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.gguf", help="The denoiser to write.")],
+    fields: FieldOptions,
+    training: TrainingOptions,
+    model: StartOptions,
+    errors: ErrorOptions,
+    run: RunOptions,
+    catalog: Annotated[
+        list[str] | None,
+        typer.Option("--catalog", metavar="FILE", help="Titles by id: one for all files, or one for each, in order."),
     ] = None,
-    offline: options.Offline = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    no_color: options.NoColor = False,
+    user_field: Annotated[
+        str,
+        typer.Option(
+            "--user-field", metavar="NAME", help="Whose sequence it is; held-out sequences are of other users."
+        ),
+    ] = USER_FIELD,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", metavar="FILE", help="Draw the training curve: a .png, .svg or .pdf file."),
+    ] = None,
 ) -> int:
     """Train a denoiser on your own sequences, by self-supervision; no labels are needed.
 
@@ -160,128 +225,70 @@ def finetune(
         raise OptionError(
             f"{len(catalogs)} catalogs for {len(train)} training files", remedy="give one for all, or one for each"
         )
-    if train_only not in (None, "detector", "suggester"):
-        raise OptionError(f"--train-only {train_only}: no such part", remedy="choose detector or suggester")
-    if train_only == "suggester":
-        of_detector = {"--learning-rate": learning_rate, "--layers": layers, "--rank": rank, "--plot": plot}
-        of_detector |= {"--max-title-tokens": max_title_tokens, "--licence": licence or None}
-        of_detector |= {"--max-window": max_window, "--early-stop or --no-early-stop": early_stop}
-        for name, value in of_detector.items():
-            if value is not None:
-                raise OptionError(f"{name} is of the detector, which stays as it is", remedy=f"leave out {name}")
-    budget = None if time_budget is None else seconds_of(time_budget)
-    share = {None: SUGGESTION_SHARE, "detector": 0.0, "suggester": 1.0}[train_only]
+    training.check(model, plot)
 
     from llm4dsr_cli.cleaning.tally import RunCounts
-    from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.curve import check_plot, plot_training
     from llm4dsr_cli.finetune.start import find_start
-    from llm4dsr_cli.records.record import RecordFormat
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
-    inputs = {"TRAIN": train, "--catalog": catalogs, "--base": [base] if base else [], "--init": [init] if init else []}
     outputs = {"--output": output, **({"--plot": plot} if plot else {})}
-    for name, paths in inputs.items():
-        for path in paths:
-            check_paths({name: path}, outputs)
+    for path in train:
+        check_paths({"TRAIN": path}, outputs)
+    for path in catalogs:
+        check_paths({"--catalog": path}, outputs)
+    check_paths(model.inputs(), outputs)
     OutputFile(output)  # what is wrong with it should show now, not after the training
     if plot is not None:
         check_plot(Path(plot))
         OutputFile(plot)
 
-    console = Console(quiet=quiet, verbose=verbose, color=not no_color)
+    console = run.console()
     counts = RunCounts()
-    on_record_error = leaving_out(on_error, counts, console)
-    start = find_start(init, base, say=console.say)
+    on_record_error = errors.leaving_out(counts, console)
+    start = find_start(model.init, model.base, say=console.say)
     if start.denoiser is not None:
         check_paths({"--init": str(start.denoiser)}, outputs)
-    settings = start.settings(
-        windows=windows,
-        time_budget=budget if budget is None or share == 1 else budget * (1 - share),
-        learning_rate=learning_rate,
-        layers=layers,
-        rank=rank,
-        max_window=max_window,
-        max_title_tokens=max_title_tokens,
-        batch_windows=batch_windows,
-        early_stop=early_stop,
-        seed=seed,
-    )
+    settings = training.settings(model, start)
+    suggestions = training.suggestions(settings)
     # Other libraries' progress bars would write over ours.
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         from llm4dsr_cli.commands.domains import read_domains
         from llm4dsr_cli.finetune.outputs import Outputs
-        from llm4dsr_cli.finetune.run import finetune as run
-        from llm4dsr_cli.finetune.suggestion import SuggestionSettings
-        from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
+        from llm4dsr_cli.finetune.run import finetune as learn
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    form = RecordFormat(items_field, titles_field, item_id_field=item_id_field, item_title_field=item_title_field)
-    domains = read_domains(train, catalogs, form, user_field, on_record_error, console)
-    suggestions = None
-    if share:
-        # As many more windows as make the share of all of them.
-        more = None
-        if settings.windows is not None:
-            more = max(1, round(settings.windows * (share / (1 - share) if share < 1 else 1)))
-        suggestions = SuggestionSettings(
-            windows=more,
-            time_budget=None if budget is None else budget * share,
-            seed=seed,
-            **({} if batch_windows is None else {"batch_windows": batch_windows}),
-        )
-        if share < 1:
-            console.say(_shares(settings, suggestions))
-    common: dict[str, Any] = {
-        "resume": resume,
-        "device": device,
-        "compile_layers": compile_layers,
-        "offline": offline,
-        "say": console.say,
-    }
-
-    def tell(row: dict[str, float]) -> None:
-        console.say(_suggestion_line(row))
-
+    domains = read_domains(train, catalogs, fields.format(), user_field, on_record_error, console)
+    console.say(_parts(training.part, start, settings, suggestions))
     try:
         with console.progress() as advance:
-            suggestion_step = _suggestion_reporter(advance, suggestions)
-            if share == 1:
-                assert suggestions is not None
-                finetune_suggestions(
-                    domains,
-                    Path(output),
-                    start,
-                    settings,
-                    suggestions,
-                    **common,
-                    on_step=suggestion_step,
-                    on_validation=tell,
-                )
-                return exit_code(counts, None, console)
-            done = run(
+            done = learn(
                 domains,
                 Path(output),
                 start,
                 settings,
                 suggestions,
-                licence=licence,
-                **common,
-                on_validation=lambda row: console.say(_validation_line(row)),
-                on_step=_reporter(advance, settings.total_steps, settings.time_budget),
-                on_suggestion_step=suggestion_step,
-                on_suggestion_validation=tell,
+                detector=training.part != "suggester",
+                resume=training.resume,
+                device=training.device,
+                compile_layers=training.compile_layers,
+                offline=model.offline,
+                licence=model.licence,
+                say=console.say,
+                on_step=_reporter(advance, {"detector": settings, "suggester": suggestions or settings}),
+                on_validation=lambda part, row: console.say(_validation_line(part, row)),
             )
     except KeyboardInterrupt:
         kept = Outputs(Path(output))
-        if not (kept.checkpoint.exists() or kept.suggestion_checkpoint.exists()):
+        if not (kept.checkpoint("detector").exists() or kept.checkpoint("suggester").exists()):
             raise
         raise KeyboardInterrupt(f"interrupted; the run is kept in {kept.folder}: go on with --resume") from None
-    for line in _summary(output, start, done):
-        console.say(line)
+    if done.history:
+        for line in _summary(output, start, done):
+            console.say(line)
     if plot is not None:
         plot_training(done, Path(plot))
     return exit_code(counts, None, console)
@@ -299,32 +306,33 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def _shares(detector: Settings, suggestions: SuggestionSettings) -> str:
-    """What of a run goes to which part; the pace that is said next is the detector's."""
+def _parts(part: str, start: Start, detector: Settings, suggestions: SuggestionSettings | None) -> str:
+    """What is trained, and what of a run goes to which part; the pace that is said next is the detector's."""
     from llm4dsr_cli.finetune.pace import duration
 
+    if suggestions is None:
+        if start.suggester is None:
+            return "trains the detector alone (--train both trains a suggester too)"
+        return "trains the detector; the suggester stays as it is (--train both trains it too)"
+    if part == "suggester":
+        return "trains the suggester; the detector stays as it is"
     if detector.time_budget is not None and suggestions.time_budget is not None:
-        parts = duration(detector.time_budget), duration(suggestions.time_budget)
+        shares = duration(detector.time_budget), duration(suggestions.time_budget)
     else:
-        parts = f"{detector.windows:,} windows", f"{suggestions.windows:,}"
-    return f"{parts[0]} for the detector, then {parts[1]} for suggestions"
+        shares = f"{detector.windows:,} windows", f"{suggestions.windows:,}"
+    return f"{shares[0]} for the detector, then {shares[1]} for suggestions"
 
 
-def _validation_line(row: dict[str, float]) -> str:
+def _validation_line(part: Part, row: Row) -> str:
     from llm4dsr_cli.finetune.pace import duration
 
-    began = "before" if "loss" not in row else f"{row['windows']:,} windows, {duration(row['seconds'])}"
-    loss = f"loss {row['loss']:.3f}, " if "loss" in row else ""
+    began = f"{row['windows']:,} windows, {duration(row['seconds'])}" if row["step"] else "before"
+    if part == "suggester":
+        return f"suggestions, {began}: {row['held_out_loss']:.3f} nats a token on held-out users"
+    loss = f"loss {row['loss']:.3f}, " if row["step"] else ""
     return (
         f"{began}: {loss}on held-out users AUROC {row['auroc']:.3f}, average precision {row['average_precision']:.3f}"
     )
-
-
-def _suggestion_line(row: dict[str, float]) -> str:
-    from llm4dsr_cli.finetune.pace import duration
-
-    began = "before" if not row["windows"] else f"{row['windows']:,} windows, {duration(row['seconds'])}"
-    return f"suggestions, {began}: {row['loss']:.3f} nats a token on held-out users"
 
 
 def _summary(output: str, start: Start, done: Finetuned) -> Iterator[str]:
@@ -339,31 +347,21 @@ def _summary(output: str, start: Start, done: Finetuned) -> Iterator[str]:
     yield ""
     yield from table([replace(line, scorer=names.get(line.scorer, line.scorer)) for line in done.comparison])
     yield ""
+    at = f"--false-edit-rate {FALSE_EDIT_RATE}"
     if done.power is None:
-        yield "its calibration is too small for a false-edit rate of 0.01: give more sequences, or --threshold"
+        yield f"its calibration is too small for {at}: give more sequences, or --threshold"
     else:
-        yield (
-            f"at --false-edit-rate {done.power.rate:g} it finds {done.power.found:.0%} of the injected noise "
-            f"and edits {done.power.false_edits:.1%} of the items that belong"
-        )
+        found, lost = done.power.recall, done.power.false_edit_rate
+        yield f"at {at} it finds {found:.0%} of the injected noise and edits {lost:.1%} of the items that belong"
 
 
-def _suggestion_reporter(advance: Advance, settings: Any) -> Any:
-    def report(progress: Any) -> None:
-        budget = settings.time_budget
-        fraction = max(progress.step / settings.total_steps, progress.seconds / budget if budget else 0.0)
-        advance(f"suggestions: {progress.windows:,} windows, {progress.history[-1]['loss']:.3f} nats a token", fraction)
-
-    return report
-
-
-def _reporter(advance: Advance, total_steps: float, budget: float | None) -> Any:
-    def report(progress: Any) -> None:
-        fraction = max(progress.step / total_steps, progress.seconds / budget if budget else 0.0)
-        text = f"{progress.windows:,} windows, loss {progress.loss:.3f}"
-        if progress.history:
-            last = progress.history[-1]
+def _reporter(advance: Advance, settings: Mapping[Part, Schedule]) -> Callable[[Part, Progress], None]:
+    def report(part: Part, progress: Progress) -> None:
+        text, last = f"{progress.windows:,} windows, loss {progress.loss:.3f}", progress.history[-1]
+        if part == "suggester":
+            text = f"suggestions: {text}, {last['held_out_loss']:.3f} nats a token"
+        else:
             text += f", AUROC {last['auroc']:.3f}, AP {last['average_precision']:.3f}"
-        advance(text, fraction)
+        advance(text, settings[part].fraction(progress.step, progress.seconds))
 
     return report

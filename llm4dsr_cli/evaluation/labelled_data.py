@@ -16,7 +16,7 @@ from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.noise import Indices, inject_noise
 from llm4dsr_cli.records.json_lines import kind, quote, quote_names
 from llm4dsr_cli.records.record import Record, user_of
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.sequences import IndexedSequences
 
 Labels = NDArray[np.int8]
 
@@ -55,8 +55,8 @@ class LabelledData:
                 labels.append(labels_of(record, labels_field))
                 yield record
 
-        titles, sequences, users, _, nameless = _indexed(labelled(), (), user_field)
-        return cls(titles, sequences, labels, users, {"labels_field": labels_field}, nameless)
+        found, _, nameless = _indexed(labelled(), (), user_field)
+        return cls(found.titles, found.sequences, labels, found.users, {"labels_field": labels_field}, nameless)
 
     @classmethod
     def inject(
@@ -86,13 +86,12 @@ class LabelledData:
         if not 0 < rate < 1:
             raise OptionError(f"a noise rate of {rate:g}", remedy="give a share above 0 and below 1")
         if seed < 0:
-            raise OptionError(f"`seed` {seed}", remedy="give 0 or more")
-        listed = dict.fromkeys(clean_title(title) for title in catalog or ())
-        titles, clean, users, places, nameless = _indexed(records, listed, user_field)
-        n_titles = len(titles) if catalog is None else len(listed)  # a record may bring titles of its own
+            raise OptionError(f"`seed` is {seed}", remedy="give 0 or more")
+        clean, places, nameless = _indexed(records, catalog or (), user_field)
+        n_titles = len(clean.titles) if catalog is None else clean.n_catalog  # a record may bring titles of its own
         sequences: list[Indices] = []
         labels: list[Labels] = []
-        for number, (sequence, where) in enumerate(zip(clean, places, strict=True)):
+        for number, (sequence, where) in enumerate(zip(clean.sequences, places, strict=True)):
             if n_titles < 2 * len(sequence):
                 raise RecordError(
                     f"{n_titles} different titles are too few to draw noise for {len(sequence)} items",
@@ -102,7 +101,7 @@ class LabelledData:
             noisy, label = inject_noise(sequence, n_titles, rate, np.random.default_rng([seed, number]))
             sequences.append(noisy)
             labels.append(label)
-        return cls(titles, sequences, labels, users, {"inject": rate, "seed": seed}, nameless)
+        return cls(clean.titles, sequences, labels, clean.users, {"inject": rate, "seed": seed}, nameless)
 
     def titles_of(self, number: int) -> list[str]:
         """The titles of one record's items."""
@@ -118,24 +117,20 @@ class LabelledData:
 
 
 def _indexed(
-    records: Iterable[Record], first: Iterable[str], user_field: str
-) -> tuple[list[str], list[Indices], list[Hashable], list[str], int]:
-    """Different titles, title indices, users, places (``file:line``), and how many records name no user.
-
-    ``first`` are clean titles to begin with.
-    """
-    index = {title: number for number, title in enumerate(first)}
-    sequences: list[Indices] = []
-    users: list[Hashable] = []
+    records: Iterable[Record], catalog: Iterable[str], user_field: str
+) -> tuple[IndexedSequences, list[str], int]:
+    """The records' sequences, their places (``file:line``), and how many records name no user."""
     places: list[str] = []
     nameless = 0
-    for record in records:
-        items = [index.setdefault(clean_title(title), len(index)) for title in record.titles]
-        sequences.append(np.array(items, dtype=np.int64))
-        users.append(user_of(record, user_field))
-        places.append(record.where)
-        nameless += record.data.get(user_field) is None
-    return list(index), sequences, users, places, nameless
+
+    def pairs() -> Iterable[tuple[Hashable, list[str]]]:
+        nonlocal nameless
+        for record in records:
+            places.append(record.where)
+            nameless += record.data.get(user_field) is None
+            yield user_of(record, user_field), record.titles
+
+    return IndexedSequences.build(pairs(), catalog), places, nameless
 
 
 def labels_of(record: Record, field: str) -> Labels:

@@ -17,7 +17,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.evaluation.bootstrap import Intervals, Multiplicities, bootstrap_intervals
 from llm4dsr_cli.evaluation.labelled_data import LabelledData
 from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, Ranking, edit_quality
-from llm4dsr_cli.evaluation.reference_scores import reference_scores
+from llm4dsr_cli.evaluation.reference_scores import check_baselines, reference_scores
 from llm4dsr_cli.evaluation.strata import Indices, Stratum, bins, by_quintile
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -204,6 +204,7 @@ def evaluate(
         )
     suspicion: dict[str, list[NDArray[Any]]] = {}
     if settings.baselines:
+        check_baselines()
         advance("baselines", None)
         sequences = list(zip(data.users, data.sequences, strict=True))
         suspicion = reference_scores(data.titles, sequences, judged, say=say)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import Llm4dsrError
+from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError
 from llm4dsr_cli.evaluation.baselines import (
     CoOccurrenceTfidf,
     Ease,
@@ -36,31 +36,33 @@ def reference_scores(
     sequences: Sequence[tuple[Hashable, Indices]],
     judged: Sequence[int],
     *,
+    folds: Mapping[Hashable, int] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[NDArray[Any]]]:
     """Suspicion by baseline: one array of shape (n_items,) for each judged sequence, higher = more suspicious.
 
-    Each baseline counts the sequences of one fold of the users and judges those of the other, in turn. EASE counts
-    users' joined histories, as it was published; the others count sequences. One that cannot work on this data is left
-    out.
+    Each baseline judges a user's sequences by counts of the users outside of that user's fold. EASE counts users'
+    joined histories, as it was published; the others count sequences. One that cannot work on this data, or misses a
+    package, is left out.
 
     Args:
         titles: title by index.
         sequences: (user, title indices) of all the data, int64 of shape (n_items,).
         judged: which of them to judge.
+        folds: 0 or 1 for every judged user, and for those of the others that not both folds count; None makes two
+            random halves of all users.
         say: told in one line what is left out, and why.
 
     Raises:
-        Llm4dsrError: there are fewer than two users.
-        MissingExtraError: scipy or scikit-learn is missing.
+        Llm4dsrError: there are no folds given, and fewer than two users.
     """
-    check_baselines()
-    folds = two_folds(user for user, _ in sequences)
-    if len(folds) < 2:
-        raise Llm4dsrError(
-            "one user is too few for `baselines`, which judge each half of the users by the other half",
-            remedy="give records of more users, or leave out `baselines`",
-        )
+    if folds is None:
+        folds = two_folds(user for user, _ in sequences)
+        if len(folds) < 2:
+            raise Llm4dsrError(
+                "one user is too few for `baselines`, which judge each half of the users by the other half",
+                remedy="give records of more users, or leave out `baselines`",
+            )
     # A catalog may be much larger than the data.
     used, flat = np.unique(np.concatenate([items for _, items in sequences]), return_inverse=True)
     ends = np.cumsum([len(items) for _, items in sequences])[:-1]
@@ -80,6 +82,9 @@ def reference_scores(
     for name, (build, join) in kinds.items():
         try:
             found[name] = score_by_folds(build(), counted, [counted[place] for place in judged], folds, join=join)
-        except ValueError as error:  # noqa: PERF203 - scikit-learn's: titles without words
+        except MissingExtraError as error:  # noqa: PERF203
+            say(f"no more baselines: {error}")
+            break
+        except ValueError as error:  # scikit-learn's: titles without words
             say(f"{name} is left out: {error}")
     return found

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.curve import plot_training
     from llm4dsr_cli.finetune.data import Domain
     from llm4dsr_cli.finetune.run import Finetuned, finetune
-    from llm4dsr_cli.finetune.settings import Settings
+    from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
     from llm4dsr_cli.finetune.start import Start, find_start
-    from llm4dsr_cli.finetune.suggestion import SuggestionSettings
-    from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
 
 __all__ = [
     "Domain",
@@ -31,7 +29,6 @@ __all__ = [
     "SuggestionSettings",
     "find_start",
     "finetune",
-    "finetune_suggestions",
     "plot_training",
 ]
 
@@ -41,10 +38,9 @@ _MODULE_OF = {
     "Finetuned": "run",
     "Settings": "settings",
     "Start": "start",
-    "SuggestionSettings": "suggestion",
+    "SuggestionSettings": "settings",
     "find_start": "start",
     "finetune": "run",
-    "finetune_suggestions": "suggestion_run",
     "plot_training": "curve",
 }
 

@@ -34,6 +34,6 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError(
             f"the run to resume had other {' and '.join(changed)}",
             where=str(path),
-            remedy="give the same options and data, or remove its folder and leave out --resume",
+            remedy="give the same options and data, or remove its folder and leave out `resume`",
         )
     return saved

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import MissingExtraError
-from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
-from llm4dsr_cli.evaluation.metrics import DetectionQuality, detection_quality, edit_quality
+from llm4dsr_cli.evaluation.metrics import DetectionQuality, detection_quality
+from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow
 
 Scores = Sequence[NDArray[np.floating]]
-# EASE inverts a dense matrix of titles by titles: a gigabyte for so many.
-LARGEST_EASE = 12_000
 ALL = "all"
 BEFORE, AFTER = "before", "after"
 
@@ -27,15 +24,6 @@ class Line:
     domain: str
     scorer: str
     quality: DetectionQuality
-
-
-@dataclass(frozen=True)
-class Power:
-    """What a gate at one false-edit rate does to test windows: share of the noise found, and of the rest edited."""
-
-    rate: float
-    found: float
-    false_edits: float
 
 
 def compare(domains: Sequence[Domain], windows: Sequence[LabelledWindow], scores: Mapping[str, Scores]) -> list[Line]:
@@ -62,42 +50,35 @@ def compare(domains: Sequence[Domain], windows: Sequence[LabelledWindow], scores
 
 
 def baseline_scores(
-    train: Sequence[Domain], windows: Sequence[LabelledWindow]
-) -> tuple[dict[str, list[NDArray[np.float64]]], str | None]:
-    """Scores of the baselines, each fitted on the train part of its domain, and what is missing for more of them.
+    train: Sequence[Domain], windows: Sequence[LabelledWindow], *, say: Callable[[str], None] = lambda line: None
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Scores of the baselines, each counting the train part of its domain: what no window's user is in.
+
+    Args:
+        say: told in one line each what is left out.
 
     Returns:
-        By name, an array of shape (n_items,) for each window, NaN where a baseline does not suit the domain; and one
-        sentence when a package is not installed, else None.
+        By name, an array of shape (n_items,) for each window, NaN where a baseline does not suit the domain.
     """
     scores: dict[str, list[NDArray[np.float64]]] = {}
-    missing = None
+    said: dict[str, None] = {}
     for number, domain in enumerate(train):
         index = {title: i for i, title in enumerate(domain.titles)}
         here = [i for i, window in enumerate(windows) if window.domain == number]
-        items = [np.array([index[title] for title in windows[i].titles]) for i in here]
-        for name in ("popularity", "co-occurrence + TF-IDF", "EASE"):
-            try:
-                baseline = _baseline(name, domain)
-                if baseline is None:
-                    continue
-                baseline.fit(domain.sequences)
-            except MissingExtraError as error:
-                missing = f"no more baselines: {error}"
-                continue
-            except ValueError:  # titles without words
-                continue
+        sequences = [*zip(domain.users, domain.sequences, strict=True)]
+        judged = range(len(sequences), len(sequences) + len(here))
+        sequences += [(windows[i].user, np.array([index[title] for title in windows[i].titles])) for i in here]
+        folds = {windows[i].user: 0 for i in here}
+        found = reference_scores(
+            domain.titles, sequences, judged, folds=folds, say=lambda line: said.update({line: None})
+        )
+        for name, of_domain in found.items():
             rows = scores.setdefault(name, [np.full(len(window.titles), np.nan) for window in windows])
-            for i, row in zip(here, baseline.score(items), strict=True):
+            for i, row in zip(here, of_domain, strict=True):
                 rows[i] = row
-    return scores, missing
-
-
-def power(log_odds: Scores, windows: Sequence[LabelledWindow], threshold: float, rate: float) -> Power:
-    """What editing above a threshold of noise log-odds would do, the last item of each window left out."""
-    score, label = judged(log_odds, windows)
-    quality = edit_quality(score > threshold, label)
-    return Power(rate, quality.recall, quality.false_edit_rate)
+    for line in said:
+        say(line)
+    return scores
 
 
 def judged(scores: Scores, windows: Sequence[LabelledWindow]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
@@ -119,12 +100,3 @@ def table(lines: Sequence[Line]) -> list[str]:
         "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in rows)
     ]
-
-
-def _baseline(name: str, domain: Domain) -> NoiseScorer | None:
-    """The baseline of that name for a domain's catalog; None where the catalog is too large for it."""
-    if name == "popularity":
-        return Popularity(len(domain.titles))
-    if name == "EASE":
-        return Ease(len(domain.titles)) if len(domain.titles) <= LARGEST_EASE else None
-    return CoOccurrenceTfidf(domain.titles)

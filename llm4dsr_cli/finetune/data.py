@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.noise import Indices, inject_noise
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.sequences import IndexedSequences
 from llm4dsr_cli.users import user_text
 
 SHORTEST_WINDOW = 3
@@ -38,16 +39,9 @@ class Domain:
     @classmethod
     def build(cls, name: str, catalog: Iterable[str], sequences: Iterable[tuple[Hashable, Sequence[str]]]) -> Domain:
         """From a catalog's titles and (user, titles) pairs; items with the same title count as the same item."""
-        index: dict[str, int] = {}
-        for title in catalog:
-            index.setdefault(clean_title(title), len(index))
-        users: list[Hashable] = []
-        rows: list[Indices] = []
-        for user, titles in sequences:
-            if len(titles) >= SHORTEST_WINDOW:
-                users.append(user)
-                rows.append(np.array([index.setdefault(clean_title(t), len(index)) for t in titles], dtype=np.int64))
-        return cls(name, list(index), rows, users)
+        long_enough = ((user, titles) for user, titles in sequences if len(titles) >= SHORTEST_WINDOW)
+        indexed = IndexedSequences.build(long_enough, catalog)
+        return cls(name, indexed.titles, indexed.sequences, indexed.users)
 
     def subset(self, keep: NDArray[np.bool_]) -> Domain:
         chosen = np.flatnonzero(keep)
@@ -65,32 +59,55 @@ class Split:
 
 
 def split_users(domains: Sequence[Domain], *, validation: float, calibration: float, test: float) -> Split:
-    """Give each user of each domain to training, validation, calibration or test, by a hash of the user.
+    """Give each user to training, validation, calibration or test, by a hash of the user; in all domains alike.
 
     No seed: a run that starts from another run's denoiser holds out the same users, so it is neither measured nor
-    calibrated on users that the denoiser has seen, be it trained on the very same data.
+    calibrated on users that the denoiser has seen, be it trained on the very same data. A part that no hash of a
+    domain falls into takes the user whose hash is nearest to it, from a part that has others.
 
     Args:
         validation, calibration, test: shares of the users, 0 to 1.
 
     Raises:
-        OptionError: a part would be empty.
+        OptionError: a domain has too few users for four parts.
     """
     bounds = np.cumsum([validation, calibration, test])
+    users = [{user_text(user) for user in domain.users} for domain in domains]
+    draw = {user: _uniform(f"0/{user}") for user in set[str]().union(*users)}
+    place = {user: int(np.searchsorted(bounds, x, side="right")) for user, x in draw.items()}
+    _fill_empty_parts(domains, users, draw, place, [0.0, *bounds.tolist(), 1.0])
     parts: tuple[list[Domain], ...] = ([], [], [], [])
     for domain in domains:
-        draw = np.array([_uniform(f"0/{user_text(user)}") for user in domain.users])
-        place = np.searchsorted(bounds, draw, side="right")
+        here = np.array([place[user_text(user)] for user in domain.users])
         for number, part in enumerate(parts):
-            keep = place == number
-            if not keep.any():
-                raise OptionError(
-                    f"{domain.name}: {len(set(domain.users))} users are too few to train on some and hold out others",
-                    remedy="give more sequences",
-                )
-            part.append(domain.subset(keep))
+            part.append(domain.subset(here == number))
     *held_out, train = parts
     return Split(train, *held_out)
+
+
+def _fill_empty_parts(
+    domains: Sequence[Domain],
+    users: Sequence[set[str]],
+    draw: Mapping[str, float],
+    place: dict[str, int],
+    edges: Sequence[float],
+) -> None:
+    """Move one user each, in ``place``, into the parts that are empty in a domain; part i is ``edges[i : i + 2]``."""
+
+    def can_go(user: str) -> bool:
+        return all(sum(place[other] == place[user] for other in mine) > 1 for mine in users if user in mine)
+
+    for domain, mine in zip(domains, users, strict=True):
+        for part, (low, high) in enumerate(itertools.pairwise(edges)):
+            if any(place[user] == part for user in mine):
+                continue
+            movable = [user for user in mine if can_go(user)]
+            if not movable:
+                raise OptionError(
+                    f"{domain.name}: {len(mine)} users are too few to train on some and hold out others",
+                    remedy="give more sequences",
+                )
+            place[min(movable, key=lambda user: (max(low - draw[user], draw[user] - high), user))] = part
 
 
 def fingerprint(domains: Sequence[Domain]) -> str:

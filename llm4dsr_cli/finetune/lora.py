@@ -6,18 +6,17 @@ The base weights stay frozen; each adapted linear layer adds scale * B @ A to it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
-from peft import LoraConfig
 from safetensors.torch import save
 from torch import nn
 
 from llm4dsr_cli.files import atomic_path
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from llm4dsr_cli.finetune.architectures import Architecture
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -70,12 +69,12 @@ class LoraLinear(nn.Module):
         return _LoraProduct.apply(x, self.weight, self.bias, self.lora_a, self.lora_b, self.scale)
 
 
-def add_lora(backbone: nn.Module, rank: int, alpha: float) -> None:
-    """Freeze ``backbone`` and give every linear layer named in TARGETS a low-rank addition, in place."""
+def add_lora(backbone: nn.Module, rank: int, alpha: float, targets: Collection[str] = Architecture.targets) -> None:
+    """Freeze ``backbone`` and give every linear layer that is called one of ``targets`` a low-rank addition."""
     backbone.requires_grad_(False)
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and name in TARGETS:
+            if isinstance(child, nn.Linear) and name in targets:
                 setattr(parent, name, LoraLinear(child, rank, alpha))
 
 
@@ -95,8 +94,8 @@ def lora_state(backbone: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Set the trainable tensors from ``lora_state``'s form.
+def load_lora_state(backbone: nn.Module, state: Mapping[str, Any]) -> None:
+    """Set the trainable tensors from ``lora_state``'s form, tensors or arrays.
 
     Raises:
         KeyError: a layer is missing from ``state``.
@@ -105,22 +104,27 @@ def load_lora_state(backbone: nn.Module, state: dict[str, torch.Tensor]) -> None
     for name, layer in lora_layers(backbone):
         for parameter, key in ((layer.lora_a, "lora_A"), (layer.lora_b, "lora_B")):
             tensor = state[f"{name}.{key}.weight"]
-            if tensor.shape != parameter.shape:
+            if tuple(tensor.shape) != tuple(parameter.shape):
                 raise ValueError(f"{name}: {key} is {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
             with torch.no_grad():
-                parameter.copy_(tensor)
+                parameter.copy_(torch.as_tensor(tensor))
 
 
 def save_peft(state: dict[str, torch.Tensor], folder: Path, *, rank: int, alpha: float, base_name: str) -> None:
-    """Write ``lora_state`` as a PEFT folder, for use with transformers."""
+    """Write ``lora_state`` as a folder of PEFT's (adapter_config.json, adapter_model.safetensors), for transformers."""
     folder.mkdir(parents=True, exist_ok=True)
-    LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=list(TARGETS),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
-    ).save_pretrained(str(folder))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.split(".")[-3] for name in state}),
+    }
+    with atomic_path(folder / "adapter_config.json") as path:
+        path.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
     tensors = {f"base_model.model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
     with atomic_path(folder / "adapter_model.safetensors") as path:
         path.write_bytes(save(tensors))

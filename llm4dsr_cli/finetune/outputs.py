@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm4dsr_cli.errors import OptionError, OutputError
+from llm4dsr_cli.model.merged_model import Part
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,14 @@ class Outputs:
         return self.denoiser.with_suffix(".run")
 
     @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def suggestion_checkpoint(self) -> Path:
-        return self.folder / "suggestions.pt"
-
-    @property
     def peft(self) -> Path:
         return self.folder / "peft"
 
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.jsonl"
+    def checkpoint(self, part: Part) -> Path:
+        return self.folder / {"detector": "checkpoint.pt", "suggester": "suggestions.pt"}[part]
+
+    def history(self, part: Part) -> Path:
+        return self.folder / {"detector": "history.jsonl", "suggester": "suggestions.jsonl"}[part]
 
     def make_folder(self) -> None:
         """Make the folder, which may be there already. Raises OutputError where that fails."""
@@ -43,18 +38,19 @@ class Outputs:
             raise OutputError(
                 f"the run's folder cannot be made ({error.strerror})",
                 where=str(self.folder),
-                remedy="choose another --output",
+                remedy="choose another `output`",
             ) from None
 
-    def check(self, checkpoints: Sequence[Path], resume: bool) -> None:
+    def check(self, parts: Sequence[Part], resume: bool) -> None:
         """Raises OptionError when an earlier run is in the way, or when there is none to go on with.
 
         Args:
-            checkpoints: what a run writes, in order; it can be resumed once the first is there.
+            parts: what a run trains, in order; it can be resumed once the first has begun.
         """
-        if resume and not checkpoints[0].is_file():
-            raise OptionError("there is no run to resume", where=str(self.folder), remedy="leave out --resume")
-        if not resume and any(checkpoint.exists() for checkpoint in checkpoints):
+        there = [self.checkpoint(part).exists() for part in parts]
+        if resume and not there[0]:
+            raise OptionError("there is no run to resume", where=str(self.folder), remedy="leave out `resume`")
+        if not resume and any(there):
             raise OptionError(
-                "an earlier run is here", where=str(self.folder), remedy="go on with --resume, or remove the folder"
+                "an earlier run is here", where=str(self.folder), remedy="go on with `resume`, or remove the folder"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.settings import Schedule
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,13 @@ class Pace:
     tokens: float
     windows: float
 
-    def expected_windows(self, settings: Settings) -> float:
+    def expected_windows(self, settings: Schedule) -> float:
         """Windows that a whole run will see."""
         by_number = float("inf") if settings.windows is None else float(settings.windows)
         by_time = float("inf") if settings.time_budget is None else self.windows * settings.time_budget
         return min(by_number, by_time)
 
-    def sentence(self, settings: Settings, n_sequences: int, seen: int = 0) -> str:
+    def sentence(self, settings: Schedule, n_sequences: int, seen: int = 0) -> str:
         """What the run will get through, said before it starts; ``seen`` windows were seen before it was resumed."""
         total = max(self.expected_windows(settings), seen)
         times = total / n_sequences

@@ -10,9 +10,10 @@ from typing import Any
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.finetune.adapter import Adapter, read_adapters
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 
@@ -30,13 +31,14 @@ class Start:
         base: base model, by registry name, path or ``hf:`` reference.
         denoiser: adapter GGUF whose weights are the first ones; None starts from the base alone.
         metadata: that denoiser's; None without one.
-        rank: of its adapter; None without one.
+        detector, suggester: its adapters; None without one.
     """
 
     base: str = DEFAULT_BASE
     denoiser: Path | None = None
     metadata: DenoiserMetadata | None = None
-    rank: int | None = None
+    detector: Adapter | None = None
+    suggester: Adapter | None = None
 
     def settings(self, **given: Any) -> Settings:
         """Settings of a run from here.
@@ -50,8 +52,8 @@ class Start:
             OptionError: a value contradicts the denoiser, or makes no sense.
         """
         follows: dict[str, Any] = dict(COLD)
-        if self.metadata is not None:
-            fixed = {"rank": self.rank, "max_title_tokens": self.metadata.max_title_tokens}
+        if self.metadata is not None and self.detector is not None:
+            fixed = {"rank": self.detector.rank, "max_title_tokens": self.metadata.max_title_tokens}
             for name, value in fixed.items():
                 self._agree(name, given.get(name), value, given.get(name) in (None, value))
             layers, there = given.get("layers"), self.metadata.layers
@@ -65,18 +67,17 @@ class Start:
 
     def _agree(self, name: str, given: Any, there: Any, agrees: bool) -> None:
         if not agrees:
-            option = f"--{name.replace('_', '-')}"
             raise OptionError(
-                f"{option} {given}: the denoiser to start from, {self.denoiser}, has {there}",
-                remedy=f"leave out {option}, or start from the base model alone with --init none",
+                f"`{name}` is {given}: the denoiser to start from, {self.denoiser}, has {there}",
+                remedy=f"leave out `{name}`, or start from the base model alone with `init` none",
             )
 
     def check_base(self, base_path: Path) -> None:
         """Raises OptionError when the denoiser to start from adapts another base model than this file."""
         if self.metadata is not None and self.metadata.base_sha256 != file_sha256(base_path):
             raise OptionError(
-                f"--init {self.denoiser}: it adapts another base model, {self.metadata.base_name}",
-                remedy="leave out --base, or start from the base model alone with --init none",
+                f"`init` is {self.denoiser}: it adapts another base model, {self.metadata.base_name}",
+                remedy="leave out `base`, or start from the base model alone with `init` none",
             )
 
 
@@ -97,7 +98,7 @@ def find_start(
     registry: Registry | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Start:
-    """The start that ``--init`` and ``--base`` name.
+    """The start that ``init`` and ``base`` name.
 
     Args:
         init: a denoiser by registry name or path; "none" for the base model alone; None for the denoiser that ships,
@@ -124,25 +125,21 @@ def find_start(
         start.base in registry.bases or start.base.startswith("hf:") or Path(start.base).is_file()
     ):
         raise ModelError(
-            f"its base model, {start.base}, is not in the registry", where=str(path), remedy="give its file with --base"
+            f"its base model, {start.base}, is not in the registry", where=str(path), remedy="give its file with `base`"
         )
     return start
 
 
 def _start(path: Path, base: str | None) -> Start:
-    reader = open_gguf(path)
-    metadata = DenoiserMetadata.read(reader, path)
-    ranks = (int(t.shape[1]) for t in reader.tensors if t.name.endswith(".lora_a") and not t.name.startswith(SUGGESTER))
-    rank = next(ranks, None)
-    if rank is None:
-        raise ModelError("it is no adapter, but a merged model", where=str(path), remedy="start from its adapter")
+    metadata = DenoiserMetadata.read(open_gguf(path), path)
+    detector, suggester = read_adapters(path)
     if metadata.form != DEFAULT_FORMAT:
         raise ModelError(
             f"its prompt format, {metadata.form.name} version {metadata.form.version}, is no longer trained",
             where=str(path),
-            remedy="start from the base model alone with --init none",
+            remedy="start from the base model alone with `init` none",
         )
-    return Start(base or metadata.base_name, path, metadata, rank)
+    return Start(base or metadata.base_name, path, metadata, detector, suggester)
 
 
 def _is_base(base: str, metadata: DenoiserMetadata) -> bool:

@@ -16,9 +16,8 @@ from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
-from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
 from llm4dsr_cli.thresholds import Calibration
-from llm4dsr_cli.titles import clean_title
 
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
@@ -140,19 +139,12 @@ def noisy_sequences(
         OptionError: too few sequences with an item that may be edited, or too few titles.
     """
     rng = np.random.default_rng([settings.seed, 0])
-    index: dict[str, int] = {}
-    for title in catalog:
-        index.setdefault(clean_title(title), len(index))
-    n_drawn = len(index)
-    for _, titles in data:
-        for title in titles:
-            index.setdefault(clean_title(title), len(index))
-    names = list(index)
-    n_drawn = n_drawn or len(names)
+    indexed = IndexedSequences.build(data, catalog)
+    n_drawn = indexed.n_catalog or len(indexed.titles)
     shortest, longest = max(1, settings.protect_last) + 1, n_drawn // 2
     by_user: dict[Hashable, list[int]] = {}
-    for number, (user, titles) in enumerate(data):
-        if shortest <= len(titles) <= longest:  # noise for a longer one would take a larger catalog
+    for number, (user, sequence) in enumerate(zip(indexed.users, indexed.sequences, strict=True)):
+        if shortest <= len(sequence) <= longest:  # noise for a longer one would take a larger catalog
             by_user.setdefault(user, []).append(number)
     if len(by_user) < FEWEST_SEQUENCES:
         raise OptionError(
@@ -165,10 +157,9 @@ def noisy_sequences(
     result = []
     for user in (users[place] for place in drawn.tolist()):
         numbers = by_user[user]
-        titles = data[numbers[int(rng.integers(len(numbers)))]][1]
-        window = np.array([index[clean_title(title)] for title in titles], dtype=np.int64)
+        window = indexed.sequences[numbers[int(rng.integers(len(numbers)))]]
         noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng)
-        result.append(NoisySequence(user, [names[item] for item in noisy], labels))
+        result.append(NoisySequence(user, [indexed.titles[item] for item in noisy], labels))
     return result
 
 

@@ -14,7 +14,6 @@ from conftest import write_tiny_adapter, write_tiny_base
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from toy_training import adapter_tensors, two_clusters
 

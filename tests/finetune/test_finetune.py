@@ -83,22 +83,22 @@ def test_a_run_in_the_way_is_refused_and_an_interrupted_one_goes_on_to_the_same_
     """Guards hours of training overwritten by a command typed again, and a denoiser written by half a run."""
     output = tmp_path / "toy.gguf"
     with pytest.raises(KeyboardInterrupt):
-        train(base, output, on_step=interrupt_at(4))
+        train(base, output, on_step=interrupt_at(4, "detector"))
     assert not output.exists()
-    assert Outputs(output).checkpoint.is_file()
-    with pytest.raises(OptionError, match="an earlier run is here: go on with --resume"):
+    assert Outputs(output).checkpoint("detector").is_file()
+    with pytest.raises(OptionError, match="an earlier run is here: go on with `resume`"):
         train(base, output)
     with pytest.raises(OptionError, match="had other settings"):
         train(base, output, replace(SETTINGS, learning_rate=1e-4), resume=True)
     history = train(base, output, resume=True).history
     assert history[-1]["step"] == STEPS
     assert same_tensors(output, trained)
-    assert [orjson.loads(line) for line in Outputs(output).history.read_bytes().splitlines()] == history
+    assert [orjson.loads(line) for line in Outputs(output).history("detector").read_bytes().splitlines()] == history
 
 
 def test_a_run_that_is_not_there_is_not_resumed(base: Path, tmp_path: Path) -> None:
     """Guards --resume that trains anew, or leaves an empty folder behind."""
-    with pytest.raises(OptionError, match="there is no run to resume: leave out --resume"):
+    with pytest.raises(OptionError, match="there is no run to resume: leave out `resume`"):
         train(base, tmp_path / "toy.gguf", resume=True)
     assert not Outputs(tmp_path / "toy.gguf").folder.exists()
 
@@ -171,7 +171,7 @@ def test_architectures_that_cannot_be_served_are_refused(tmp_path: Path) -> None
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     """Guards torch's own traceback for a mistyped device."""
-    with pytest.raises(OptionError, match="--device gpu: no such device here: choose auto"):
+    with pytest.raises(OptionError, match="`device` is gpu: no such device here: choose auto"):
         pick_device("gpu")
 
 

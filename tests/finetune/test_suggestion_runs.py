@@ -12,17 +12,15 @@ from conftest import write_tiny_base
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from toy_training import SETTINGS, SHARES, adapter_tensors, interrupt_at, same_tensors, train, two_clusters
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Sampler, split_users
 from llm4dsr_cli.finetune.outputs import Outputs
-from llm4dsr_cli.finetune.run import Finetuned
+from llm4dsr_cli.finetune.run import Finetuned, finetune
+from llm4dsr_cli.finetune.settings import SuggestionSettings
 from llm4dsr_cli.finetune.start import find_start
-from llm4dsr_cli.finetune.suggestion import SuggestionSettings
-from llm4dsr_cli.finetune.suggestion_run import finetune_suggestions
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
@@ -66,7 +64,10 @@ def suggest(
     """Train suggestions alone on the toy domain."""
     start = find_start(str(init), str(base))
     domains = [two_clusters(seed)]
-    return finetune_suggestions(domains, output, start, QUICK, lessons, device="cpu", compile_layers=False, **more)
+    more |= {"detector": False, "device": "cpu", "compile_layers": False}
+    done = finetune(domains, output, start, QUICK, lessons, **more)
+    assert done.history == []
+    return done.suggestions
 
 
 def part(path: Path, *, suggester: bool) -> dict[str, np.ndarray]:
@@ -132,31 +133,31 @@ def test_a_run_trains_suggestions_too_and_its_detector_is_that_of_a_run_without_
     assert metadata_of(path).training["suggestions"]["validation"] == history[-1]
     assert metadata_of(path).training["windows"] == 16
     assert history[-1]["windows"] == 128
-    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    assert history[-1]["held_out_loss"] < 0.8 * history[0]["held_out_loss"]
     for name, tensor in part(path, suggester=True).items():
         assert tensor.any(), name
         assert 2 in tensor.shape
     # Other lessons of the same users.
-    assert loss_by_llama_cpp(path, base) == pytest.approx(history[-1]["loss"], abs=0.3)
+    assert loss_by_llama_cpp(path, base) == pytest.approx(history[-1]["held_out_loss"], abs=0.3)
 
 
 def test_suggestions_alone_leave_the_detector_as_it_is(
     base: Path, plain: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path
 ) -> None:
-    """Guards --train-only suggester that rounds, rescales or recalibrates the detector, or that learns otherwise."""
+    """Guards --train suggester that rounds, rescales or recalibrates the detector, or that learns otherwise."""
     before = plain.read_bytes()
     history = suggest(base, tmp_path / "added.gguf", plain)
     assert plain.read_bytes() == before
     assert same_detector(tmp_path / "added.gguf", plain)
     assert same_tensors(tmp_path / "added.gguf", both[0])
-    assert [row["loss"] for row in history] == [row["loss"] for row in both[1]]
+    assert [row["held_out_loss"] for row in history] == [row["held_out_loss"] for row in both[1]]
     assert metadata_of(tmp_path / "added.gguf").name == "added"
 
 
 def test_a_detector_trained_alone_keeps_the_suggestions_of_its_start(
     base: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path
 ) -> None:
-    """Guards --train-only detector that loses suggestions, or takes them for the detector's first weights."""
+    """Guards a training of the detector that loses suggestions, or takes them for the detector's first weights."""
     path, _ = both
     assert train(base, tmp_path / "d.gguf", QUICK, init=str(path)).suggestions == []
     assert same_part(tmp_path / "d.gguf", path, suggester=True)
@@ -174,12 +175,12 @@ def test_a_second_run_goes_on_from_the_suggestions_of_the_first(
     path, history = both
     lessons = replace(LESSONS, windows=8, rank=7, alpha=1.0, learning_rate=0.0)
     again = suggest(base, tmp_path / "again.gguf", path, lessons)
-    assert again[0]["loss"] == pytest.approx(history[-1]["loss"], abs=0.05)
+    assert again[0]["held_out_loss"] == pytest.approx(history[-1]["held_out_loss"], abs=0.05)
     assert same_tensors(tmp_path / "again.gguf", path)
     assert metadata_of(tmp_path / "again.gguf").suggestion_alpha == 6.0
     # Both parts of a start are gone on from by a run that trains both.
     more = train(base, tmp_path / "more.gguf", replace(QUICK, learning_rate=0.0), init=str(path), suggestions=lessons)
-    assert more.suggestions[0]["loss"] == pytest.approx(history[-1]["loss"], abs=0.05)
+    assert more.suggestions[0]["held_out_loss"] == pytest.approx(history[-1]["held_out_loss"], abs=0.05)
     assert same_tensors(tmp_path / "more.gguf", path)
 
 
@@ -188,9 +189,9 @@ def test_suggestions_that_get_worse_are_not_kept(
 ) -> None:
     """Guards a training that spoils what the start knew, in silence."""
     said: list[str] = []
-    lessons = replace(LESSONS, windows=16, learning_rate=30.0)
+    lessons = replace(LESSONS, windows=16, learning_rate=0.9)
     history = suggest(base, tmp_path / "worse.gguf", both[0], lessons, say=said.append)
-    assert history[-1]["loss"] > history[0]["loss"]
+    assert history[-1]["held_out_loss"] > history[0]["held_out_loss"]
     assert same_part(tmp_path / "worse.gguf", both[0], suggester=True)
     assert metadata_of(tmp_path / "worse.gguf").training == metadata_of(both[0]).training
     assert any("did not get better" in line for line in said)
@@ -203,10 +204,10 @@ def test_a_run_interrupted_in_suggestions_goes_on_to_the_same_end(
     kinds."""
     output = tmp_path / "both.gguf"
     with pytest.raises(KeyboardInterrupt):
-        train(base, output, QUICK, suggestions=LESSONS, on_suggestion_step=interrupt_at(5), licence="CC0-1.0")
+        train(base, output, QUICK, suggestions=LESSONS, on_step=interrupt_at(5, "suggester"), licence="CC0-1.0")
     assert same_tensors(output, plain)
     assert metadata_of(output).suggestion_alpha is None
-    with pytest.raises(OptionError, match="an earlier run is here: go on with --resume"):
+    with pytest.raises(OptionError, match="an earlier run is here: go on with `resume`"):
         train(base, output, QUICK, suggestions=LESSONS)
     with pytest.raises(OptionError, match="had other settings"):
         train(base, output, QUICK, suggestions=replace(LESSONS, learning_rate=1e-4), resume=True)
@@ -218,10 +219,10 @@ def test_a_run_interrupted_in_suggestions_goes_on_to_the_same_end(
         suggestions=LESSONS,
         resume=True,
         licence="CC0-1.0",
-        on_suggestion_step=lambda progress: steps.append(progress.step),
+        on_step=lambda part, progress: steps.append(progress.step) if part == "suggester" else None,
     )
     assert steps[0] == 6
-    assert [row["loss"] for row in done.suggestions] == [row["loss"] for row in both[1]]
+    assert [row["held_out_loss"] for row in done.suggestions] == [row["held_out_loss"] for row in both[1]]
     assert same_tensors(output, both[0])
     assert same_detector(output, both[0])
 
@@ -232,12 +233,12 @@ def test_suggestions_alone_are_resumed_with_the_same_settings_data_and_start(
     """Guards an unfinished run overwritten, one that goes on with other data, and half a run taken for a whole."""
     output = tmp_path / "added.gguf"
     with pytest.raises(KeyboardInterrupt):
-        suggest(base, output, plain, on_step=interrupt_at(3))
+        suggest(base, output, plain, on_step=interrupt_at(3, "suggester"))
     assert not output.exists()
-    assert Outputs(output).suggestion_checkpoint.is_file()
-    with pytest.raises(OptionError, match="an earlier run is here: go on with --resume"):
+    assert Outputs(output).checkpoint("suggester").is_file()
+    with pytest.raises(OptionError, match="an earlier run is here: go on with `resume`"):
         suggest(base, output, plain)
-    with pytest.raises(OptionError, match="an earlier run is here: go on with --resume"):
+    with pytest.raises(OptionError, match="an earlier run is here: go on with `resume`"):
         train(base, output, QUICK)
     with pytest.raises(OptionError, match="had other settings"):
         suggest(base, output, plain, replace(LESSONS, windows=64), resume=True)
@@ -252,11 +253,11 @@ def test_suggestions_alone_are_resumed_with_the_same_settings_data_and_start(
 
 def test_suggestions_alone_take_a_denoiser_of_this_base(base: Path, plain: Path, tmp_path: Path) -> None:
     """Guards a file with suggestions and no detector, suggestions of another model, and a run resumed from nothing."""
-    with pytest.raises(OptionError, match="--init"):
+    with pytest.raises(OptionError, match="`init`"):
         suggest(base, tmp_path / "x.gguf", "none")
     other = write_tiny_base(tmp_path / "other.gguf", seed=8)
     with pytest.raises(OptionError, match="adapts another base model"):
         suggest(other, tmp_path / "x.gguf", plain)
-    with pytest.raises(OptionError, match="there is no run to resume: leave out --resume"):
+    with pytest.raises(OptionError, match="there is no run to resume: leave out `resume`"):
         suggest(base, tmp_path / "x.gguf", plain, resume=True)
     assert not (tmp_path / "x.run").exists()

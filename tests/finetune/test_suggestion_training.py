@@ -17,17 +17,19 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from toy_training import SHARES, interrupt_at, same, two_clusters, weights  # noqa: E402
 
 from llm4dsr_cli.cache import file_sha256  # noqa: E402
 from llm4dsr_cli.errors import OptionError  # noqa: E402
+from llm4dsr_cli.finetune.adapter import Adapter, Shape, to_gguf, write_adapters  # noqa: E402
+from llm4dsr_cli.finetune.batch import Batch, Example  # noqa: E402
 from llm4dsr_cli.finetune.data import Sampler, split_users  # noqa: E402
-from llm4dsr_cli.finetune.export import Shape, to_gguf, write_adapter  # noqa: E402
 from llm4dsr_cli.finetune.lora import add_lora, lora_layers, lora_state  # noqa: E402
-from llm4dsr_cli.finetune.model import NoiseModel, collate_titles, load_base  # noqa: E402
-from llm4dsr_cli.finetune.suggestion import POOL_STEPS, SuggestionSettings, SuggestionTrainer  # noqa: E402
+from llm4dsr_cli.finetune.model import NoiseModel, load_base  # noqa: E402
+from llm4dsr_cli.finetune.settings import SuggestionSettings  # noqa: E402
+from llm4dsr_cli.finetune.tasks import Suggesting  # noqa: E402
+from llm4dsr_cli.finetune.trainer import POOL_STEPS, Trainer  # noqa: E402
 from llm4dsr_cli.model import merged_model as runtime_model  # noqa: E402
 from llm4dsr_cli.model.engine import Engine, Request  # noqa: E402
 from llm4dsr_cli.model.llama import Model  # noqa: E402
@@ -108,15 +110,14 @@ class Bench:
     base: Path
     prompter: Prompter
 
-    def __call__(
-        self, settings: SuggestionSettings = LESSONS, checkpoint: Path | None = None, **more: Any
-    ) -> SuggestionTrainer:
+    def __call__(self, settings: SuggestionSettings = LESSONS, checkpoint: Path | None = None, **more: Any) -> Trainer:
         torch.manual_seed(settings.seed)
         model = NoiseModel(load_base(self.base, "llama", torch.float32), self.prompter.answers)
         add_lora(model.backbone, settings.rank, settings.alpha)
         split = split_users([two_clusters()], **SHARES)
-        parts = [Sampler(part, **SAMPLING) for part in (split.train, split.validation)]
-        return SuggestionTrainer(model, self.prompter, *parts, settings, checkpoint=checkpoint, **more)
+        train, held_out = (Sampler(part, **SAMPLING) for part in (split.train, split.validation))
+        lessons = [held_out.draw_titles(number) for number in range(settings.validation_windows)]
+        return Trainer(model, Suggesting(self.prompter, train, lessons), settings, checkpoint=checkpoint, **more)
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +126,15 @@ def bench(base: Path, prompter: Prompter) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def whole(bench: Bench) -> SuggestionTrainer:
+def whole(bench: Bench) -> Trainer:
     """One that was never stopped."""
     trainer = bench()
     trainer.run()
     return trainer
 
 
-def history(trainer: SuggestionTrainer) -> list[tuple[float, float]]:
-    return [(row["windows"], row["loss"]) for row in trainer.progress.history]
+def history(trainer: Trainer) -> list[tuple[float, float]]:
+    return [(row["windows"], row["held_out_loss"]) for row in trainer.progress.history]
 
 
 # What is to be predicted
@@ -146,7 +147,7 @@ def test_what_is_predicted_are_the_tokens_after_the_first_title(
     prompter: Prompter, read: Callable[[list[str]], Lesson], drawn: list[list[str]], multiple: int
 ) -> None:
     """Guards targets off by one, of another window, of the padding, or of a title that nothing announces."""
-    batch = collate_titles([prompter.prompt(window) for window in drawn], multiple)
+    batch = Batch.of([Example.of_titles(prompter.prompt(window)) for window in drawn], multiple)
     expected = []
     for row, window in enumerate(drawn):
         tokens, first = read(window)
@@ -162,7 +163,7 @@ def test_the_loss_is_the_causal_cross_entropy_of_each_window_whatever_the_paddin
     model: RandomModel, prompter: Prompter, read: Callable[[list[str]], Lesson], drawn: list[list[str]], seed: int
 ) -> None:
     """Guards titles predicted by a model that sees them, another position or head, and padding that is read."""
-    batch = collate_titles([prompter.prompt(window) for window in drawn])
+    batch = Batch.of([Example.of_titles(prompter.prompt(window)) for window in drawn])
     expected = 0.0
     for window in drawn:
         tokens, first = read(window)
@@ -183,7 +184,7 @@ def test_llama_cpp_predicts_as_the_model_in_training(
 ) -> None:
     """Guards suggestions exported in another order of rows, under another scale, or in place of the detector."""
     shape = Shape.of(model.causal_lm, "llama")
-    tensors = to_gguf(lora_state(model.causal_lm.model), shape)
+    adapter = to_gguf(lora_state(model.causal_lm.model), shape, 6.0)
     metadata = DenoiserMetadata(
         name="parity",
         form=DEFAULT_FORMAT,
@@ -193,9 +194,9 @@ def test_llama_cpp_predicts_as_the_model_in_training(
         base_sha256=file_sha256(base),
         base_architecture="llama",
         licence="",
-        suggestion_alpha=6.0,
     )
-    write_adapter(tmp_path / "a.gguf", {name: -tensor for name, tensor in tensors.items()}, 16.0, metadata, tensors)
+    other = Adapter({name: -tensor for name, tensor in adapter.tensors.items()}, 16.0)
+    write_adapters(tmp_path / "a.gguf", metadata, other, adapter)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(runtime_model._TYPES, "bf16", (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32))
         runtime_model.merge(tmp_path / "a.gguf", base, tmp_path / "merged.gguf", "bf16", "suggester")
@@ -206,7 +207,7 @@ def test_llama_cpp_predicts_as_the_model_in_training(
             request = Request(tokens, np.arange(first - 1, len(tokens) - 1, dtype=np.int32))
             (rows,) = engine.log_probabilities([request], np.arange(served.n_vocab, dtype=np.int32))
             by_llama_cpp = -rows[np.arange(len(rows)), tokens[first:]].mean()
-            trained = model.loss(collate_titles([prompter.prompt(window)])) / len(rows)
+            trained = model.loss(Batch.of([Example.of_titles(prompter.prompt(window))])) / len(rows)
             assert trained == pytest.approx(by_llama_cpp, abs=TOLERANCE)
 
 
@@ -219,11 +220,12 @@ def test_training_learns_what_there_is_to_learn_and_says_what_is_left(bench: Ben
     trainer = bench(replace(LESSONS, windows=8 * 30))
     frozen = {name: p.clone() for name, p in trainer.model.named_parameters() if not p.requires_grad}
     trainer.run()
-    first, last = trainer.progress.history[0]["loss"], trainer.progress.history[-1]["loss"]
+    first, last = (trainer.progress.history[place]["held_out_loss"] for place in (0, -1))
     assert last < 0.6 * first
     assert all(torch.equal(p, frozen[name]) for name, p in trainer.model.named_parameters() if name in frozen)
     held_out = Sampler(split_users([two_clusters()], **SHARES).validation, **SAMPLING)
-    batches = [collate_titles([prompter.prompt(held_out.draw_titles(number))]) for number in range(20)]
+    lessons = [Example.of_titles(prompter.prompt(held_out.draw_titles(number))) for number in range(20)]
+    batches = [Batch.of([lesson]) for lesson in lessons]
     with torch.no_grad():
         total = sum(float(trainer.model.title_loss(batch)) for batch in batches)
     assert last == pytest.approx(total / sum(len(batch.targets) for batch in batches), abs=1e-3)
@@ -232,10 +234,10 @@ def test_training_learns_what_there_is_to_learn_and_says_what_is_left(bench: Ben
 def test_every_lesson_is_given_once_in_batches_of_similar_length(bench: Bench) -> None:
     """Guards windows left out or given twice where they are sorted, and batches that come in order of length."""
     trainer = bench()
-    batches = [trainer._batch(step) for step in range(2 * POOL_STEPS)]
+    batches = [batch for step in range(2 * POOL_STEPS) for batch in trainer._batches(step)]
     given = [tuple(row[there].tolist()) for b in batches for row, there in zip(b.tokens, b.present, strict=True)]
-    prompt = trainer.prompter.prompt
-    wanted = [tuple(prompt(trainer.train.draw_titles(n)).tokens.tolist()) for n in range(2 * POOL_STEPS * 8)]
+    prompt, train = trainer.task.prompter.prompt, trainer.task.train
+    wanted = [tuple(prompt(train.draw_titles(n)).tokens.tolist()) for n in range(2 * POOL_STEPS * 8)]
     assert sorted(given) == sorted(wanted)
     assert sorted(given[: len(given) // 2]) == sorted(wanted[: len(wanted) // 2])
     assert np.mean([np.ptp(batch.present.sum(1).numpy()) for batch in batches]) < 2
@@ -246,7 +248,7 @@ def test_every_lesson_is_given_once_in_batches_of_similar_length(bench: Bench) -
 
 @pytest.mark.parametrize("stopped_at", [1, 3, 5, STEPS])
 def test_a_run_stopped_and_resumed_equals_one_that_was_not(
-    bench: Bench, whole: SuggestionTrainer, tmp_path: Path, stopped_at: int
+    bench: Bench, whole: Trainer, tmp_path: Path, stopped_at: int
 ) -> None:
     """Guards optimizer state, learning rate, data order or validations lost on the way; stopping falls between
     validations, right on one, and on the last step."""
@@ -264,7 +266,7 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not(
     assert (resumed.progress.windows, resumed.progress.tokens) == (whole.progress.windows, whole.progress.tokens)
 
 
-def test_a_run_has_its_seed_s_weights_and_ends_when_it_is_told(bench: Bench, whole: SuggestionTrainer) -> None:
+def test_a_run_has_its_seed_s_weights_and_ends_when_it_is_told(bench: Bench, whole: Trainer) -> None:
     """Guards randomness that no seed fixes, a seed that fixes nothing, and a time budget that is not kept."""
     again, other = bench(), bench(replace(LESSONS, seed=1))
     for trainer in (again, other):
@@ -275,7 +277,7 @@ def test_a_run_has_its_seed_s_weights_and_ends_when_it_is_told(bench: Bench, who
     timed = bench(replace(LESSONS, windows=None, time_budget=0.2)).run()
     assert 0.2 <= timed.seconds < 5
     for wrong in ({"windows": None}, {"windows": 0}):
-        with pytest.raises(OptionError, match="--windows"):
+        with pytest.raises(OptionError, match="`windows`"):
             replace(LESSONS, **wrong)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from conftest import write_tiny_base
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from toy_training import SETTINGS, STEPS, Bench, interrupt_at, rows_without_time, same, weights  # noqa: E402
 
 from llm4dsr_cli.errors import OptionError  # noqa: E402
 from llm4dsr_cli.finetune.data import LabelledWindow  # noqa: E402
 from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
-from llm4dsr_cli.finetune.trainer import LUCK  # noqa: E402
+from llm4dsr_cli.finetune.tasks import LUCK  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,9 @@ def test_training_learns_what_there_is_to_learn(bench: Bench) -> None:
     losses: list[float] = []
 
     def held_out_loss() -> float:
-        scores = np.concatenate(trainer.log_odds(trainer.validation))
-        labels = np.concatenate([window.labels for window in trainer.validation])
+        windows = trainer.task.validation
+        scores = np.concatenate(trainer.task.log_odds(trainer.model, windows, 16))
+        labels = np.concatenate([window.labels for window in windows])
         return float(np.mean(np.logaddexp(0, np.where(labels == 1, -scores, scores))))
 
     losses.append(held_out_loss())
@@ -133,10 +134,10 @@ def test_resuming_with_other_settings_or_data_is_refused(bench: Bench, tmp_path:
 def test_scores_of_the_trainer_come_back_in_the_windows_order(bench: Bench) -> None:
     """Guards scores of windows sorted by length that are handed back sorted."""
     trainer = bench()
-    windows = trainer.validation
+    windows, model = trainer.task.validation, trainer.model
     assert len({len(window.titles) for window in windows}) > 1
-    for together, window in zip(trainer.log_odds(windows), windows, strict=True):
-        np.testing.assert_allclose(together, trainer.log_odds([window])[0], atol=1e-3)
+    for together, window in zip(trainer.task.log_odds(model, windows, 8), windows, strict=True):
+        np.testing.assert_allclose(together, trainer.task.log_odds(model, [window], 8)[0], atol=1e-3)
 
 
 def test_settings_that_cannot_train_are_refused() -> None:
@@ -199,13 +200,13 @@ def test_ctrl_c_while_the_last_weights_are_validated_is_heard(bench: Bench, tmp_
 def test_a_step_whose_gradient_is_no_number_is_left_out(bench: Bench) -> None:
     """Guards a run that one overflow ends in weights of NaN, from which nothing goes back."""
     trainer = bench()
-    draw = trainer.train.draw
+    draw = trainer.task.train.draw
 
     def broken(number: int) -> LabelledWindow:
         window = draw(number)
         return replace(window, labels=np.full(len(window.labels), np.nan)) if number == 5 else window
 
-    trainer.train.draw = broken  # type: ignore[method-assign]
+    trainer.task.train.draw = broken  # type: ignore[method-assign]
     before = weights(trainer)
     trainer.run()
     after = weights(trainer)
@@ -262,7 +263,16 @@ def test_short_runs_validate_often_enough_and_long_ones_not_too_often(
 def test_validating_costs_a_small_share_of_the_training(bench: Bench) -> None:
     """Guards a short run that spends its time on validation: fewer windows for it, the same ones when resumed."""
     trainer = bench(replace(SETTINGS, windows=8 * 4, validate_every=None))
-    trainer.validation = trainer.validation * 20
+    trainer.task.validation = trainer.task.validation * 20
+    trainer.task.held_out *= 20
+    measured: list[int] = []
+    log_odds = trainer.task.log_odds
+
+    def watched(model: Any, windows: list[LabelledWindow], size: int) -> list[np.ndarray]:
+        measured.append(len(windows))
+        return log_odds(model, windows, size)
+
+    trainer.task.log_odds = watched
     trainer.run()
-    assert len(trainer.validation) == trainer.progress.validation_windows == 50
+    assert {*measured} == {trainer.progress.validation_windows} == {50}
     assert len(trainer.progress.history) >= 5

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from toy_training import two_clusters
 

@@ -22,9 +22,11 @@ pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from llm4dsr_cli.cache import file_sha256  # noqa: E402
-from llm4dsr_cli.finetune import export  # noqa: E402
+from llm4dsr_cli.finetune.adapter import Shape, from_gguf, read_adapters, to_gguf, write_adapters  # noqa: E402
+from llm4dsr_cli.finetune.architectures import ARCHITECTURES, Architecture  # noqa: E402
+from llm4dsr_cli.finetune.batch import Batch, Example  # noqa: E402
 from llm4dsr_cli.finetune.lora import LoraLinear, add_lora, load_lora_state, lora_layers, lora_state, save_peft  # noqa: E402
-from llm4dsr_cli.finetune.model import NoiseModel, collate, load_base  # noqa: E402
+from llm4dsr_cli.finetune.model import NoiseModel, load_base  # noqa: E402
 from llm4dsr_cli.model import merged_model as runtime_model  # noqa: E402
 from llm4dsr_cli.model.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.model.engine import Engine, Request  # noqa: E402
@@ -85,7 +87,7 @@ class Setup:
                 values = (0.3 * torch.randn(parameter.shape, generator=generator)).half().float()
                 parameter.data.copy_(values)
         self.state = lora_state(self.model.backbone)
-        self.shape = export.Shape.of(causal_lm, architecture)
+        self.shape = Shape.of(causal_lm, architecture)
         self.peft = folder / "peft"
         save_peft(self.state, self.peft, rank=RANK, alpha=ALPHA, base_name="tiny")
         self.adapter = self.write(folder / "adapter.gguf")
@@ -102,14 +104,14 @@ class Setup:
             licence="",
             layers=self.layers,
         )
-        export.write_adapter(path, export.to_gguf(self.state, self.shape), ALPHA, metadata)
+        write_adapters(path, metadata, to_gguf(self.state, self.shape, ALPHA))
         return path
 
     def in_training(self) -> list[np.ndarray]:
         """Noise log-odds by NoiseModel, all windows in one padded batch."""
-        labels = [np.zeros(len(titles), dtype=np.int8) for titles in TITLES]
+        examples = [Example.of_noise(prompt, np.zeros(len(prompt.probes))) for prompt in self.prompts]
         with torch.no_grad():
-            flat = self.model(collate(self.prompts, labels)).numpy()
+            flat = self.model(Batch.of(examples)).numpy()
         return np.split(flat, np.cumsum([len(titles) for titles in TITLES])[:-1])
 
     def by_peft(self, *, causal: bool) -> list[np.ndarray]:
@@ -219,7 +221,7 @@ def test_the_model_in_training_is_the_denoiser_that_serves(setup: Setup, tmp_pat
 
 @pytest.mark.parametrize(
     ("architecture", "there", "kept"),
-    [("qwen2", LAYERS, None), ("qwen3", LAYERS, None), ("gemma3", 7, None), ("llama", 3, 2), ("gemma3", 7, 6)],
+    [*((name, 7, None) for name in ARCHITECTURES), ("llama", 3, 2), ("gemma3", 7, 6)],
 )
 def test_other_architectures_and_fewer_layers_score_as_they_were_trained(
     tmp_path: Path, architecture: str, there: int, kept: int | None
@@ -249,9 +251,9 @@ def test_a_wrong_permutation_would_be_seen(
 ) -> None:
     """Guards these very tests: with a base of equal heads, or B = 0, they would pass whatever the order."""
     if broken == "not permuted":
-        monkeypatch.setattr(export, "PERMUTED", ())
+        monkeypatch.setitem(ARCHITECTURES, "llama", Architecture())
     else:
-        monkeypatch.setattr(export.Shape, "rotary_heads", lambda self, layer: HEADS if "k_proj" in layer else None)
+        monkeypatch.setattr(Shape, "rotary_heads", lambda self, layer: HEADS if "k_proj" in layer else None)
     wrong = setup.write(tmp_path / "wrong.gguf")
     expected = setup.by_peft(causal=False)
     assert distance(setup.by_llama_cpp(setup.base, wrong, causal=False), expected) > 1
@@ -260,16 +262,16 @@ def test_a_wrong_permutation_would_be_seen(
 def test_from_gguf_undoes_to_gguf(setup: Setup) -> None:
     """Guards --init starting from permuted weights."""
     layers = [name for name, _ in lora_layers(setup.model.backbone)]
-    found = export.from_gguf(export.detector_tensors(open_gguf(setup.adapter)), layers, setup.shape)
+    found = from_gguf(read_adapters(setup.adapter)[0], layers, setup.shape, ALPHA)
     assert found.keys() == setup.state.keys()
     assert len(found) == LAYERS * 7 * 2
     for name, tensor in setup.state.items():
-        assert torch.equal(found[name], tensor)
+        assert np.array_equal(found[name], tensor)
 
 
 def test_only_query_and_key_rows_of_llama_are_reordered(setup: Setup) -> None:
     """Guards a permutation of A, of the value rows, or of architectures that store rows in transformers' order."""
-    tensors = export.to_gguf(setup.state, setup.shape)
+    tensors = to_gguf(setup.state, setup.shape, ALPHA).tensors
     for name, tensor in tensors.items():
         layer = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj"}
         block, kind = name.split(".")[1:3]
@@ -277,8 +279,8 @@ def test_only_query_and_key_rows_of_llama_are_reordered(setup: Setup) -> None:
             side = "A" if name.endswith("lora_a") else "B"
             same = np.array_equal(tensor, setup.state[f"layers.{block}.{layer[kind]}.lora_{side}.weight"].numpy())
             assert same == (side == "A")
-    qwen = export.to_gguf(setup.state, export.Shape("qwen2", LAYERS, HEADS, KV_HEADS))
-    values = {array.tobytes() for array in qwen.values()}
+    qwen = to_gguf(setup.state, Shape("qwen2", LAYERS, HEADS, KV_HEADS), ALPHA)
+    values = {array.tobytes() for array in qwen.tensors.values()}
     assert values == {tensor.numpy().tobytes() for tensor in setup.state.values()}
 
 
