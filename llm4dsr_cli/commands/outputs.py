@@ -71,6 +71,8 @@ class Outputs:
                 out.flush()
                 if audit:
                     audit.flush()
+            if cleaner.cleaning.coverage is not None:
+                cleaner.cleaning.coverage.check()
             seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
                 to.write(orjson.dumps(report(cleaner, seconds, self.gate), option=orjson.OPT_INDENT_2))

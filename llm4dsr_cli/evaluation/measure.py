@@ -19,6 +19,7 @@ from llm4dsr_cli.evaluation.labelled_data import LabelledData
 from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, Ranking, edit_quality
 from llm4dsr_cli.evaluation.reference_scores import check_baselines, reference_scores
 from llm4dsr_cli.evaluation.strata import Indices, Stratum, bins, by_quintile
+from llm4dsr_cli.gate.coverage import Coverage
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.model.denoiser import Denoiser
@@ -183,7 +184,8 @@ def evaluate(
 
     Raises:
         Llm4dsrError: the data holds too little to measure.
-        ModelError: gate and denoiser do not fit together, or carry no calibration for this rate.
+        ModelError: gate and denoiser do not fit together, carry no calibration for this rate, or the gate is of other
+            data.
         MissingExtraError: baselines without the extra ``benchmark``.
     """
     settings = settings or EvaluationSettings()
@@ -197,6 +199,12 @@ def evaluate(
     judged, left_out = _choose(data, gate, settings)
     if left_out:
         say(f"{left_out:,} users are left out: the gate was calibrated on their sequences")
+    if gate is not None:
+        coverage = Coverage(gate.evidence)
+        coverage.add([data.titles_of(n) for n in judged])
+        coverage.check()
+        if warning := coverage.warning():
+            say(warning)
     judged_users = {data.users[n] for n in judged}
     if settings.bootstrap and len(judged_users) < 2:
         raise Llm4dsrError(

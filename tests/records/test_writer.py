@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from command_line import without_rights
 
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.records.writer import OutputFile, check_paths, together
@@ -218,12 +219,15 @@ def test_files_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path
         OutputFile(tmp_path / "out.zst")
 
 
-@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write everything")
-def test_a_write_protected_file_is_refused(tmp_path: Path) -> None:
+def test_a_write_protected_file_is_refused() -> None:
     """Guards: os.replace, which asks for the folder's permission only."""
-    (tmp_path / "out").touch(mode=0o444)
-    with pytest.raises(OutputError, match="is write-protected"):
-        OutputFile(tmp_path / "out")
+
+    def check(folder: Path) -> None:
+        (folder / "out").touch(mode=0o444)
+        with pytest.raises(OutputError, match="is write-protected"):
+            OutputFile(folder / "out")
+
+    without_rights(check)
 
 
 WRITE_TO_STDOUT = (
