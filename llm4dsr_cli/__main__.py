@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from typing import NoReturn
 
-from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
+from llm4dsr_cli import signals, streams
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 130 interrupted, 141 the reader of our output
-    left early, 143 terminated.
+    Exit codes: 0 done, 1 failed, 2 usage, 3 some records were skipped, 129 the terminal was closed (SIGHUP), 130
+    interrupted, 141 the reader of our output left early, 143 terminated.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    streams.open_closed()
+    signals.heed()
     try:
-        code = _run()
-    except OptionError as error:
-        code = _fail(str(error), USAGE)
-    except Llm4dsrError as error:
-        code = _fail(str(error), FAILED)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        code = BROKEN_PIPE
-    except KeyboardInterrupt as error:
-        code = _fail(str(error) or "interrupted", INTERRUPTED)
-    except OSError as error:
-        # What touches a file explains itself; this is for the rest, such as a folder that may not be entered.
-        if error.filename is None or error.strerror is None:
-            raise
-        code = _fail(f"{error.filename}: {error.strerror.lower()}: give a path that can be used", FAILED)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # It is told already. Python would fail to flush once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _code()
+    finally:
+        signals.stop_heeding()
+        streams.give_up_out()
     sys.exit(code)
 
 
-def _terminate(*_: object) -> NoReturn:
-    """Leave as an interrupt does, so that nothing half-written stays behind."""
-    raise SystemExit(TERMINATED)
+def _code() -> int | None:
+    try:
+        return _run()
+    except OptionError as error:
+        return _fail(str(error), USAGE)
+    except Llm4dsrError as error:
+        return _fail(str(error), FAILED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        return BROKEN_PIPE
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", INTERRUPTED)
+    except MemoryError:
+        return _fail(f"out of memory: {OutOfMemoryError.REMEDY}", FAILED)
+    except OSError as error:
+        # What touches a file explains itself; this is for the rest, such as a folder that may not be entered.
+        reason = (error.strerror or str(error)).lower()
+        if error.filename is None:
+            return _fail(f"a stream or disk failed ({reason}): see that it can take what is written", FAILED)
+        return _fail(f"{error.filename}: {reason}: give a path that can be used", FAILED)
 
 
 def _run() -> int | None:
+    import typer
+
     from llm4dsr_cli.commands import Stopped, app
     from llm4dsr_cli.commands.command import UsageError, explained
 
@@ -55,14 +57,11 @@ def _run() -> int | None:
         code: int | None = app(standalone_mode=False)
     except Stopped as stopped:
         raise stopped.cause from None
+    except typer.Abort:  # an interrupt before any command runs
+        raise KeyboardInterrupt from None
     except UsageError as error:
         raise explained(error) from None
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(str(error.strerror).lower(), where="stdout", remedy="free some space") from error
+    streams.flush_out()
     return code
 
 

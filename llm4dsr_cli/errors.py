@@ -39,6 +39,15 @@ class ModelError(Llm4dsrError):
     """A base model, adapter or denoiser is missing, damaged, or does not fit."""
 
 
+class OutOfMemoryError(ModelError):
+    """There is too little memory for a model or its context."""
+
+    REMEDY = "close other programs, give the container or `ulimit -v` more, or choose a smaller model"
+
+    def __init__(self, what: str, *, where: str | None = None) -> None:
+        super().__init__(f"out of memory ({what})", where=where, remedy=self.REMEDY)
+
+
 class OptionError(Llm4dsrError):
     """Options contradict each other or are out of range."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -15,6 +17,7 @@ from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
 from llm4dsr_cli.commands.score import score
+from llm4dsr_cli.streams import write_out
 from llm4dsr_cli.version import __version__
 
 
@@ -27,11 +30,21 @@ class Stopped(Exception):
 
 
 class _Commands(Group):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _carried():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _carried():
             return super().invoke(ctx)
-        except (KeyboardInterrupt, BrokenPipeError) as cause:
-            raise Stopped(cause) from cause
+
+
+@contextmanager
+def _carried() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError) as cause:
+        raise Stopped(cause) from cause
 
 
 app = typer.Typer(
@@ -48,7 +61,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"llm4dsr {__version__}\n")
+        write_out(f"llm4dsr {__version__}\n")
         raise typer.Exit
 
 

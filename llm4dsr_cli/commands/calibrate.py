@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from llm4dsr_cli.commands.options import (
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.streams import check_out, write_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
@@ -64,6 +64,8 @@ def calibrate(
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     console = run.console()
+    if as_json:
+        check_out()
     counts = RunCounts()
     on_record_error = errors.leaving_out(counts, console)
     check_paths({"DATA": data, **records.inputs(), **model.inputs()}, {"--output": output})
@@ -90,7 +92,7 @@ def calibrate(
     if as_json:
         import orjson
 
-        sys.stdout.write(orjson.dumps(gate.summary, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_out(orjson.dumps(gate.summary, option=orjson.OPT_INDENT_2).decode() + "\n")
     _show(gate.summary, console)
     console.say(f"{output}: use it with --gate {output}")
     return exit_code(counts, None, console)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -20,6 +19,7 @@ from llm4dsr_cli.commands.options import (
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.streams import check_out, write_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.labelled_data import LabelledData
@@ -142,6 +142,7 @@ def evaluate(
     from llm4dsr_cli.records.writer import OutputFile, check_paths
     from llm4dsr_cli.scores import log_odds_of
 
+    check_out()
     console = run.console()
     counts = RunCounts()
     on_record_error = errors.leaving_out(counts, console)
@@ -186,7 +187,7 @@ def evaluate(
         import orjson
 
         # NaN, for what is undefined, becomes null.
-        sys.stdout.write(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_out(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         print_tables(found, color=console.color)
     return exit_code(counts, None, console)

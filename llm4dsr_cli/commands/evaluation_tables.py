@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm4dsr_cli.scores import probability
+from llm4dsr_cli.streams import write_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.measure import Evaluation, Measurement
@@ -61,7 +62,7 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
         rows = [[name, *_cells(found, DETECTION)] for name, found in scorers.items()]
         _table(out, ["scorer", *DETECTION.values()], rows, terminal)
     # Not by rich itself, which makes an exit code of its own of a broken pipe.
-    sys.stdout.write(text.getvalue())
+    write_out(text.getvalue())
 
 
 def _headline(evaluation: Evaluation) -> str:

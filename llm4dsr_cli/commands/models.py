@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.commands.options import Quiet
+from llm4dsr_cli.streams import write_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -34,7 +35,10 @@ def list_() -> None:
         size = "" if model.size is None else f"{model.size / 1e6:.1f} MB"
         table.add_row(model.name, model.kind, model.licence or "", size, "yes" if model.present else "no")
     # Wide, because rich would cut the names to fit a narrow terminal, or 80 columns in a pipe.
-    rich.console.Console(file=sys.stdout, highlight=False, width=200).print(table)
+    text = io.StringIO()
+    rich.console.Console(file=text, highlight=False, width=200).print(table)
+    # Not by rich itself, which makes an exit code of its own of a broken pipe.
+    write_out(text.getvalue())
 
 
 @models.command(cls=Command)
@@ -54,7 +58,7 @@ def pull(
     from llm4dsr_cli.model.registry import Registry
 
     path = pull_base(name, registry=Registry.load(), say=Console(quiet=quiet).say, force=force)
-    sys.stdout.write(f"{path}\n")
+    write_out(f"{path}\n")
 
 
 @models.command(cls=Command)
@@ -75,17 +79,15 @@ def show(
     path = find_denoiser(model, Registry.load())
     description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
     if json:
-        sys.stdout.write(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_out(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     for name, value in description.items():
         if isinstance(value, dict):
-            sys.stdout.write(f"{name}:\n")
+            write_out(f"{name}:\n")
             for key, inner in value.items():
-                sys.stdout.write(
-                    f"  {key}: {orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner}\n"
-                )
+                write_out(f"  {key}: {orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner}\n")
         else:
-            sys.stdout.write(f"{name}: {value}\n")
+            write_out(f"{name}: {value}\n")
 
 
 @models.command(cls=Command)
@@ -99,7 +101,7 @@ def verify(
     from llm4dsr_cli.model.base_model import verify as verify_base
     from llm4dsr_cli.model.registry import Registry
 
-    sys.stdout.write(f"{verify_base(name, registry=Registry.load())}: ok\n")
+    write_out(f"{verify_base(name, registry=Registry.load())}: ok\n")
 
 
 def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:

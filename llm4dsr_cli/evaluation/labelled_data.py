@@ -86,7 +86,7 @@ class LabelledData:
         if not 0 < rate < 1:
             raise OptionError(f"a noise rate of {rate:g}", remedy="give a share above 0 and below 1")
         if seed < 0:
-            raise OptionError(f"`seed` {seed}", remedy="give 0 or more")
+            raise OptionError(f"`seed` is {seed}", remedy="give 0 or more")
         clean, places, nameless = _indexed(records, catalog or (), user_field)
         n_titles = len(clean.titles) if catalog is None else clean.n_catalog  # a record may bring titles of its own
         sequences: list[Indices] = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm4dsr_cli.cache import file_sha256
-from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
@@ -94,7 +94,7 @@ class Denoiser:
         try:
             return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
         except ModelError as error:
-            if runtime == path:
+            if runtime == path or isinstance(error, OutOfMemoryError):
                 raise
             remedy = "delete this file, which the next run makes again"
             raise ModelError(error.what, where=str(runtime), remedy=remedy) from None

@@ -8,15 +8,25 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
+from llm4dsr_cli.model.cores import FreeCores
+from llm4dsr_cli.model.library import check_version, does_not_load
+from llm4dsr_cli.signals import held
+
+try:
+    import llama_cpp
+except (ImportError, OSError, RuntimeError) as error:  # RuntimeError is what it makes of an OSError
+    raise does_not_load(error) from error
+check_version(llama_cpp.__version__)
 
 Tokens = NDArray[np.int32]
 
@@ -31,6 +41,11 @@ _GGML_ERROR = 4
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
 # Of the call in hand: the first names the cause, later ones what failed in consequence.
 _last_errors: list[str] = []
+_SHORT_OF_MEMORY = re.compile(
+    "insufficient memory|cannot allocate memory|bad_alloc|out of memory|failed to allocate|unable to allocate", re.I
+)
+# More layers than any model has: all of them.
+_ALL_LAYERS = 999
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -46,34 +61,35 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
 llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
 
 
-def usable_cores() -> int:
-    """Number of cores this process may use: its affinity mask, cut by a cgroup's CPU quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
+def _call(function: Callable[..., Any], *arguments: object) -> Any:
+    """A call of llama.cpp that may log, during which no signal's handler raises; it would raise in ``_on_log``."""
+    _last_errors.clear()
+    with held():
+        return function(*arguments)
+
+
+def _failure(what: str, *, where: str | None = None, remedy: str | None = None) -> ModelError:
+    """What went wrong in the call in hand, by llama.cpp's own words if it has said any."""
+    if any(_SHORT_OF_MEMORY.search(line) for line in _last_errors):
+        return OutOfMemoryError(f"{what}: {_last_errors[0]}", where=where)
+    return ModelError(f"{what} ({_last_errors[0] if _last_errors else 'unknown reason'})", where=where, remedy=remedy)
 
 
 class Model:
     """A GGUF model in llama.cpp's hands: its weights (or only its vocabulary), and its tokenizer.
 
     Raises:
+        OutOfMemoryError: there is too little memory for it.
         ModelError: the file is missing, damaged, or of an architecture that llama.cpp does not know.
     """
 
     def __init__(self, path: Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
         if not path.is_file():
             raise ModelError("no such model file", where=str(path), remedy="check the path")
+        self.cores = FreeCores()  # measured while the model loads
         params = llama_cpp.llama_model_default_params()
-        offload = bool(llama_cpp.llama_supports_gpu_offload())
-        params.n_gpu_layers = (999 if offload else 0) if gpu_layers is None else gpu_layers
+        offload = bool(_call(llama_cpp.llama_supports_gpu_offload))
+        params.n_gpu_layers = (_ALL_LAYERS if offload else 0) if gpu_layers is None else min(gpu_layers, _ALL_LAYERS)
         if params.n_gpu_layers and not offload:
             raise OptionError(
                 "--gpu-layers: this llama-cpp-python was built without a GPU back end",
@@ -81,15 +97,11 @@ class Model:
             )
         params.vocab_only = vocab_only
         # llama.cpp's AMX kernels crash on the first decode with quantized weights (ggml-org/llama.cpp issue 20824).
-        params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
-        _last_errors.clear()
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        params.use_extra_bufts = b"AMX_INT8 = 1" not in _call(llama_cpp.llama_print_system_info)
+        self._model = _call(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
         if not self._model:
-            reason = _last_errors[0] if _last_errors else "unknown reason"
-            raise ModelError(
-                f"llama.cpp cannot load it ({reason})",
-                where=str(path),
-                remedy="the file may be damaged; fetch or make it again",
+            raise _failure(
+                "llama.cpp cannot load it", where=str(path), remedy="the file may be damaged; fetch or make it again"
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
 
@@ -115,7 +127,7 @@ class Model:
 
     def close(self) -> None:
         if self._model:
-            llama_cpp.llama_model_free(self._model)
+            _call(llama_cpp.llama_model_free, self._model)
             self._model = None
 
     def __enter__(self) -> Model:
@@ -135,16 +147,18 @@ class Context:
             to lie within one batch.
         cells: tokens that it can hold.
         batch_tokens: most tokens of a batch.
-        threads: CPU threads; None uses the cores that the process may use.
+        threads: CPU threads; None is as many as other processes leave cores free, at every moment.
 
     Raises:
+        OutOfMemoryError: there is too little memory for it.
         ModelError: llama.cpp cannot make it.
     """
 
     def __init__(
         self, model: Model, *, causal: bool, cells: int, batch_tokens: int, threads: int | None = None
     ) -> None:
-        threads = usable_cores() if threads is None else threads
+        self._cores = model.cores if threads is None else None
+        self._threads = model.cores.threads() if threads is None else threads
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = cells, batch_tokens, batch_tokens
         # llama.cpp aborts the process if each sequence could not have an output in one batch.
@@ -152,14 +166,12 @@ class Context:
         # One buffer for all sequences: with separate streams, sequences of unequal length would be cut across
         # micro-batches, and bidirectional attention would silently see only a part of them.
         params.kv_unified = True
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.no_perf = True
-        _last_errors.clear()
-        self._context = llama_cpp.llama_init_from_model(model.handle, params)
+        self._context = _call(llama_cpp.llama_init_from_model, model.handle, params)
         if not self._context:
-            reason = _last_errors[0] if _last_errors else "out of memory?"
-            raise ModelError(f"llama.cpp cannot make a context of {cells} tokens ({reason})")
+            raise _failure(f"llama.cpp cannot make a context of {cells} tokens")
         llama_cpp.llama_set_causal_attn(self._context, causal)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(batch_tokens, 0, 1)
@@ -216,11 +228,10 @@ class Context:
         for i, sequence in enumerate(np.repeat(np.asarray(sequences), lengths).tolist()):
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = sequence
-        _last_errors.clear()
-        status = llama_cpp.llama_decode(self._context, batch)
+        self._use_free_cores()
+        status = _call(llama_cpp.llama_decode, self._context, batch)
         if status != 0:
-            reason = _last_errors[0] if _last_errors else f"status {status}"
-            raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({reason})")
+            raise _failure(f"llama.cpp failed on a batch of {total} tokens, status {status}")
         # All read at once: the next decode, which may be another caller's, overwrites the logits.
         results = []
         for positions, offset in zip(reads, offsets, strict=False):
@@ -234,11 +245,16 @@ class Context:
             results.append(rows)
         return results
 
+    def _use_free_cores(self) -> None:
+        if self._cores is not None and (threads := self._cores.threads()) != self._threads:
+            llama_cpp.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+
     def close(self) -> None:
         """Free the context; the model stays the caller's."""
         if self._context:
             llama_cpp.llama_batch_free(self._batch)
-            llama_cpp.llama_free(self._context)
+            _call(llama_cpp.llama_free, self._context)
             self._context = None
 
 

@@ -10,7 +10,8 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import cache_folder, cache_subfolder, file_sha256
-from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.locks import exclusive
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
@@ -69,8 +71,33 @@ def runtime_model(
         return found
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
     what = metadata.name if part == "detector" else f"the suggestions of {metadata.name}"
-    say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
     cache_subfolder("runtime")
+    with _alone(folder / f".{stem}.lock", lambda: say(f"waiting for another run, which merges {what} ...")):
+        # What that run has chosen is for all: scores depend on the weights.
+        found = cached_runtime(adapter, metadata, weights, part)
+        if found is None:
+            say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
+            found = _made(adapter, base, folder, stem, weights, part, say)
+        return found
+
+
+@contextmanager
+def _alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(lock, waiting))
+        except OSError as error:
+            raise OutputError(
+                f"the cache folder cannot be written ({error.strerror})",
+                where=str(lock.parent),
+                remedy="set LLM4DSR_CACHE to a folder that can be written",
+            ) from None
+        yield
+
+
+def _made(
+    adapter: Path, base: Path, folder: Path, stem: str, weights: str, part: Part, say: Callable[[str], None]
+) -> Path:
     if weights != "auto":
         path = folder / f"{stem}-{weights}.gguf"
         merge(adapter, base, path, weights, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import BinaryIO
 
 import orjson
 
-from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.errors import OptionError, OutputError
+from llm4dsr_cli.files import AtomicFile, check_name, followed
+from llm4dsr_cli.locks import lock
 from llm4dsr_cli.records.record import Record
-from llm4dsr_cli.records.writer import OutputFile, followed
+from llm4dsr_cli.records.writer import OutputFile
 
 # What the result depends on: the name that a person knows it by, and its value or hash.
 State = Mapping[str, str | None]
@@ -23,7 +25,8 @@ class ResumableFile(OutputFile):
     """Lines written to ``OUT.part``, which takes the target's place when the block ends without an exception.
 
     After an exception, a crash or a kill, ``OUT.part`` and ``OUT.part.json`` stay: what was written, and the state of
-    everything it depends on. With ``resume`` a later run continues it.
+    everything it depends on. With ``resume`` a later run continues it. While the block runs, ``OUT.part.json`` is
+    locked, so that no other run writes to the same files.
 
     Attributes:
         kept_records: how many records of an earlier run ``remaining`` has passed over.
@@ -31,24 +34,26 @@ class ResumableFile(OutputFile):
     Raises:
         OptionError: the target is no regular file or compressed; a part is there and ``resume`` was not given; or it
             was, and what the result depends on has changed.
-        OutputError: as for ``OutputFile``.
+        OutputError: as for ``OutputFile``; another run is writing to the same files; or a file's name is too long.
     """
 
     def __init__(self, path: str | Path, state: State, *, resume: bool = False) -> None:
         super().__init__(path)
         if not can_resume(path):
             raise OptionError(
-                f"{self.name} is compressed, or no regular file", remedy="leave --resume out, or write a plain file"
+                f"{self.name} is compressed, or no regular file", remedy="leave out `resume`, or write a plain file"
             )
-        check_part(path, resume=resume)
         self.kept_records = 0
         self._state = dict(state)
-        self._kept_part, self._state_file = part_paths(path)
+        self._resume = resume
+        self._part, self._state_file = part_paths(path)
+        self._file = AtomicFile(path, self._part)
+        self._lock: BinaryIO | None = None  # OUT.part.json, open and locked
         self._good = 0  # bytes from the start that belong to the result
         self._peeked = 0
         self._cut = False
-        self._resumes = resume and self._kept_part.exists()
-        if self._resumes:
+        check_part(path, resume=resume)
+        if _has_content(self._part):
             self._check_state()
 
     def _check_state(self) -> None:
@@ -56,7 +61,7 @@ class ResumableFile(OutputFile):
             before = orjson.loads(self._state_file.read_bytes())
         except (OSError, ValueError):
             before = None
-        begun = f"{self._kept_part} was begun"
+        begun = f"{self._part} was begun"
         if not isinstance(before, dict):
             raise self._refusal(f"nothing tells how {begun}")
         for name, value in self._state.items():
@@ -64,20 +69,26 @@ class ResumableFile(OutputFile):
                 raise self._refusal(f"{name} changed since {begun}", "give the same again, or ")
 
     def _refusal(self, what: str, or_else: str = "") -> OptionError:
-        return OptionError(
-            what, remedy=f"{or_else}{_removal(self._kept_part, self._state_file)}, and leave out --resume"
-        )
+        return OptionError(what, remedy=f"{or_else}{_removal(self._part, self._state_file)}, and leave out `resume`")
 
-    def _open(self) -> None:
-        if self._resumes:
-            self._raw = self._kept_part.open("r+b")
+    def _open(self) -> BinaryIO:
+        self._lock = _locked(self._state_file)
+        if self._lock is None:
+            raise _being_written(self.name)
+        # Another run may have begun and stopped since this object was made.
+        if _has_content(self._part):
+            if not self._resume:
+                raise _left_over(self._part, self._state_file)
+            self._check_state()
         else:
-            with atomic_path(self._state_file) as file:
-                file.write_bytes(orjson.dumps(self._state, option=orjson.OPT_INDENT_2))
-            self._raw = self._kept_part.open("x+b")
-        self._part = self._kept_part
-        if self._mode is not None:
-            self._part.chmod(self._mode)
+            self._part.unlink(missing_ok=True)
+            self._lock.truncate(0)
+            self._lock.write(orjson.dumps(self._state, option=orjson.OPT_INDENT_2))
+            self._lock.flush()
+            os.fsync(self._lock.fileno())
+            assert self._file is not None
+            self._file.create()
+        return self._part.open("r+b")
 
     def remaining(
         self, batches: Iterable[list[Record]], original: Callable[[bytes], bytes | None]
@@ -100,7 +111,7 @@ class ResumableFile(OutputFile):
 
     def _peek(self, n: int) -> list[bytes]:
         """The next n lines that are kept, or fewer, without their endings."""
-        file = self._file()
+        file = self._raw_stream()
         file.seek(self._good)
         lines = [line[:-1] for line in (file.readline() for _ in range(n)) if line.endswith(b"\n")]
         self._peeked = file.tell()
@@ -108,51 +119,83 @@ class ResumableFile(OutputFile):
 
     def _cut_to_good(self) -> None:
         if not self._cut:
-            self._file().seek(self._good)
-            self._file().truncate()
+            self._raw_stream().seek(self._good)
+            self._raw_stream().truncate()
             self._cut = True
 
-    def _file(self) -> BinaryIO:
-        if self._raw is None:
-            raise ValueError(f"{self.name} is not open")
-        return self._raw
-
     def write(self, line: bytes) -> None:
-        """Write ``line`` and a newline, after what ``remaining`` passed over. Raises OutputError when that fails."""
+        """Hand ``line`` and a newline, after what ``remaining`` passed over, to the operating system.
+
+        That keeps them if this process is killed.
+
+        Raises:
+            OutputError: it fails, or something else wrote to the part or removed it.
+        """
         with self._explained():
             self._cut_to_good()
-        super().write(line)
+            self._check_part()
+            self._raw_stream().write(line + b"\n")
+            self._raw_stream().flush()
+        self._good += len(line) + 1
 
     def flush(self) -> None:
-        """Hand what is written to the operating system, which keeps it if this process is killed."""
-        with self._explained():
-            self._stream().flush()
+        """Nothing waits in a buffer."""
+
+    def _check_part(self) -> None:
+        """Not every file system knows locks, and not every program asks for one."""
+        ours = os.fstat(self._raw_stream().fileno())
+        try:
+            intact = ours.st_size == self._good and os.path.samestat(ours, self._part.stat())
+        except FileNotFoundError:
+            intact = False
+        if not intact:
+            raise OutputError(
+                "something else wrote to it or removed it",
+                where=str(self._part),
+                remedy="see what that was, and run again",
+            )
 
     def _finish(self) -> None:
         self._cut_to_good()
+        self._check_part()
         super()._finish()
 
     def put_in_place(self) -> None:
         """Let ``OUT.part`` become the target, and remove the state."""
         super().put_in_place()
-        with contextlib.suppress(OSError):
-            self._state_file.unlink()
+        self._unlock(remove=True)
 
     def _discard(self) -> None:
         """Close the file and keep it, unless it is empty; the exception on its way says more than one from here."""
-        if self._raw is None:
+        if self._lock is None:
             return
-        with contextlib.suppress(OSError, ValueError):
-            self._raw.close()
-        with contextlib.suppress(OSError):
-            if self._part is not None and not self._part.stat().st_size:
-                self._part.unlink()
+        if self._raw is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._raw.close()
+        kept = _has_content(self._part)
+        if not kept:
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
+        self._unlock(remove=not kept)
+
+    def _unlock(self, *, remove: bool) -> None:
+        """Let other runs write to these files; with ``remove``, take away the state."""
+        file, self._lock = self._lock, None
+        if file is None:
+            return
+        # While it is locked: afterwards it may be another run's. Windows removes no open file.
+        if remove and os.name != "nt":
+            with contextlib.suppress(OSError):
+                self._state_file.unlink()
+        file.close()
+        if remove and os.name == "nt":
+            with contextlib.suppress(OSError):
                 self._state_file.unlink()
 
     @property
     def kept_path(self) -> Path | None:
-        """Where the part is kept; None when nothing is."""
-        return self._kept_part if self._kept_part.exists() else None
+        """Where the part is kept; None when nothing is, or what is there is not this run's."""
+        return self._part if self._raw is not None and self._part.exists() else None
 
 
 def part_paths(path: str | Path) -> tuple[Path, Path]:
@@ -168,13 +211,46 @@ def can_resume(path: str | Path) -> bool:
 
 
 def check_part(path: str | Path, *, resume: bool) -> None:
-    """Raises OptionError when an earlier run left a part that would be lost without ``--resume``."""
+    """Refuse to begin where another run is, or has stopped.
+
+    Raises:
+        OptionError: an earlier run left a part that would be lost without ``resume``.
+        OutputError: a run is writing to it; or the part's name, or its state's, is too long for the file system.
+    """
     part, state = part_paths(path)
-    if part.exists() and not resume:
-        raise OptionError(
-            f"{part} is there from a run that did not end",
-            remedy=f"go on with --resume, or begin again after: {_removal(part, state)}",
-        )
+    check_name(part)
+    check_name(state)
+    with contextlib.suppress(OSError), state.open("r+b") as file:  # it may not be there
+        if not lock(file):
+            raise _being_written(str(path))
+    if _has_content(part) and not resume:
+        raise _left_over(part, state)
+
+
+def _locked(state: Path) -> BinaryIO | None:
+    """The state file, made if it is not there, open and locked; None when another run has it locked."""
+    file = state.open("a+b")
+    # A run that has just ended may have removed the file between its opening and its lock.
+    with contextlib.suppress(FileNotFoundError):
+        if lock(file) and os.path.samestat(os.fstat(file.fileno()), state.stat()):
+            return file
+    file.close()
+    return None
+
+
+def _has_content(part: Path) -> bool:
+    return part.exists() and part.stat().st_size > 0
+
+
+def _being_written(name: str) -> OutputError:
+    return OutputError("another run is writing it", where=name, remedy="wait until it ends, or choose another name")
+
+
+def _left_over(part: Path, state: Path) -> OptionError:
+    return OptionError(
+        f"{part} is there from a run that did not end",
+        remedy=f"go on with `resume`, or begin again after: {_removal(part, state)}",
+    )
 
 
 def _removal(part: Path, state: Path) -> str:

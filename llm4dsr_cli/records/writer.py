@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import os
-import secrets
-import shlex
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from llm4dsr_cli.errors import OptionError, OutputError
-
-_NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+from llm4dsr_cli.files import AtomicFile, check_target, explained
+from llm4dsr_cli.signals import held
+from llm4dsr_cli.streams import check_out
 
 
 class OutputFile:
     """Lines written to one place; a context manager.
 
     ``-`` is standard output. A file is written beside its target and takes the target's place only when the block
-    ends without an exception; whatever the exception (an exit or an interrupt too), the target stays as it was. A
-    target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` is compressed.
-    ``name`` is the output's name for messages.
+    ends without an exception (``files.AtomicFile``); whatever the exception (an exit or an interrupt too), the target
+    stays as it was. A target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` is
+    compressed. ``name`` is the output's name for messages.
 
     Raises OutputError at construction when the folder is missing or the target cannot be written, later when writing
     fails. BrokenPipeError passes through.
@@ -35,58 +34,38 @@ class OutputFile:
     def __init__(self, path: str | Path) -> None:
         self.name = "stdout" if str(path) == "-" else str(path)
         self._target: Path | None = None  # None: standard output
-        self._mode: int | None = None  # of a file that is there already
-        self._direct = True
-        self._part: Path | None = None
+        self._file: AtomicFile | None = None  # None: written directly
         self._raw: BinaryIO | None = None
         self._gzip: gzip.GzipFile | None = None
-        self._finished = False
-        if str(path) != "-":
+        if str(path) == "-":
+            check_out()
+        else:
             with self._explained():
-                self._check(followed(path))
-
-    def _check(self, target: Path) -> None:
-        self._target = target
-        if target.suffix == ".zst":
-            raise OutputError("zstd is not supported", where=self.name, remedy="write .gz, or pipe into zstd")
-        if not target.parent.is_dir():
-            raise OutputError(
-                "its folder is missing", where=self.name, remedy=f"mkdir -p {shlex.quote(str(target.parent))}"
-            )
-        if target.is_dir():
-            raise OutputError("is a folder", where=self.name, remedy="name a file in it")
-        self._direct = target.exists() and not target.is_file()
-        if target.exists():
-            self._mode = stat.S_IMODE(target.stat().st_mode)
-            if not os.access(target, os.W_OK):  # replacing it would work, and override its owner's wish
-                raise OutputError(
-                    "is write-protected", where=self.name, remedy="choose another name, or make it writable"
-                )
+                self._target = check_target(path)
+                if self._target.suffix == ".zst":
+                    raise OutputError("zstd is not supported", where=self.name, remedy="write .gz, or pipe into zstd")
+                if self._target.is_file() or not self._target.exists():
+                    self._file = AtomicFile(self._target)
 
     def __enter__(self) -> OutputFile:
         try:
             with self._explained():
-                self._open()
+                self._raw = self._open()
+                if self._target is not None and self._target.suffix == ".gz":
+                    # neither name nor time: the same records give the same bytes
+                    self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         except BaseException:
             self._discard()
             raise
         return self
 
-    def _open(self) -> None:
+    def _open(self) -> BinaryIO:
         if self._target is None:
-            self._raw = sys.stdout.buffer
-            return
-        if self._direct:
-            self._raw = self._target.open("wb")
-        else:
-            part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
-            self._raw = part.open("xb")
-            self._part = part
-            if self._mode is not None:
-                part.chmod(self._mode)
-        if self._target.suffix == ".gz":
-            # neither name nor time: the same records give the same bytes
-            self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+            return sys.stdout.buffer
+        if self._file is None:
+            return self._target.open("wb")
+        self._file.create()
+        return self._file.path.open("wb")
 
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
@@ -95,7 +74,7 @@ class OutputFile:
 
     def flush(self) -> None:
         """Hand what is written to whoever reads along; nobody does before a file is in its place."""
-        if self._part is None:
+        if self._file is None:
             with self._explained():
                 self._stream().flush()
 
@@ -114,35 +93,47 @@ class OutputFile:
 
     def finish(self) -> None:
         """Write all that is still in memory; nothing can be written afterwards. Raises OutputError when it fails."""
-        if not self._finished:
-            with self._explained():
+        with self._explained():
+            if not self._raw_stream().closed:
                 self._finish()
-            self._finished = True
 
     def put_in_place(self) -> None:
-        """Let what was written and finished take the target's place."""
-        if self._part is not None and self._target is not None:
+        """Let what was written and finished take the target's place.
+
+        Raises:
+            OutputError: that fails; what was written is kept, and the error tells where.
+        """
+        if self._file is None:
+            return
+        try:
             with self._explained():
-                self._part.replace(self._target)
-            self._part = None
+                self._file.put_in_place()
+        except OutputError as error:
+            raise OutputError(error.what, where=self.name, remedy=f"what was written is in {self.keep()}") from error
+        self._file = None
+
+    def keep(self) -> Path | None:
+        """Leave what was written and finished beside its target; where that is, None when there is no such file."""
+        file, self._file = self._file, None
+        return None if file is None else file.keep()
 
     def _stream(self) -> BinaryIO | gzip.GzipFile:
+        return self._gzip or self._raw_stream()
+
+    def _raw_stream(self) -> BinaryIO:
         if self._raw is None:
             raise ValueError(f"{self.name} is not open")
-        return self._gzip or self._raw
+        return self._raw
 
     def _finish(self) -> None:
-        raw = self._raw
-        if raw is None:
-            return
+        raw = self._raw_stream()
         if self._gzip is not None:
             self._gzip.close()
         raw.flush()
-        if self._target is None:
-            return
-        if self._part is not None:
+        if self._file is not None:
             os.fsync(raw.fileno())
-        raw.close()
+        if self._target is not None:
+            raw.close()
 
     def _discard(self) -> None:
         """Close and remove what there is; the exception on its way says more than one from here would."""
@@ -150,42 +141,22 @@ class OutputFile:
             if stream is not None and self._target is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stream.close()
-        if self._part is not None:
-            with contextlib.suppress(OSError):
-                self._part.unlink()
-            self._part = None
+        if self._file is not None:
+            self._file.discard()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an OSError into an OutputError, a broken pipe apart."""
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            reason = error.strerror or str(error)
-            remedy = "free some space or choose another folder" if error.errno in _NO_SPACE else "choose another folder"
-            raise OutputError(
-                reason[:1].lower() + reason[1:],
-                where=self.name,
-                remedy=remedy if self._direct else f"{remedy}; nothing was changed",
-            ) from error
-
-
-def followed(path: str | Path) -> Path:
-    """Where a link leads, so that it stays and what it points to is replaced.
-
-    What is there and is no regular file keeps its name: /dev/fd/63 of a shell's >(command) leads nowhere.
-    """
-    path = Path(path)
-    return path if path.exists() and not path.is_file() else Path(os.path.realpath(path))
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(self.name, atomic=self._file is not None)
 
 
 @contextlib.contextmanager
 def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
-    """Open several outputs of one run, which appear together and in this order: none before all are written whole.
+    """Open several outputs of one run, which appear together: none before all are written whole.
 
-    Raises what ``OutputFile`` raises; after any exception every target is what it was.
+    The first one takes its place last: records are never new without their audit.
+
+    Raises what ``OutputFile`` raises; after any exception every target is what it was. Only when an output cannot take
+    its place (a folder has that name by now) those before it are new already; then the rest is kept, and the error says
+    where.
     """
     with contextlib.ExitStack() as stack:
         for output in outputs:
@@ -193,31 +164,65 @@ def together(outputs: Sequence[OutputFile]) -> Iterator[None]:
         yield
         for output in outputs:
             output.finish()
-        for output in outputs:
+        with held():
+            _put_in_place([*outputs[1:], *outputs[:1]])
+
+
+def _put_in_place(outputs: Sequence[OutputFile]) -> None:
+    for number, output in enumerate(outputs):
+        try:
             output.put_in_place()
+        except OutputError as error:  # noqa: PERF203 - at most once
+            kept = [(other.name, other.keep()) for other in outputs[number + 1 :]]
+            told = [str(error.remedy), *(f"what is to be {name} is in {path}" for name, path in kept if path)]
+            told += [f"{other.name} is new" for other in outputs[:number]]
+            raise OutputError(error.what, where=error.where, remedy="; ".join(told)) from error
 
 
 def check_paths(inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]) -> None:
     """Refuse an output that would overwrite an input or another output.
 
-    Both map an option's name to its path. ``-`` may stand among the outputs once; the null device any number of
-    times. Raises OptionError, naming both options.
+    Both map an option's name to its path; ``-`` is standard input, or standard output, which the shell may have opened
+    on a file. The null device may be there any number of times. Raises OptionError, naming both options.
     """
-    others = [(name, path) for name, path in inputs.items() if str(path) != "-"]
+    others = [(name, path, _status(path, sys.stdin)) for name, path in inputs.items()]
     for name, path in outputs.items():
-        for other, other_path in others:
-            if _same(path, other_path):
-                what = "standard output" if str(path) == "-" else f"the same file, {path}"
+        status = _status(path, sys.stdout)
+        for other, other_path, other_status in others:
+            if status is not None and other_status is not None:
+                same = os.path.samestat(status, other_status)
+            else:
+                same = _same_name(path, other_path)
+            if same and not _is_null(path):
+                what = "standard output" if str(path) == str(other_path) == "-" else f"the same file, {path}"
                 raise OptionError(f"{other} and {name} are {what}", remedy=f"give {name} another path")
-        others.append((name, path))
+        others.append((name, path, status))
 
 
-def _same(one: str | Path, other: str | Path) -> bool:
+def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
+    """What is there; None when nothing is, or no file behind a standard stream."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that is None, or in memory
+        if str(path) != "-":
+            return Path(path).stat()
+        status = os.fstat(stream.fileno())  # type: ignore[union-attr]
+        return status if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+def _same_name(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths, of which one leads nowhere yet, may come to be one file.
+
+    Their folders are compared as such, for one may be mounted twice; their names as if the disk did not tell
+    capitals or the kinds of Unicode apart, for many do not.
+    """
     if "-" in (str(one), str(other)):
         return str(one) == str(other)
-    paths = [os.path.normcase(os.path.realpath(path)) for path in (one, other)]
-    if os.path.normcase(os.path.realpath(os.devnull)) in paths:
-        return False
-    with contextlib.suppress(OSError):  # one of them does not exist yet
-        return Path(one).samefile(other)
-    return paths[0] == paths[1]
+    ends = [Path(os.path.realpath(path)) for path in (one, other)]
+    names = [unicodedata.normalize("NFC", end.name).casefold() for end in ends]
+    with contextlib.suppress(OSError):  # a folder that is missing is told by whoever opens the file
+        return names[0] == names[1] and ends[0].parent.samefile(ends[1].parent)
+    return False
+
+
+def _is_null(path: str | Path) -> bool:
+    return os.path.normcase(os.path.realpath(path)) == os.path.normcase(os.path.realpath(os.devnull))

@@ -25,8 +25,7 @@ class Candidates:
         ids: of the items; None where the data have no ids.
         without_id: whether ``item`` replaced an object without an id that has more fields than a title: one of them may
             be an id, and still the old item's.
-        left_out: how many candidates ``numbers`` excluded because they are no items of a record's kind (the most for
-            any record).
+        left_out: how many candidates ``numbers`` excluded because they are ``misfits`` (the most for any sequence).
         unread: how many cells of a table ``item`` had to write as null, by field, for they are not of the field's type.
     """
 
@@ -47,8 +46,8 @@ class Candidates:
     def from_catalog(cls, catalog: Catalog) -> Candidates:
         """All items of a catalog that have a title.
 
-        For items that are objects, the catalog has to be loaded with ``keep_fields``; ``numbers`` and ``item`` raise
-        OptionError where it was not and a record's objects have fields of the catalog.
+        For items that are objects, the catalog has to be loaded with ``keep_fields``: ``check_fields`` and ``item``
+        raise OptionError where it was not and a record's objects have fields of the catalog.
         """
         result = cls()
         result._catalog = catalog
@@ -97,10 +96,10 @@ class Candidates:
         return frozenset(number for number in (*by_title, *by_id) if number is not None).union(*misfits)
 
     def misfits(self, ids: Sequence[ItemId | None]) -> frozenset[int]:
-        """The candidates that cannot stand beside items of these ids, for they have no id of their kind.
+        """The candidates that cannot stand beside items of these ids, because their own are of another kind.
 
-        Among integers, an id has to be an integer, or text that is written as an integer is: ``x9`` and ``007`` are
-        not. Among items with ids, a candidate has to have one.
+        Among integers, an id has to be an integer, or a text that spells one: ``x9`` and ``007`` do not. Among items
+        with ids, a candidate has to have one.
         """
         return frozenset().union(*self._misfits(ids))
 
@@ -165,7 +164,11 @@ class Candidates:
         return typed
 
     def check_fields(self, record: Record) -> None:
-        """Refuse a catalog whose fields are not there, for items that would keep the old item's beside a new title."""
+        """Refuse a catalog whose fields were not kept, for objects that would keep the old item's beside a new title.
+
+        Raises:
+            OptionError: the record's items have fields of the catalog, which were not kept.
+        """
         if self._catalog is None or self._catalog.keeps_fields:
             return
         form = record.record_format
@@ -176,7 +179,7 @@ class Candidates:
                 raise OptionError(
                     f"the items have fields of the catalog ({shared}), and it was loaded without",
                     where=record.where,
-                    remedy="load it with `keep_fields`",
+                    remedy="load the catalog with `keep_fields`",
                 )
 
     def _id(self, number: int, record: Record, position: int) -> Any | None:

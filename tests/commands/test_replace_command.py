@@ -302,7 +302,8 @@ def test_what_suggests_titles_proposes_them_and_another_denoiser_says_so(
 def test_replacing_is_the_default_where_the_input_can_be_read_twice(
     tmp_path: Path, engine: list[str], tiny_denoiser: Path
 ) -> None:
-    """Guards: a default that a pipe cannot have, changed in silence, or that a gate's counts do not bring back."""
+    """Guards: a default that a pipe cannot have, changed in silence, or that a gate's counts do not bring back; and
+    ``clean - OUT < IN`` called a pipe, though it can be read twice."""
     rows = tastes(40, seed=6)
     source = write(tmp_path / "in.jsonl", [{"user": n % 20, "items": mine} for n, mine in enumerate(rows)])
     catalog = ["--catalog", write(tmp_path / "catalog.jsonl", ROWS), "--threshold", "0.6", *engine]
@@ -313,6 +314,9 @@ def test_replacing_is_the_default_where_the_input_can_be_read_twice(
     assert file.out == run("clean", source, "-", *catalog, "--action", "replace").out
     assert pipe.out == run("clean", source, "-", *catalog, "--action", "drop").out != file.out
     assert "a pipe is read once" in pipe.err and "a pipe is read once" not in file.err
+    with source.open("rb") as redirected:
+        from_file = run("clean", "-", "-", *catalog, stdin=redirected)
+    assert from_file.out == file.out and "a pipe is read once" not in from_file.err
     fused = run("clean", "-", "-", *catalog, *gate, input=given)
     assert fused.out == run("clean", source, "-", *catalog, *gate).out
     assert "a pipe is read once" not in fused.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -9,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import PATIENCE, Call, call, files, preceded_by, read, run, sequences, write
+from command_line import COMMAND, PATIENCE, Call, call, files, preceded_by, read, run, sequences, write
 from conftest import write_tiny_adapter
 
 from llm4dsr_cli import Denoiser
 from llm4dsr_cli.cache import file_sha256
+from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.records.resumable import ResumableFile
 from llm4dsr_cli.records.scored_line import original_line
 from llm4dsr_cli.scores import log_odds_from
@@ -97,7 +100,7 @@ def test_what_a_failed_run_did_is_kept_and_never_done_twice(
 
     score(source, target).failed(1, f"{source}:71: ")
     assert part.read_bytes() == b"".join(wanted.splitlines(keepends=True)[:64])
-    score(source, target).failed(2, str(part), "--resume", "rm ")
+    score(source, target).failed(2, str(part), "go on with", "rm ")
     assert not target.exists()
 
     scored: list[int] = []
@@ -190,6 +193,105 @@ def test_a_killed_run_goes_on(tmp_path: Path, score: Call, engine: list[str], ho
     again = tmp_path / "again.jsonl"
     assert score(source, again).code == 0
     assert again.read_bytes() == target.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("second", [[], ["--resume"]])
+@pytest.mark.parametrize("first", [[], ["--resume"]])
+def test_of_two_runs_at_once_the_second_is_refused(
+    tmp_path: Path, score: Call, engine: list[str], first: list[str], second: list[str]
+) -> None:
+    """Guards: two runs that write into one part, of which the first ended with exit code 0 and a file with NULs; and
+    a run that is told to remove the part of one that is still at work."""
+    source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(700, seed=4)])
+    target, part, wanted = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part", tmp_path / "wanted.jsonl"
+    command = ["score", source, target, "--quiet", *engine]
+    assert score(source, wanted).code == 0
+    if first:  # something to go on with
+        lines = source.read_bytes().splitlines(keepends=True)
+        source.write_bytes(b"".join([*lines[:100], b"bad\n"]))
+        assert score(source, target).code == 1
+        source.write_bytes(b"".join(lines))
+        state = tmp_path / "out.jsonl.part.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"IN": file_sha256(source)}))
+    begun = part.stat().st_size if first else 0
+    with subprocess.Popen([*COMMAND, *map(str, command), *first]) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not (part.exists() and part.stat().st_size > begun) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            assert part.exists(), "the first run was too fast to be stopped"
+            run(*command, *second).failed(1, f"{target}: another run is writing it: wait until it ends")
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(PATIENCE) == 0
+    assert target.read_bytes() == wanted.read_bytes()
+    assert set(files(tmp_path)) == {"in.jsonl", "out.jsonl", "wanted.jsonl"}
+    assert score(source, target).code == 0, "the lock ends with the run"
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, score: Call, engine: list[str]) -> None:
+    """Guards: a check that both pass before either of them has made its part."""
+    source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(100, seed=5)])
+    target, wanted = tmp_path / "out.jsonl", tmp_path / "wanted.jsonl"
+    assert score(source, wanted).code == 0
+    first, second = (ResumableFile(target, {"IN": None}, resume=True) for _ in range(2))
+    with first:
+        with pytest.raises(OutputError, match="another run is writing it"), second:
+            pass
+        score(source, target).failed(1, "another run is writing it")
+        first.write(b"a")
+    assert target.read_bytes() == b"a\n"
+    with pytest.raises(OptionError, match="is there from a run that did not end"), late(target) as output:
+        output.write(b"b")
+    assert (tmp_path / "out.jsonl.part").read_bytes() == b"c\n"
+
+
+@contextlib.contextmanager
+def late(target: Path) -> Iterator[ResumableFile]:
+    """A run that was made before, and is begun after, another one that did not end."""
+    output = ResumableFile(target, {"IN": None})
+    with contextlib.suppress(KeyboardInterrupt), ResumableFile(target, {"IN": None}) as other:
+        other.write(b"c")
+        raise KeyboardInterrupt
+    with output:
+        yield output
+
+
+@pytest.mark.parametrize("change", ["append", "replace", "remove", "cut"])
+def test_a_part_that_something_else_changed_is_not_put_in_place(tmp_path: Path, change: str) -> None:
+    """Guards: NULs or foreign lines in the result, with exit code 0, where locks are not known or not asked for."""
+    target, part = tmp_path / "out", tmp_path / "out.part"
+    output = ResumableFile(target, {"IN": None})
+    with pytest.raises(OutputError, match=r"out\.part: something else wrote to it or removed it"), output:
+        output.write(b"first")
+        output.flush()
+        if change == "append":
+            with part.open("ab") as file:
+                file.write(b"more\n")
+        elif change == "cut":
+            os.truncate(part, 0)
+        else:
+            part.unlink()
+            if change == "replace":
+                part.write_bytes(b"first\nlast\n")
+        output.write(b"last")
+    assert not target.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts otherwise")
+def test_names_too_long_for_the_files_beside_out_are_refused_at_once(tmp_path: Path, score: Call, clean: Call) -> None:
+    """Guards: "File name too long" after the model was loaded, without a word of which file or what to do."""
+    source = write(tmp_path / "in.jsonl", [{"items": ["Alien"]}])
+    for length, beside in ((251, ".part"), (248, ".part.json")):
+        target = tmp_path / ("x" * length)
+        score(source, target).failed(1, f"{target}{beside}: its name is too long for this file system", "shorter name")
+    clean(source, target, "--on-error", "skip", "--quiet").failed(1, f"{target}.rejects.jsonl: its name is too long")
+    assert set(files(tmp_path)) == {"in.jsonl"}
+    target = tmp_path / ("é" * 122)
+    assert score(source, target).code == 0
+    assert target.is_file()
 
 
 def test_what_is_flushed_outlives_the_process(tmp_path: Path) -> None:

@@ -141,14 +141,16 @@ def test_labels_that_do_not_fit_are_refused_with_line_and_remedy(noise: dict[str
 
 def test_too_few_titles_to_draw_from_name_the_record() -> None:
     """Guards: an endless search for a title that is not in the sequence."""
-    with pytest.raises(RecordError, match=r"data:1: 3 different titles are too few .* --catalog"):
+    with pytest.raises(
+        RecordError, match=r"data:1: 3 different titles are too few .* give `catalog` .* for `labels_field`"
+    ):
         LabelledData.inject(records([{"items": ["a", "b", "c"]}]))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 10.0, math.nan])
 def test_a_rate_outside_zero_to_one_is_refused(rate: float) -> None:
     """Guards: a percentage taken for a share."""
-    with pytest.raises(OptionError, match="--inject"):
+    with pytest.raises(OptionError, match=r"^a noise rate of .*: give a share above 0 and below 1"):
         LabelledData.inject(records([{"items": ["a"]}]), rate)
 
 

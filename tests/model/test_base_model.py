@@ -248,9 +248,9 @@ def test_pip_takes_nothing_from_stdin_and_adds_nothing_to_stdout(tmp_path: Path,
     registry_with(tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from llm4dsr_cli.base_model import pull\n"
+        "from llm4dsr_cli.model.base_model import pull\n"
         "from llm4dsr_cli.errors import ModelError\n"
-        "from llm4dsr_cli.registry import Registry\n"
+        "from llm4dsr_cli.model.registry import Registry\n"
         "try:\n"
         "    pull('tiny', registry=Registry.load(Path(sys.argv[1])), say=lambda _: None)\n"
         "except ModelError as error: print(error, file=sys.stderr)\n"
@@ -283,8 +283,8 @@ def test_two_processes_may_pull_at_once(tmp_path: Path, cache: Path, wheels: Pat
     registry_with(tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from llm4dsr_cli.base_model import pull\n"
-        "from llm4dsr_cli.registry import Registry\n"
+        "from llm4dsr_cli.model.base_model import pull\n"
+        "from llm4dsr_cli.model.registry import Registry\n"
         "pull('tiny', registry=Registry.load(Path(sys.argv[1])), say=lambda _: None, force=True)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "registry.toml")]

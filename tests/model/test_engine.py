@@ -248,8 +248,8 @@ def test_impossible_thread_counts_are_refused(tiny_base: Path, tiny_denoiser: Pa
 WHILE_LOADING = """
 import os, sys, threading
 from pathlib import Path
-from llm4dsr_cli.engine import Engine
-from llm4dsr_cli.llama import Model
+from llm4dsr_cli.model.engine import Engine
+from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.errors import ModelError
 
 whole, cut = Path(sys.argv[1]), Path(sys.argv[2])
@@ -298,7 +298,10 @@ def test_standard_output_and_error_belong_to_the_caller(tiny_base: Path, tmp_pat
 def test_usable_cores_are_those_of_the_affinity_mask() -> None:
     """Guards threads started for every core of a machine of which a container may use one."""
     one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from llm4dsr_cli.llama import usable_cores as n; print(n())"
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{one}}})\n"
+        "from llm4dsr_cli.model.llama import usable_cores; print(usable_cores())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "1\n"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

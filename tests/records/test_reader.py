@@ -5,19 +5,21 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
-from llm4dsr_cli.records.reader import LineReader, open_input, read_records
+from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input, read_records
 from llm4dsr_cli.records.record import RecordFormat
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX")
@@ -157,7 +159,7 @@ def test_leaving_does_not_wait_for_a_silent_producer(pipe: Pipe) -> None:
 def test_a_program_ends_while_its_standard_input_is_silent() -> None:
     """Guards: Python's fatal error at exit, when a thread still waits inside sys.stdin.buffer."""
     program = (
-        "from llm4dsr_cli.reader import LineReader\n"
+        "from llm4dsr_cli.records.reader import LineReader\n"
         "with LineReader.open('-') as reader:\n"
         "    assert next(reader.batches(5)) == [(1, b'a')]\n"
     )
@@ -179,13 +181,85 @@ def test_standard_input_from_a_file_has_equal_batches(tmp_path: Path) -> None:
     """Guards: `< in.jsonl` cut differently on every run."""
     (tmp_path / "in").write_bytes(b"a\nb\nc\n")
     program = (
-        "from llm4dsr_cli.reader import LineReader\n"
+        "from llm4dsr_cli.records.reader import LineReader\n"
         "with LineReader.open('-') as reader:\n"
         "    sizes = [(len(batch), reader.fraction) for batch in reader.batches(2)]\n"
         "assert sizes == [(2, 4 / 6), (1, 1.0)], sizes\n"
     )
     with (tmp_path / "in").open("rb") as file:
         subprocess.run([sys.executable, "-c", program], stdin=file, check=True, env=environment())
+
+
+@pytest.mark.parametrize("n_lines", [3, 30_000])  # within the buffer of a stream, and beyond it
+@pytest.mark.parametrize("skipped", [0, 2])
+def test_standard_input_from_a_file_can_be_read_again(tmp_path: Path, n_lines: int, skipped: int) -> None:
+    """Guards: a second pass over `< in.jsonl` that finds nothing, and one that begins before the first one did."""
+    (tmp_path / "in").write_bytes(b"%\n" * skipped + b"".join(b"%d\n" % number for number in range(n_lines)))
+    program = (
+        "import contextlib\n"
+        "from llm4dsr_cli.records.reader import LineReader, can_be_read_twice\n"
+        "def lines(reader):\n"
+        "    return [line for batch in reader.batches(1000) for line in batch]\n"
+        "assert can_be_read_twice('-')\n"
+        "with LineReader.open('-') as first:\n"  # opened, and not read before another one has passed
+        "    with LineReader.open('-') as second:\n"
+        "        seen = lines(second)\n"
+        "    assert lines(first) == seen\n"
+        "with contextlib.suppress(KeyError), LineReader.open('-') as broken_off:\n"
+        "    next(broken_off.batches(2))\n"
+        "    raise KeyError\n"
+        "assert can_be_read_twice('-')\n"
+        "with LineReader.open('-') as third:\n"
+        "    assert lines(third) == seen\n"
+        f"assert seen == [(i + 1, b'%d' % i) for i in range({n_lines})], seen[:3]\n"
+    )
+    with (tmp_path / "in").open("rb") as file:
+        file.seek(2 * skipped)
+        os.lseek(file.fileno(), 2 * skipped, os.SEEK_SET)
+        subprocess.run([sys.executable, "-c", program], stdin=file, check=True, env=environment())
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_what_can_be_read_twice_is_a_file(tmp_path: Path, as_path: type) -> None:
+    """Guards: a pipe drained by a first pass; a missing file called a pipe, instead of missing."""
+    (tmp_path / "in").write_bytes(b"a\n")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    for name, expected in (("in", True), ("none", True), (".", True), ("fifo", False), ("link", False)):
+        assert can_be_read_twice(as_path(tmp_path / name)) is expected, name
+    assert not can_be_read_twice(as_path("/dev/null"))
+
+
+@pytest.mark.parametrize("way", ["pipe", "socket", "device"])
+def test_standard_input_that_flows_is_not_read_twice(way: str) -> None:
+    program = "from llm4dsr_cli.records.reader import can_be_read_twice; assert not can_be_read_twice('-')"
+    ours, theirs = socket.socketpair()
+    stdin = {"pipe": subprocess.PIPE, "socket": theirs.fileno(), "device": subprocess.DEVNULL}[way]
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", program], stdin=stdin, check=True, env=environment())
+
+
+@pytest.mark.parametrize("stdin", [None, io.TextIOWrapper(io.BytesIO(b"a\n"))], ids=["none", "memory"])
+def test_standard_input_without_a_descriptor_is_not_read_twice(monkeypatch: pytest.MonkeyPatch, stdin: Any) -> None:
+    """Guards: tracebacks under pythonw and test runners."""
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert not can_be_read_twice("-")
+    if stdin is not None:
+        with LineReader.open("-") as reader:
+            assert list(reader.batches(2)) == [[(1, b"a")]]
+
+
+@pytest.mark.parametrize("name", ["in.gz", "IN.GZ", "in.jsonl.Gz"])
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_compressed_input_may_be_spelled_in_capitals(tmp_path: Path, name: str, as_path: type) -> None:
+    """Guards: compressed bytes taken for lines, and a program that has to turn its paths into text."""
+    (tmp_path / name).write_bytes(gzip.compress(b"a\nb\n"))
+    with LineReader.open(as_path(tmp_path / name)) as reader:
+        assert list(reader.batches(5)) == [[(1, b"a"), (2, b"b")]]
+        assert reader.name == str(tmp_path / name)
+    with open_input(as_path(tmp_path / name)) as stream:
+        assert stream.read() == b"a\nb\n"
+    assert "zstd is not supported" in refusal(tmp_path / "IN.ZST")
 
 
 def environment() -> dict[str, str]:

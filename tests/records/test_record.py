@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import dumps, loads
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record, user_of
+from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, parse_record, record_of, user_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -33,14 +34,14 @@ titles = text.filter(lambda title: title.strip())
 ids = st.integers(-(10**25), 10**25) | text
 
 
-def parse(data: Any, fmt: RecordFormat = PLAIN, catalog: Catalog | None = None) -> Record:
+def parse(data: Any, record_format: RecordFormat = PLAIN, catalog: Catalog | None = None) -> Record:
     line = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
-    return parse_record(line, "in.jsonl:7", fmt, catalog)
+    return parse_record(line, "in.jsonl:7", record_format, catalog)
 
 
-def refusal(data: Any, fmt: RecordFormat = PLAIN, catalog: Catalog | None = None) -> str:
+def refusal(data: Any, record_format: RecordFormat = PLAIN, catalog: Catalog | None = None) -> str:
     with pytest.raises(RecordError) as caught:
-        parse(data, fmt, catalog)
+        parse(data, record_format, catalog)
     message = str(caught.value)
     assert message.startswith("in.jsonl:7: ")
     assert caught.value.remedy
@@ -56,6 +57,7 @@ def test_without_edits_the_line_comes_back_byte_for_byte(data: dict[str, Any], i
     line = json.dumps({**data, "items": items}, indent=indent).encode()
     assert parse(line).render() == line
     assert parse(line).render(drop=[], add={}) == line
+    assert parse(line).edited() == json.loads(line)
 
 
 @unhurried
@@ -80,14 +82,14 @@ def test_dropping_equals_a_naive_model(data: st.DataObject) -> None:
     record_data = dict(data.draw(st.permutations([*fields.items(), *others.items()])))
     drop = data.draw(st.sets(st.integers(0, length - 1))) if length else set()
 
-    fmt = RecordFormat(titles_field="names" if with_titles else None, parallel_fields=("ratings",))
-    record = parse(record_data, fmt)
+    record_format = RecordFormat(titles_field="names" if with_titles else None, parallel_fields=("ratings",))
+    record = parse(record_data, record_format)
     expected = {
         name: [v for i, v in enumerate(value) if i not in drop] if name in fields else value
         for name, value in record_data.items()
     }
     rendered = json.loads(record.render(drop))
-    assert rendered == expected
+    assert rendered == expected == record.edited(drop)
     assert list(rendered) == list(record_data)
     assert record.data == record_data
     assert len(record.ids) == len(record.titles) == length
@@ -95,8 +97,8 @@ def test_dropping_equals_a_naive_model(data: st.DataObject) -> None:
 
 def test_a_list_that_is_named_twice_loses_its_items_once() -> None:
     """Guards other positions dropped as well, from a list that is already shorter, and lists out of step."""
-    fmt = RecordFormat(titles_field="names", parallel_fields=("names", "stars", "stars", "items"))
-    record = parse({"items": [1, 2, 3, 4], "names": ["a", "b", "c", "d"], "stars": [5, 4, 3, 2]}, fmt)
+    record_format = RecordFormat(titles_field="names", parallel_fields=("names", "stars", "stars", "items"))
+    record = parse({"items": [1, 2, 3, 4], "names": ["a", "b", "c", "d"], "stars": [5, 4, 3, 2]}, record_format)
     assert json.loads(record.render([1])) == {"items": [1, 3, 4], "names": ["a", "c", "d"], "stars": [5, 3, 2]}
 
 
@@ -121,8 +123,8 @@ def test_a_missing_title_comes_from_the_next_source() -> None:
     """Guards: a catalog ignored because the record has some titles of its own, or a record overruled by it."""
     items = [{"id": 1}, {"id": "B2", "title": None}, {"id": 1, "title": "own"}]
     assert parse({"items": items}, catalog=CATALOG).titles == ["Heat", "Ronin", "own"]
-    fmt = RecordFormat(titles_field="t")
-    assert parse({"items": [1, 1], "t": [None, "own"]}, fmt, CATALOG).titles == ["Heat", "own"]
+    record_format = RecordFormat(titles_field="t")
+    assert parse({"items": [1, 1], "t": [None, "own"]}, record_format, CATALOG).titles == ["Heat", "own"]
 
 
 @pytest.mark.parametrize("number", [2**53 + 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30])
@@ -156,6 +158,40 @@ def test_added_fields_come_last_and_collide_with_none() -> None:
 
 
 @unhurried
+@given(st.dictionaries(text, values), st.lists(titles, min_size=1, max_size=5))
+def test_an_object_is_the_record_that_its_line_is(data: dict[str, Any], items: list[str]) -> None:
+    """Guards: records of a program that pass through bytes for nothing, or differently than those of a file."""
+    data = {**data, "items": items}
+    record, parsed = record_of(data, "row 3", PLAIN, None), parse(data)
+    assert (record.ids, record.titles, record.data) == (parsed.ids, parsed.titles, parsed.data)
+    assert record.line is None
+    assert record.edited() is data
+    before = json.dumps(data)
+    edited = record.edited([0])
+    assert edited == {**data, "items": items[1:]} == parsed.edited([0])
+    assert list(edited) == list(data)
+    assert json.dumps(data) == before
+    assert json.loads(record.render()) == data
+    assert record.render([0]) == parsed.render([0])
+
+
+def test_an_object_that_is_no_record_is_told_by_its_place() -> None:
+    """Guards: messages about a line that nobody wrote, and a traceback for what JSON cannot say."""
+    with pytest.raises(RecordError, match=r'^row 3: "items"\[0\] has no title: give `catalog`, or titles'):
+        record_of({"items": [7]}, "row 3", PLAIN, None)
+    with pytest.raises(RecordError, match=r"^row 3: cannot be written as JSON \(.*\): simplify the record$"):
+        record_of({"items": ["a", "b"], "x": object()}, "row 3", PLAIN, None).render([0])
+
+
+def test_errors_name_arguments_and_no_flags() -> None:
+    """Guards: a program that is told to use options of the command line."""
+    assert refusal({"history": []}).endswith("with `items_field`")
+    assert refusal({"items": 1}).endswith("with `items_field`")
+    assert refusal({"items": ["a"]}, RecordFormat(titles_field="t")).endswith("leave out `titles_field`")
+    assert refusal({"items": ["a"]}, RecordFormat(parallel_fields=("r",))).endswith("leave out `parallel_field`")
+
+
+@unhurried
 @given(st.lists(titles, min_size=1, max_size=6), st.booleans(), st.data())
 def test_putting_and_dropping_equal_a_naive_model(names: list[str], beside: bool, data: st.DataObject) -> None:
     """Guards: an item put where another one was dropped, its title put elsewhere, parallel lists that move."""
@@ -169,7 +205,9 @@ def test_putting_and_dropping_equal_a_naive_model(names: list[str], beside: bool
     positions = st.sets(st.integers(0, length - 1))
     drop, put = data.draw(positions), data.draw(positions)
     rows = [(-i, f"new {i}", i) if i in put else (items[i], names[i], i) for i in range(length) if i not in drop]
-    found = json.loads(record.render(drop, put={i: (-i if beside else f"new {i}", f"new {i}") for i in put}))
+    replaced = {i: (-i if beside else f"new {i}", f"new {i}") for i in put}
+    found = json.loads(record.render(drop, put=replaced))
+    assert found == record.edited(drop, put=replaced)
     assert found["r"] == [rating for *_, rating in rows]
     assert found["items"] == [item if beside else title for item, title, _ in rows]
     assert not beside or found["names"] == [title for _, title, _ in rows]
@@ -203,8 +241,8 @@ def test_positions_that_do_not_exist_are_refused(position: int) -> None:
         ({"items": [["a"]]}, '"items"[0] is a list'),
         ({"items": ["a", 1]}, '"items"[1] is an integer, "items"[0] a string'),
         ({"items": ["a", {"title": "b"}]}, '"items"[1] is an object, "items"[0] a string'),
-        ({"items": [1]}, '"items"[0] has no title: give --catalog'),
-        ({"items": [{"id": 1}]}, '"items"[0] has no title: give --catalog'),
+        ({"items": [1]}, '"items"[0] has no title: give `catalog`, or titles in the records'),
+        ({"items": [{"id": 1}]}, '"items"[0] has no title: give `catalog`, or titles in the records'),
         ({"items": [{"id": 1.5, "title": "a"}]}, '"items"[0] has a float as "id"'),
         ({"items": [{"id": True, "title": "a"}]}, '"items"[0] has a boolean as "id"'),
         ({"items": ["a", " \t"]}, 'the title of "items"[1] is blank'),
@@ -231,7 +269,7 @@ def test_items_the_catalog_cannot_name_are_refused(data: Any, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("fmt", "data", "message"),
+    ("record_format", "data", "message"),
     [
         (RecordFormat(titles_field="t"), {"items": ["a"]}, '"t" is missing, the fields are "items"'),
         (RecordFormat(titles_field="t"), {"items": ["a"], "t": ["x", "y"]}, '"t" has 2 entries, "items" 1'),
@@ -242,9 +280,21 @@ def test_items_the_catalog_cannot_name_are_refused(data: Any, message: str) -> N
         (RecordFormat(parallel_fields=("r", "s")), {"items": ["a"], "r": [1], "s": []}, '"s" has 0 entries, "items" 1'),
     ],
 )
-def test_parallel_lists_must_be_parallel(fmt: RecordFormat, data: Any, message: str) -> None:
+def test_parallel_lists_must_be_parallel(record_format: RecordFormat, data: Any, message: str) -> None:
     """Guards: ratings and timestamps that slip against their items."""
-    assert refusal(data, fmt).startswith(message)
+    assert refusal(data, record_format).startswith(message)
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_catalog_may_be_named_by_text_or_path(tmp_path: Path, as_path: Any) -> None:
+    """Guards: `'str' object has no attribute 'suffix'` in a program that passes a name."""
+    (tmp_path / "c.csv").write_text("sku,label,year\n7,Heat,1995\n")
+    names = RecordFormat(item_id_field="sku", item_title_field="label")
+    catalog = load_catalog(as_path(tmp_path / "c.csv"), names, keep_fields=True)
+    assert catalog is not None
+    assert catalog.title(7) == "Heat"
+    assert catalog.fields(0) == {"sku": "7", "label": "Heat", "year": "1995"}
+    assert load_catalog(None, names) is None
 
 
 def test_quoted_data_is_cut_and_printable() -> None:
@@ -256,12 +306,12 @@ def test_quoted_data_is_cut_and_printable() -> None:
 
 def test_a_record_that_names_nobody_is_known_by_its_titles() -> None:
     """Guards a record that is another user's in a kept file than in the input, and so vouches for itself there."""
-    fmt = RecordFormat()
-    here = parse_record(b'{"items": ["a", "b"]}', "in.jsonl:1", fmt, None)
-    there = parse_record(b'{"items": ["a", "b"]}', "scored.jsonl:7", fmt, None)
-    other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", fmt, None)
+    record_format = RecordFormat()
+    here = parse_record(b'{"items": ["a", "b"]}', "in.jsonl:1", record_format, None)
+    there = parse_record(b'{"items": ["a", "b"]}', "scored.jsonl:7", record_format, None)
+    other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", record_format, None)
     assert user_of(here, "user_id") == user_of(there, "user_id") != user_of(other, "user_id")
-    named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", fmt, None)
+    named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", record_format, None)
     assert user_of(named, "user_id") == "5"
     for other_export in (b'"5"', b"5.0"):
         assert user_of(parse(b'{"user_id":' + other_export + b',"items":["a"]}'), "user_id") == "5"

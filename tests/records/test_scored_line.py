@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli.cleaning.scoring import KeptScores
 from llm4dsr_cli.errors import ModelError, RecordError
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.record import Record, RecordFormat, parse_record, record_of
 from llm4dsr_cli.records.scored_line import original_line, parse_scored, parse_unscored, scored_line
 from llm4dsr_cli.scores import canonical, log_odds_from, shortest_probabilities
 
@@ -105,35 +105,108 @@ def test_a_record_is_not_scored_twice(name: str) -> None:
         parse_unscored(f'{{"items": [], "{name}": 1}}'.encode(), "here", FORM, None)
 
 
+@unhurried
+@given(scored(), st.data())
+def test_a_line_that_another_program_wrote_again_is_read(
+    example: tuple[bytes, np.ndarray], data: st.DataObject
+) -> None:
+    """Guards: scores refused because jq, pandas or json.dumps put blanks between them, or fields behind or before."""
+    line, log_odds = example
+    found = json.loads(scored_line(parse_unscored(line, "here", FORM, None), log_odds, SHA256))
+    more = data.draw(st.dictionaries(texts.map(lambda name: f"+{name}"), values, max_size=2))
+    fields = dict(data.draw(st.permutations([*found.items(), *more.items()])))
+    separators = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")]))
+    again = json.dumps(fields, ensure_ascii=data.draw(st.booleans()), separators=separators).encode()
+    back = parse_scored(again, "here", FORM, None)
+    expected = {name: value for name, value in fields.items() if name not in ("noise_probability", "noise_model")}
+    assert back.data == expected and list(back.data) == list(expected)
+    assert back.line is not None
+    assert list(json.loads(back.line).items()) == list(expected.items())
+    assert back.render() == back.line
+    assert (back.titles, back.model) == (found["items"], SHA256[:12])
+    assert back.log_odds.dtype == log_odds.dtype and np.array_equal(back.log_odds, log_odds)
+
+
 END = ',"noise_model":"0123456789ab"}'
+AGAIN = "score the records again with `llm4dsr score`"
+FIRST = "run `llm4dsr score` first"
+
+
+@pytest.mark.parametrize("reorder", [False, True], ids=["as written", "written again"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"items":["a","b"]}', f'"noise_probability" is missing, the fields are "items": {FIRST}'),
+        (
+            '{"items":["a","b"],"x":{"y":1,"noise_probability":[0.5,0.5],"noise_model":"0123456789ab"}}',
+            f'"noise_probability" is missing, the fields are "items", "x": {FIRST}',
+        ),
+        (
+            '{"items":["a","b"],"noise_model":"0123456789ab"}',
+            f'"noise_probability" is missing, the fields are "items", "noise_model": {AGAIN}',
+        ),
+        (
+            '{"items":["a","b"],"noise_probability":[0.5,0.5]}',
+            f'"noise_model" is missing, the fields are "items", "noise_probability": {AGAIN}',
+        ),
+        (
+            '{"items":["a","b"],"noise_probability":[0.5]' + END,
+            f'"noise_probability" has 1 entries, "items" 2: {AGAIN}',
+        ),
+        (
+            '{"items":["a","b"],"noise_probability":[0.5,0.5,0.5]' + END,
+            f'"noise_probability" has 3 entries, "items" 2: {AGAIN}',
+        ),
+        ('{"items":["a","b"],"noise_probability":[0.5,1.5]' + END, "[1] is 1.5, no probability"),
+        ('{"items":["a","b"],"noise_probability":[-0.1,0.5]' + END, "[0] is -0.1, no probability"),
+        ('{"items":["a","b"],"noise_probability":[0.5,"0.5"]' + END, '[1] is "0.5", no probability'),
+        ('{"items":["a","b"],"noise_probability":[0.5,true]' + END, "[1] is True, no probability"),
+        ('{"items":["a","b"],"noise_probability":[0.5,null]' + END, "[1] is null, no probability"),
+        ('{"items":["a","b"],"noise_probability":[0.5,[]]' + END, "[1] is a list, no probability"),
+        ('{"items":["a","b"],"noise_probability":"[0.5]"' + END, "is a string where a list should be"),
+        (
+            '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":"0123"}',
+            f'"noise_model" is "0123" where 12 hexadecimal digits should be: {AGAIN}',
+        ),
+        (
+            '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":123456789012}',
+            f'"noise_model" is 123456789012 where 12 hexadecimal digits should be: {AGAIN}',
+        ),
+        ('{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":null}', "is null where 12 hex"),
+    ],
+)
+def test_missing_and_damaged_scores_are_told_exactly(line: str, message: str, reorder: bool) -> None:
+    """Guards: probabilities of other items, or no numbers at all, that are believed; "score first", said of a score."""
+    if reorder:
+        line = json.dumps({"first": 1, **json.loads(line)})
+        message = message.replace("the fields are ", 'the fields are "first", ')
+    with pytest.raises(RecordError) as caught:
+        parse_scored(line.encode(), "here", FORM, None)
+    assert str(caught.value).startswith("here: ")
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        '{"items":["a","b"]}',
-        '{"items":["a","b"],"noise_probability":[0.5]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,0.5,0.5]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,1.5]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,-0.1]' + END,
         '{"items":["a","b"],"noise_probability":[0.5,1e999]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,"0.5"]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,true]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,null]' + END,
         '{"items":["a","b"],"noise_probability":[0.5,NaN]' + END,
-        '{"items":["a","b"],"noise_probability":[0.5,0.5]}',
-        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":"0123"}',
-        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":7}',
         '{"items":["a","b"],"noise_probability":[],"noise_probability":7,"noise_model":"0123456789ab"}',
-        '{"items":["a","b"],"noise_probability":[0.5,0.5],"noise_model":"0123456789ab","more":1}',
-        '{"noise_probability":[0.5,0.5],"noise_model":"0123456789ab","items":["a","b"]}',
-        '{"items":["a","b"],"x":{"y":1,"noise_probability":[0.5,0.5],"noise_model":"0123456789ab"}}',
+        '{"items":["a","b"],"noise_probability":[0.1,0.1],"noise_probability":[0.5,0.5]' + END,
     ],
 )
-def test_what_score_did_not_write_is_refused(line: str) -> None:
-    """Guards: probabilities of other items, or no numbers at all, that are believed; a traceback."""
-    with pytest.raises(RecordError, match=r"^here: .*: run `llm4dsr score` first$"):
+def test_numbers_that_are_none_and_fields_that_are_there_twice_are_refused(line: str) -> None:
+    """Guards: a record of which every reader takes another half; a traceback."""
+    with pytest.raises(RecordError, match=r"^here: "):
         parse_scored(line.encode(), "here", FORM, None)
+
+
+def test_an_object_is_scored_as_its_line_is() -> None:
+    """Guards: a record without bytes, of a program, that cannot be kept with its scores."""
+    data = {"items": ["a", "b"], "n": 2**70}
+    line = scored_line(record_of(data, "row 1", FORM, None), np.zeros(2, np.float32), SHA256)
+    back = parse_scored(line, "here", FORM, None)
+    assert (back.data, back.log_odds.tolist()) == (data, [0, 0])
 
 
 def test_scores_of_two_denoisers_do_not_mix() -> None:
@@ -144,12 +217,12 @@ def test_scores_of_two_denoisers_do_not_mix() -> None:
         return parse_scored(line, where, FORM, None)
 
     one, other = record("f:1", "a" * 64), record("f:2", "b" * 64)
-    assert KeptScores()([one])[0].tolist() == [0]
+    KeptScores().check([one, one])
     for kept, wrong in (
         (KeptScores(), "f:2"),
-        (KeptScores("a" * 64, "it", "score all records again"), "f:2"),
-        (KeptScores("b" * 64, "it"), "f:1"),
+        (KeptScores("it", "a" * 64), "f:2"),
+        (KeptScores("it", "b" * 64), "f:1"),
     ):
         with pytest.raises(ModelError, match=rf"^{wrong}: scored by another denoiser .*: score all records again$"):
-            kept([one, other])
+            kept.check([one, other])
     assert isinstance(one, Record)

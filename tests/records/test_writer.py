@@ -40,7 +40,7 @@ def test_a_file_appears_whole_and_alone(tmp_path: Path, name: str) -> None:
         output.flush()
         assert not path.exists()
         (part,) = files(tmp_path)
-        assert re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]+\.part", part)
+        assert re.fullmatch(r"\.out.*\.[0-9a-f]+\.tmp\.(jsonl|gz)", part)
         output.write(b"b")
     assert files(tmp_path) == {name}
     content = path.read_bytes()
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_target_as_it_was(tmp_path: Path, name: str) -> N
     program = (
         "import os, resource, signal, sys\n"
         "from llm4dsr_cli.errors import OutputError\n"
-        "from llm4dsr_cli.writer import OutputFile\n"
+        "from llm4dsr_cli.records.writer import OutputFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "try:\n"
@@ -229,7 +229,7 @@ def test_a_write_protected_file_is_refused(tmp_path: Path) -> None:
 WRITE_TO_STDOUT = (
     "import os, sys\n"
     "from llm4dsr_cli.errors import OutputError\n"
-    "from llm4dsr_cli.writer import OutputFile\n"
+    "from llm4dsr_cli.records.writer import OutputFile\n"
     "try:\n"
     "    with OutputFile('-') as output:\n"
     "        output.write(b'a'); output.flush()\n"

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
 from llm4dsr_cli.replacing.candidates import Candidates
+from llm4dsr_cli.replacing.cells import value_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -73,13 +74,16 @@ def test_the_items_of_a_record_are_known_by_title_and_by_id() -> None:
     candidates = Candidates.from_catalog(catalog)
     number = {title: number for number, title in enumerate(candidates.titles)}
     for one, wanted in (
-        (record([1, 4], catalog), {"Heat", "Ran"}),
+        (record(["1", "4"], catalog), {"Heat", "Ran"}),
         (record(["1", "x"], catalog), {"Heat", "Brazil"}),
-        (record([3], catalog), {"Up"}),
-        (record([{"id": 1, "title": "Heat (1995)"}, {"id": 77, "title": " Ran\n"}]), {"Heat", "Ran"}),
-        (record([{"id": 1, "title": "Up"}]), {"Heat", "Up"}),
-        (record([{"title": "Alien"}, {"id": 9, "title": "Nameless"}]), set()),
-        (record([4, 5], titles=["Ran!", "Brazil"]), {"Ran", "Brazil"}),
+        (record(["3"], catalog), {"Up"}),
+        (record([{"id": "1", "title": "Heat (1995)"}, {"id": "77", "title": " Ran\n"}]), {"Heat", "Ran"}),
+        (record([{"id": "1", "title": "Up"}]), {"Heat", "Up"}),
+        (record([{"title": "Alien"}, {"id": "9", "title": "Nameless"}]), set()),
+        (record(["4", "5"], titles=["Ran!", "Brazil"]), {"Ran", "Brazil"}),
+        # An x is no id among integers.
+        (record([1, 4], catalog), {"Heat", "Ran", "Brazil"}),
+        (record([{"title": "Alien"}, {"id": 9, "title": "Nameless"}]), {"Brazil"}),
     ):
         assert candidates.numbers(one) == {number[title] for title in wanted}
 
@@ -144,7 +148,7 @@ def test_an_id_keeps_the_type_that_the_record_has(tmp_path: Path, name: str, ite
         assert new == type(old)(big) and type(new) is type(old)
 
 
-@pytest.mark.parametrize("id_", ["x1", "007", "1_0", " 7", "٧"])
+@pytest.mark.parametrize("id_", ["x1", "007", "1_0", " 7", "٧", "-0", "1.0", "9" * 5000])
 def test_an_id_that_is_no_integer_does_not_become_one(tmp_path: Path, id_: str) -> None:
     """Guards: a traceback, and an id that is another item's, or nobody's, once it is a number."""
     catalog = loaded(tmp_path, f"id,title\n7,a\n{id_},b\n", "catalog.csv")
@@ -152,6 +156,198 @@ def test_an_id_that_is_no_integer_does_not_become_one(tmp_path: Path, id_: str) 
     with pytest.raises(RecordError, match=r"^in\.jsonl:7: has integer ids, and the catalog's .* is none: give"):
         candidates.item(1, record([7], catalog), 0)
     assert candidates.item(1, record(["7"], catalog), 0) == id_
+
+
+id_values = st.integers(-3, 3) | st.sampled_from(["x9", "007", "7", "-2", ""])
+objects = st.one_of(
+    st.fixed_dictionaries({"id": id_values | st.none(), "title": st.just("own")}),
+    st.just({"title": "own"}),
+)
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(st.none() | id_values.filter(lambda id_: id_ != ""), titles), max_size=8),
+    st.lists(objects, min_size=1, max_size=3)
+    | st.lists(st.integers(50, 60), min_size=1, max_size=3)
+    | st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3),
+)
+def test_what_may_be_proposed_can_be_put_anywhere(items: list[tuple[Any, str]], old: list[Any]) -> None:
+    """Guards: a run that ends hours in, at the first record for which the catalog's one odd id is accepted; an item of
+    null, because another record's item had no id."""
+    candidates = Candidates()
+    for id_, title in items:
+        candidates.add(title, id_)
+    beside = None if isinstance(old[0], dict) else [f"own {i}" for i in range(len(old))]
+    one = record(old, titles=beside)
+    excluded = candidates.numbers(one)
+    misfits = candidates.misfits(one.ids)
+    assert misfits <= excluded
+    assert candidates.left_out == len(misfits)
+    integers = any(type(id_) is int for id_ in one.ids)
+    for number, id_ in enumerate(candidates.ids):
+        among_integers = id_ is None or type(id_) is int or id_ in ("7", "-2")
+        fits = (among_integers or not integers) and (id_ is not None or {*one.ids} == {None})
+        assert (number in misfits) == (not fits)
+        if number in excluded:
+            continue
+        for position, item in enumerate(old):
+            new = candidates.item(number, one, position)
+            assert type(new) is type(item)
+            if isinstance(item, dict):
+                kinds = {type(other) for other in one.ids if other is not None}
+                assert "id" not in new or not kinds or type(new["id"]) in kinds
+                assert item.get("id") is None or "id" not in new or type(new["id"]) is type(item["id"])
+
+
+@pytest.mark.parametrize(("beside", "wanted"), [(1, 2), ("1", "2"), (None, "2")])
+def test_an_id_of_null_becomes_one_like_the_others(tmp_path: Path, beside: Any, wanted: Any) -> None:
+    """Guards: a text among integers, where the replaced item alone had no id."""
+    candidates = Candidates.from_catalog(loaded(tmp_path, "id,title\n1,a\n2,b\n", "catalog.csv"))
+    one = record([{"id": None, "title": "z"}, {"id": beside, "title": "y"}])
+    assert candidates.item(1, one, 0) == {"id": wanted, "title": "b"}
+
+
+def test_items_that_are_no_records_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Guards: a good record rejected for the catalog's sake, and candidates that are missing without a word."""
+    catalog = loaded(tmp_path, "id,title\n1,a\nx9,b\n007,c\n2,d\n", "catalog.csv")
+    candidates = Candidates.from_catalog(catalog)
+    assert candidates.misfits(["1"]) == frozenset()
+    assert candidates.numbers(record(["1"], catalog)) == {0}
+    assert candidates.left_out == 0
+    assert candidates.numbers(record([1], catalog)) == {0, 1, 2}
+    assert candidates.numbers(record([{"title": "z"}, {"id": 2}], catalog)) == {1, 2, 3}
+    assert candidates.left_out == 2
+
+
+CELLS = "id,title,price,year,seen,brand,tags,more\n"
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.tsv", "catalog.item"])
+def test_a_tables_fields_have_the_types_that_the_record_has(tmp_path: Path, name: str) -> None:
+    """Guards: `"price":"8.5","year":"1986"` in a column of numbers, because a table has texts only."""
+    rows = [
+        CELLS.strip(),
+        "1,Heat,9.99,1995,True,Warner,[],",
+        "2,Aliens,8.50,1986,FALSE,20th,[1; 2],{}",
+        "3,Ran,8,1985.0,true,1985,[],-",
+        "4,Up,,,,,,",
+        "5,Alien,unknown,n/a,yes,-,none,none",
+    ]
+    if name.endswith(".csv"):
+        text = "\n".join('"' + row.replace(",", '","') + '"' for row in rows)
+    else:
+        text = "\n".join(row.replace(",", "\t") for row in rows)
+    catalog = loaded(tmp_path, text.replace(";", ",") + "\n", name)
+    candidates = Candidates.from_catalog(catalog)
+    old = {"id": 1, "title": "Heat", "price": 9.99, "year": 1995, "seen": True, "brand": "W", "tags": [3], "more": {}}
+    one = record([{**old, "stars": 4}])
+    found = [candidates.item(number, one, 0) for number in range(1, 5)]
+    assert found == [
+        {
+            "id": id_,
+            "title": title,
+            "price": price,
+            "year": year,
+            "seen": seen,
+            "brand": brand,
+            "tags": tags,
+            "more": more,
+            "stars": 4,
+        }
+        for id_, title, price, year, seen, brand, tags, more in (
+            (2, "Aliens", 8.5, 1986, False, "20th", [1, 2], {}),
+            (3, "Ran", 8.0, 1985, True, "1985", [], None),
+            (4, "Up", None, None, None, "", None, None),
+            (5, "Alien", None, None, None, "-", None, None),
+        )
+    ]
+    assert type(found[1]["price"]) is float
+    # The empty cells of "Up" are nothing to tell of.
+    assert candidates.unread == {"price": 1, "year": 1, "seen": 1, "tags": 1, "more": 2}
+
+
+def test_a_field_that_is_null_in_the_old_item_has_the_type_of_the_others(tmp_path: Path) -> None:
+    """Guards: a text among numbers, where the replaced item's own number was not known."""
+    catalog = loaded(tmp_path, "id,title,price,brand\n1,Heat,9.99,Warner\n2,Aliens,8.5,Fox\n", "catalog.csv")
+    candidates = Candidates.from_catalog(catalog)
+    own = {"id": 1, "title": "Heat", "price": None, "brand": None}
+    one = record([own, {**own, "price": 7}, {**own, "price": 7.5}])
+    assert candidates.item(1, one, 0) == {"id": 2, "title": "Aliens", "price": 8.5, "brand": None}
+    assert candidates.item(1, one, 1)["price"] == 8.5, "one item's 7 is another item's 7.5"
+    assert candidates.item(1, record([{**own, "price": 7}]), 0)["price"] is None
+    text = "id:token\ttitle:token_seq\tprice:float\tbrand:token\n1\tHeat\t9.99\tWarner\n2\tAliens\t8.5\tFox\n"
+    typed = Candidates.from_catalog(loaded(tmp_path, text, "catalog.item"))
+    assert typed.item(1, record([own]), 0) == {"id": 2, "title": "Aliens", "price": 8.5, "brand": "Fox"}
+    assert typed.item(1, record([{**own, "price": 7}]), 0)["price"] == 8.5
+
+
+json_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@unhurried
+@given(json_values, json_values.map(json.dumps) | json_values.map(str) | st.text(), st.lists(json_values, max_size=2))
+def test_a_field_never_changes_its_type(old: Any, cell: str, others: list[Any]) -> None:
+    """Guards: any text that slips through as another type than the field has; numbers that JSON cannot write."""
+    found = value_of(cell, [old, *others])
+    known = [value for value in [old, *others] if value is not None]
+    if not known:
+        assert found is None
+    elif isinstance(known[0], str):
+        assert found == cell
+    else:
+        assert found is None or type(found) in {type(value) for value in known}
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@unhurried
+@given(st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text())
+def test_what_a_table_says_of_a_value_of_that_type_is_read_as_it_is(value: Any) -> None:
+    """Guards: numbers lost for their spelling: Python's, JSON's, and an integer among pandas' floats."""
+    assert value_of(str(value), [value]) == value
+    if not isinstance(value, str):
+        for cell in (json.dumps(value), f" {value} "):
+            found = value_of(cell, [value])
+            assert found == value and type(found) is type(value)
+    if type(value) is int:
+        assert value_of(f"{value}.0", [value]) == value
+
+
+@pytest.mark.parametrize(
+    ("cell", "model"),
+    [("007", 1), ("1_0", 1), ("٧", 1), ("1e3", 1), ("8.5", 1), ("0x1", 1), ("nan", 1.5), ("inf", 1.5), ("1e999", 1.5),
+     ("1_0", 1.5), ("8,5", 1.5), ("1", True), ("yes", True), ("[NaN]", [1]), ("{}", [1]), ("['a']", [1]), ("a", None)],
+)  # fmt: skip
+def test_a_text_that_is_no_such_value_is_null(cell: str, model: Any) -> None:
+    """Guards: an identifier that loses its zeros, and numbers that only Python reads as such."""
+    assert value_of(cell, [model]) is None
+
+
+@pytest.mark.parametrize("name", ["catalog.jsonl", "catalog.csv"])
+def test_objects_are_not_replaced_without_the_catalogs_fields(tmp_path: Path, name: str) -> None:
+    """Guards: the price and the year of the old item under the title of the new one."""
+    rows = [{"id": 1, "title": "Heat", "year": 1995}, {"id": 2, "title": "Aliens", "year": 1986}]
+    text = "\n".join(map(json.dumps, rows)) if name.endswith("l") else "id,title,year\n1,Heat,1995\n2,Aliens,1986\n"
+    (tmp_path / name).write_text(text)
+    catalog = Catalog.load(tmp_path / name)
+    candidates = Candidates.from_catalog(catalog)
+    old = record([{"title": "z"}, {"id": 1, "title": "Heat", "stars": 4, "year": 1995}])
+    for use in (lambda: candidates.check_fields(old), lambda: candidates.item(1, old, 1)):
+        with pytest.raises(OptionError, match=r'^in\.jsonl:7: .* \("year"\), .*: load the catalog with `keep_fields`$'):
+            use()
+    assert candidates.item(1, record([1], catalog), 0) == 2
+    candidates.check_fields(record([1], catalog))
+    assert candidates.item(1, record([{"id": 1, "title": "Heat", "stars": 4}]), 0) == {
+        "id": 2,
+        "title": "Aliens",
+        "stars": 4,
+    }
+    assert Candidates.from_catalog(loaded(tmp_path, text, name)).item(1, old, 1) == {
+        "id": 2,
+        "title": "Aliens",
+        "stars": 4,
+        "year": 1986,
+    }
 
 
 def test_an_objects_id_is_the_candidates_under_whatever_name() -> None:
