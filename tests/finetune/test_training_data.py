@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -17,6 +20,7 @@ from toy_training import two_clusters
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.noise import inject_noise
 
 # A busy machine is no bug.
@@ -106,6 +110,52 @@ def test_too_few_users_to_split_are_refused() -> None:
     """Guards an empty calibration found after hours of training."""
     with pytest.raises(OptionError, match="toy: 2 users are too few"):
         split_users([two_clusters(n_users=2)], validation=0.05, calibration=0.1, test=0.05)
+
+
+def parts_of(domain: Domain) -> list[list[str]]:
+    """The users of validation, calibration, test and training, at the default shares."""
+    shares = {name: getattr(Settings, name) for name in ("validation", "calibration", "test")}
+    split = split_users([domain], **shares)
+    return [part[0].users for part in (split.validation, split.calibration, split.test, split.train)]
+
+
+@unhurried
+@given(st.sampled_from([4, 30, 50, 60]), st.randoms(use_true_random=False))
+def test_any_users_can_be_split_whatever_they_are_called(n_users: int, random: Random) -> None:
+    """Guards training refused to a quarter of all sets of 50 users for the luck of their names' hashes, and users who
+    change sides for no reason: only as many move as there are empty parts, and from parts that keep others."""
+    names = [f"{random.choice('AaUu')}{number}" for number in random.sample(range(10**9), n_users)]
+    domain = Domain("d", ["a", "b", "c"], [np.arange(3)] * n_users, list(names))
+    parts = parts_of(domain)
+    assert all(parts)
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    order = list(range(n_users))
+    random.shuffle(order)
+    assert [set(part) for part in parts_of(replace(domain, users=[names[i] for i in order]))] == [*map(set, parts)]
+    # By the hashes alone.
+    by_hash: list[set[str]] = [set(), set(), set(), set()]
+    for name in names:
+        draw = int.from_bytes(hashlib.blake2b(f"0/{name}".encode(), digest_size=8).digest(), "big") / 2**64
+        by_hash[np.searchsorted([0.05, 0.1, 0.15], draw, side="right")].add(name)
+    moved = sum(len(set(part) - alone) for part, alone in zip(parts, by_hash, strict=True))
+    assert moved == sum(not alone for alone in by_hash)
+
+
+@unhurried
+@given(st.integers(0, 10**6), st.integers(5, 40), st.integers(5, 40))
+def test_a_user_who_is_moved_is_moved_in_all_domains(seed: int, n_first: int, n_second: int) -> None:
+    """Guards a user who is moved into the validation of one domain, and learned from in another."""
+    rng = np.random.default_rng(seed)
+    users = [[int(user) for user in rng.choice(60, n, replace=False)] for n in (n_first, n_second)]
+    domains = [Domain(name, ["a"], [np.arange(1)] * len(mine), mine) for name, mine in zip("ab", users, strict=True)]
+    try:
+        split = split_users(domains, validation=0.05, calibration=0.05, test=0.05)
+    except OptionError:  # the few whom a domain could spare are all that another has
+        assume(False)
+    parts = [split.train, split.validation, split.calibration, split.test]
+    of_part = [{user for domain in part for user in domain.users} for part in parts]
+    assert sum(map(len, of_part)) == len(set().union(*users))
+    assert all(domain.users for part in parts for domain in part)
 
 
 def test_a_drawn_window_depends_on_its_number_alone() -> None:

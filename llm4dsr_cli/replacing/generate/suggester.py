@@ -81,7 +81,7 @@ class Suggester:
             raise ModelError(
                 "this denoiser suggests no titles",
                 where=str(path),
-                remedy="use --proposer counts, or train it with: llm4dsr finetune --train-only suggester",
+                remedy="use --proposer counts, or train it with: llm4dsr finetune --train suggester",
             )
         runtime = find_runtime(path, metadata, base=base, weights=weights, offline=offline, say=say, part="suggester")
         return cls(metadata, runtime, threads=threads, gpu_layers=gpu_layers)

@@ -287,7 +287,7 @@ def test_a_denoiser_that_suggests_nothing_is_refused_with_the_way_out(tiny_denoi
         Suggester.load(str(tiny_denoiser), threads=1)
     sentence = str(caught.value)
     assert sentence.startswith(f"{tiny_denoiser}: this denoiser suggests no titles: ")
-    assert "--proposer counts" in sentence and "llm4dsr finetune --train-only suggester" in sentence
+    assert "--proposer counts" in sentence and "llm4dsr finetune --train suggester" in sentence
     assert "\n" not in sentence
     with pytest.raises(OptionError, match="--threads 0"):
         Suggester.load(str(tiny_denoiser), threads=0)
