@@ -57,7 +57,7 @@ class Calibration:
         if not len(usable):
             raise ModelError(
                 f"its calibration on {self.n_items} items cannot promise a false-edit rate of {rate:g}",
-                remedy="give a higher rate, or --threshold, or calibrate on more sequences",
+                remedy="give a higher rate, or `threshold`, or calibrate on more sequences",
             )
         return float(self.log_odds[usable[-1]])
 
@@ -65,4 +65,4 @@ class Calibration:
 def check_rate(false_edit_rate: float) -> None:
     """Raises OptionError unless a false-edit rate lies between 0 and 1."""
     if not 0 < false_edit_rate < 1:
-        raise OptionError(f"--false-edit-rate {false_edit_rate:g}", remedy="give a share between 0 and 1")
+        raise OptionError(f"`false_edit_rate` is {false_edit_rate:g}", remedy="give a share between 0 and 1")

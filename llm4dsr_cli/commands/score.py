@@ -10,7 +10,7 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.skipping import exit_code, rejects_path, skipping
-from llm4dsr_cli.errors import Llm4dsrError, OptionError
+from llm4dsr_cli.errors import CatalogError, Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def score(
     began = time.monotonic()
     rejects = rejects_path(on_error, rejects, target)
 
+    from llm4dsr_cli.cache import file_sha256
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
@@ -92,8 +93,8 @@ def score(
         kept: ResumableFile | None = None
         if keeps:
             state = {
-                "IN": _sha256(source),
-                "--catalog": _sha256(catalog),
+                "IN": file_sha256(source, Llm4dsrError),
+                "--catalog": None if catalog is None else file_sha256(catalog, CatalogError),
                 "--items-field": items_field,
                 "--titles-field": titles_field,
                 "--item-id-field": item_id_field,
@@ -131,12 +132,6 @@ def score(
 
 def _given(paths: dict[str, str | None]) -> dict[str, str]:
     return {name: path for name, path in paths.items() if path is not None}
-
-
-def _sha256(path: str | None) -> str | None:
-    from llm4dsr_cli.cache import file_sha256
-
-    return None if path is None else file_sha256(Path(path))
 
 
 def _model(denoiser: Denoiser) -> dict[str, str | None]:

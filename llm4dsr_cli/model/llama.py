@@ -31,6 +31,10 @@ _GGML_ERROR = 4
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
 # Of the call in hand: the first names the cause, later ones what failed in consequence.
 _last_errors: list[str] = []
+_open_files: list[Path] = []  # one entry for each model that has it open
+# The process in which llama.cpp started threads. OpenMP, with which it is built on Linux, waits in a forked process for
+# the threads of the first one.
+_process_of_threads: int | None = None
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -44,6 +48,15 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
 
 # Without a callback llama.cpp writes its log to file descriptor 2; llama_cpp's own callback prints errors there.
 llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def open_files() -> tuple[Path, ...]:
+    """The files of the models that this process has loaded and not closed."""
+    return tuple(_open_files)
+
+
+def _first_error(otherwise: str) -> str:
+    return (*_last_errors[:1], otherwise)[0]
 
 
 def usable_cores() -> int:
@@ -68,7 +81,8 @@ class Model:
         ModelError: the file is missing, damaged, or of an architecture that llama.cpp does not know.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
+    def __init__(self, path: str | Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
+        path = Path(path)
         if not path.is_file():
             raise ModelError("no such model file", where=str(path), remedy="check the path")
         params = llama_cpp.llama_model_default_params()
@@ -76,7 +90,7 @@ class Model:
         params.n_gpu_layers = (999 if offload else 0) if gpu_layers is None else gpu_layers
         if params.n_gpu_layers and not offload:
             raise OptionError(
-                "--gpu-layers: this llama-cpp-python was built without a GPU back end",
+                f"`gpu_layers` is {gpu_layers}: this llama-cpp-python was built without a GPU back end",
                 remedy="reinstall it with CMAKE_ARGS=-DGGML_CUDA=on (or GGML_METAL, GGML_VULKAN)",
             )
         params.vocab_only = vocab_only
@@ -85,13 +99,14 @@ class Model:
         _last_errors.clear()
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            reason = _last_errors[0] if _last_errors else "unknown reason"
             raise ModelError(
-                f"llama.cpp cannot load it ({reason})",
+                f"llama.cpp cannot load it ({_first_error('unknown reason')})",
                 where=str(path),
                 remedy="the file may be damaged; fetch or make it again",
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._path = path
+        _open_files.append(path)
 
     @property
     def handle(self) -> object:
@@ -117,6 +132,7 @@ class Model:
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
+            _open_files.remove(self._path)
 
     def __enter__(self) -> Model:
         return self
@@ -138,13 +154,18 @@ class Context:
         threads: CPU threads; None uses the cores that the process may use.
 
     Raises:
-        ModelError: llama.cpp cannot make it.
+        ModelError: llama.cpp cannot make it; or its threads would wait for ever, in a forked process.
     """
 
     def __init__(
         self, model: Model, *, causal: bool, cells: int, batch_tokens: int, threads: int | None = None
     ) -> None:
         threads = usable_cores() if threads is None else threads
+        if threads > 1 and _process_of_threads not in (None, os.getpid()):
+            raise ModelError(
+                "llama.cpp ran with threads before this process was forked, and would wait for them for ever",
+                remedy="start processes by spawn, or give `threads` 1",
+            )
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = cells, batch_tokens, batch_tokens
         # llama.cpp aborts the process if each sequence could not have an output in one batch.
@@ -158,12 +179,12 @@ class Context:
         _last_errors.clear()
         self._context = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
-            reason = _last_errors[0] if _last_errors else "out of memory?"
-            raise ModelError(f"llama.cpp cannot make a context of {cells} tokens ({reason})")
+            raise ModelError(f"llama.cpp cannot make a context of {cells} tokens ({_first_error('out of memory?')})")
         llama_cpp.llama_set_causal_attn(self._context, causal)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(batch_tokens, 0, 1)
         self._n_vocab = model.n_vocab
+        self._threads = threads
         self.batch_tokens = batch_tokens
         self.cells = cells
         self.max_sequences = int(params.n_seq_max)
@@ -197,7 +218,7 @@ class Context:
 
         Returns:
             For each piece the log-probabilities of all tokens of the vocabulary to come next, in nats: float32, shape
-            (n_positions, n_vocab).
+            (n_positions, n_vocab). A row is NaN where the model gives no numbers, which is the caller's to refuse.
 
         Raises:
             ModelError: llama.cpp fails.
@@ -216,11 +237,13 @@ class Context:
         for i, sequence in enumerate(np.repeat(np.asarray(sequences), lengths).tolist()):
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = sequence
+        if self._threads > 1:
+            global _process_of_threads
+            _process_of_threads = os.getpid()
         _last_errors.clear()
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
-            reason = _last_errors[0] if _last_errors else f"status {status}"
-            raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({reason})")
+            raise ModelError(f"llama.cpp failed on a batch of {total} tokens ({_first_error(f'status {status}')})")
         # All read at once: the next decode, which may be another caller's, overwrites the logits.
         results = []
         for positions, offset in zip(reads, offsets, strict=False):
@@ -228,9 +251,9 @@ class Context:
             for row, position in zip(rows, positions, strict=True):
                 pointer = llama_cpp.llama_get_logits_ith(self._context, int(offset + position))
                 row[:] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
-            peak = rows.max(axis=1, keepdims=True, initial=-np.inf)
-            rows -= peak
-            rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # NaN or infinity among the logits makes a whole row NaN
+                rows -= rows.max(axis=1, keepdims=True, initial=-np.inf)
+                rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
             results.append(rows)
         return results
 

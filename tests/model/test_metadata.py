@@ -192,13 +192,13 @@ def test_truncated_adapters_are_refused(tiny_base: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.0, 2.0, float("nan")])
 def test_false_edit_rates_lie_between_zero_and_one(rate: float) -> None:
     """Guards a percentage taken for a share."""
-    with pytest.raises(OptionError, match="--false-edit-rate"):
+    with pytest.raises(OptionError, match="`false_edit_rate` is"):
         METADATA.threshold(rate)
 
 
 def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
     """Guards a threshold made up where nothing was measured."""
-    with pytest.raises(ModelError, match="carries no calibration: give --threshold"):
+    with pytest.raises(ModelError, match="carries no calibration: give `threshold`"):
         dataclasses.replace(METADATA, calibration=None).threshold(0.01)
 
 
