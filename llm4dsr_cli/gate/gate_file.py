@@ -105,7 +105,7 @@ class GateFile:
                 f"this gate was calibrated for {self.model_name} (sha256 {self.model_sha256[:12]}...), "
                 f"not for the denoiser in use ({sha256[:12]}...)",
                 where=where,
-                remedy="give that denoiser with --model, or calibrate again",
+                remedy="give that denoiser with `model`, or calibrate again",
             )
 
     def threshold(self, false_edit_rate: float, *, fusion: bool = True) -> float:
@@ -133,7 +133,7 @@ class GateFile:
         at = int(np.searchsorted(self.calibration_users, wanted))
         return at < len(self.calibration_users) and bool(self.calibration_users[at] == wanted)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write it, atomically."""
         about = {
             "version": FILE_VERSION,
@@ -163,12 +163,13 @@ class GateFile:
             temporary.write_bytes(buffer.getbuffer())
 
     @classmethod
-    def load(cls, path: Path) -> GateFile:
+    def load(cls, path: str | Path) -> GateFile:
         """Read a gate file.
 
         Raises:
             ModelError: it is missing, no gate file, damaged, or of a newer version.
         """
+        path = Path(path)
         if not path.is_file():
             raise ModelError("no such gate file", where=str(path), remedy=MAKE_ONE)
         try:

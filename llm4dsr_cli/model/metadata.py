@@ -68,7 +68,7 @@ class DenoiserMetadata:
         """
         check_rate(false_edit_rate)
         if self.calibration is None:
-            raise ModelError(f"{self.name} carries no calibration", remedy="give --threshold")
+            raise ModelError(f"{self.name} carries no calibration", remedy="give `threshold`")
         return self.calibration.threshold(false_edit_rate)
 
     def description(self, sha256: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class DenoiserMetadata:
             writer.add_array("llm4dsr.calibration.log_odds", self.calibration.log_odds.tolist())
 
     @classmethod
-    def read(cls, reader: GGUFReader, where: Path) -> DenoiserMetadata:
+    def read(cls, reader: GGUFReader, where: str | Path) -> DenoiserMetadata:
         """From an open GGUF.
 
         Raises:

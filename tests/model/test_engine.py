@@ -241,7 +241,7 @@ def test_llama_cpp_errors_are_logged_as_errors(
 
 def test_impossible_thread_counts_are_refused(tiny_base: Path, tiny_denoiser: Path) -> None:
     """Guards zero threads, on which llama.cpp never returns."""
-    with pytest.raises(OptionError, match="--threads 0"):
+    with pytest.raises(OptionError, match="`threads` is 0"):
         Denoiser.load(str(tiny_denoiser), base=str(tiny_base), weights="bf16", threads=0)
 
 

@@ -198,7 +198,7 @@ def test_false_edit_rates_lie_between_zero_and_one(rate: float) -> None:
 
 def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
     """Guards a threshold made up where nothing was measured."""
-    with pytest.raises(ModelError, match="carries no calibration: give --threshold"):
+    with pytest.raises(ModelError, match="carries no calibration: give `threshold`"):
         dataclasses.replace(METADATA, calibration=None).threshold(0.01)
 
 
