@@ -117,7 +117,9 @@ class Bench:
         split = split_users([two_clusters()], **SHARES)
         train, held_out = (Sampler(part, **SAMPLING) for part in (split.train, split.validation))
         lessons = [held_out.draw_titles(number) for number in range(settings.validation_windows)]
-        return Trainer(model, Suggesting(self.prompter, train, lessons), settings, checkpoint=checkpoint, **more)
+        return Trainer(
+            model, Suggesting(self.prompter, train, lessons, warm=True), settings, checkpoint=checkpoint, **more
+        )
 
 
 @pytest.fixture(scope="module")

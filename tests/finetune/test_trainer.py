@@ -280,7 +280,6 @@ def test_validating_costs_a_small_share_of_the_training(bench: Bench) -> None:
     """Guards a short run that spends its time on validation: fewer windows for it, the same ones when resumed."""
     trainer = bench(replace(SETTINGS, windows=8 * 4, validate_every=None))
     trainer.task.validation = trainer.task.validation * 20
-    trainer.task.held_out *= 20
     measured: list[int] = []
     log_odds = trainer.task.log_odds
 

@@ -119,6 +119,10 @@ def parts_of(domain: Domain) -> list[list[str]]:
     return [part[0].users for part in (split.validation, split.calibration, split.test, split.train)]
 
 
+def uniform(name: str) -> float:
+    return int.from_bytes(hashlib.blake2b(f"0/{name}".encode(), digest_size=8).digest(), "big") / 2**64
+
+
 @unhurried
 @given(st.sampled_from([4, 30, 50, 60]), st.randoms(use_true_random=False))
 def test_any_users_can_be_split_whatever_they_are_called(n_users: int, random: Random) -> None:
@@ -135,10 +139,14 @@ def test_any_users_can_be_split_whatever_they_are_called(n_users: int, random: R
     # By the hashes alone.
     by_hash: list[set[str]] = [set(), set(), set(), set()]
     for name in names:
-        draw = int.from_bytes(hashlib.blake2b(f"0/{name}".encode(), digest_size=8).digest(), "big") / 2**64
-        by_hash[np.searchsorted([0.05, 0.1, 0.15], draw, side="right")].add(name)
+        by_hash[np.searchsorted([0.05, 0.1, 0.15], uniform(name), side="right")].add(name)
     moved = sum(len(set(part) - alone) for part, alone in zip(parts, by_hash, strict=True))
     assert moved == sum(not alone for alone in by_hash)
+    edges, draw = [0.0, 0.05, 0.1, 0.15, 1.0], {name: uniform(name) for name in names}
+    if moved == 1:
+        ((number, newcomer),) = [(n, name) for n in range(4) for name in set(parts[n]) - by_hash[n]]
+        distance = {name: max(edges[number] - draw[name], draw[name] - edges[number + 1]) for name in names}
+        assert distance[newcomer] == min(distance[name] for alone in by_hash if len(alone) > 1 for name in alone)
 
 
 @unhurried
