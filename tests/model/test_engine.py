@@ -16,9 +16,10 @@ from conftest import write_tiny_adapter
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model as runtime_model
+from llm4dsr_cli.model.cores import usable_cores
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.engine import Engine, Request
-from llm4dsr_cli.model.llama import MAX_SEQUENCES, Model, usable_cores
+from llm4dsr_cli.model.llama import MAX_SEQUENCES, Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.windows import overlapping_windows
 
@@ -300,7 +301,7 @@ def test_usable_cores_are_those_of_the_affinity_mask() -> None:
     one = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
-        "from llm4dsr_cli.model.llama import usable_cores; print(usable_cores())"
+        "from llm4dsr_cli.model.cores import usable_cores; print(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "1\n"
