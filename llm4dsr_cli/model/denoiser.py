@@ -130,7 +130,9 @@ class Denoiser:
         """Noise log-odds of every item of every sequence.
 
         A sequence longer than the largest trained window is read in overlapping windows; each item is judged by the
-        window that sees most around it. Several threads may call it; they are served one after the other.
+        window that sees most around it. Titles that are the same to the model are read once in a window, and get one
+        score: an item that stands twice does not vouch for itself. Several threads may call it; they are served one
+        after the other.
 
         Args:
             sequences: item titles, oldest first; sequences may be empty.
@@ -155,14 +157,14 @@ class Denoiser:
             for number, titles in enumerate(sequences)
             for window in overlapping_windows(len(titles), self.metadata.max_window)
         ]
-        texts = [sequences[number][window.start : window.end] for number, window in windows]
+        texts = [self._prompter.different(sequences[number][window.start : window.end]) for number, window in windows]
         # Once each: a long sequence in which one item is replaced is the same in all windows but two.
-        different = list(dict.fromkeys(texts))
+        different = list(dict.fromkeys(tuple(titles) for titles, _ in texts))
         answers = self._engine.log_probabilities(self._requests(different), self._prompter.answers)
-        found = {text: self._log_odds(rows) for text, rows in zip(different, answers, strict=True)}
-        for (number, window), text in zip(windows, texts, strict=True):
+        found = {titles: self._log_odds(rows) for titles, rows in zip(different, answers, strict=True)}
+        for (number, window), (titles, item_of) in zip(windows, texts, strict=True):
             judged = slice(window.judge_from, window.judge_to)
-            log_odds = found[text]
+            log_odds = found[tuple(titles)][item_of]
             results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
         return [canonical(log_odds) for log_odds in results]
 

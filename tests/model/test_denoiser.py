@@ -12,6 +12,8 @@ import gguf
 import numpy as np
 import pytest
 from conftest import write_tiny_adapter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model
@@ -249,3 +251,20 @@ def test_every_path_may_be_a_path_or_a_text(
     ):
         with pytest.raises(ModelError, match=r"no such (base )?model file"):
             Denoiser.load(**argument)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(st.sampled_from(["Alien", "Aliens ", " Aliens", "Heat", "Up"]), min_size=1, max_size=6))
+def test_equal_titles_of_a_window_are_read_once(denoiser: Denoiser, titles: list[str]) -> None:
+    """Guards: an item that a log holds twice vouching for itself (.777 fell to .019)."""
+    different = list(dict.fromkeys(title.strip() for title in titles))
+    (found,), (once,) = denoiser.score([titles]), denoiser.score([different])
+    assert found.tolist() == [once[different.index(title.strip())] for title in titles]
+
+
+def test_titles_that_differ_beyond_the_cut_do_not_vouch_for_each_other(denoiser: Denoiser) -> None:
+    """Guards: titles in scripts of many tokens, which all look alike once they are cut, believed for sure."""
+    long = "x" * denoiser.metadata.max_title_tokens
+    (found,) = denoiser.score([[f"{long} one", "Heat", f"{long} two", "Up", f"{long} three"]])
+    (once,) = denoiser.score([[long, "Heat", "Up"]])
+    assert found.tolist() == [once[place] for place in (0, 1, 0, 2, 0)]
