@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.gate.pairs import PairCounts, products
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.titles import folded_title
 from llm4dsr_cli.users import user_text
 from llm4dsr_cli.windows import overlapping_windows
 
@@ -44,7 +44,7 @@ class Evidence:
     """Which user has which items; both are known by 64-bit hashes of their names.
 
     Attributes:
-        items: uint64, ascending, shape (n_items,): hashes of the different titles.
+        items: uint64, ascending, shape (n_items,): hashes of the different titles, folded.
         users: uint64, ascending, shape (n_users,).
         starts: int64, shape (n_users + 1,): user u's items are ``held[starts[u]:starts[u + 1]]``.
         held: int32, item numbers, ascending within a user.
@@ -147,7 +147,7 @@ class Evidence:
         Args:
             user: whose sequence it is; left out of all counts if they hold that user. None leaves nobody out.
         """
-        names = [clean_title(title) for title in titles]
+        names = [folded_title(title) for title in titles]
         mine = self.held_by(user)
         result = np.zeros((len(names), len(FEATURES)))
         for window in overlapping_windows(len(names), LONGEST_CONTEXT):
@@ -165,7 +165,7 @@ class Evidence:
 
     def numbers(self, titles: Sequence[str]) -> Ints:
         """The items' numbers, -1 for an item that was never counted."""
-        return self._numbers(map(clean_title, titles))
+        return self._numbers(map(folded_title, titles))
 
     def _numbers(self, names: Iterable[str]) -> Ints:
         return _find(self.items, np.array([_hash(name) for name in names], dtype=np.uint64))
@@ -233,7 +233,7 @@ class _Numbers(dict[str, int]):
     """Numbers of titles in the order in which they are first asked for; spellings of one clean title share theirs.
 
     Attributes:
-        hashes: the clean titles' hashes, by number.
+        hashes: the folded titles' hashes, by number.
         words: how many of them hold a word, by its hash.
     """
 
@@ -244,12 +244,12 @@ class _Numbers(dict[str, int]):
         self._by_hash: dict[int, int] = {}
 
     def __missing__(self, title: str) -> int:
-        clean = clean_title(title)
-        found = _hash(clean)
+        folded = folded_title(title)
+        found = _hash(folded)
         number = self._by_hash.setdefault(found, len(self.hashes))
         if number == len(self.hashes):
             self.hashes.append(found)
-            self.words.update(_words(clean))
+            self.words.update(_words(folded))
         self[title] = number
         return number
 

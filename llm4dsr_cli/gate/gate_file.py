@@ -27,7 +27,7 @@ from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion, fusion_features
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.thresholds import Calibration, check_rate
 
-FILE_VERSION = 1
+FILE_VERSION = 2  # 1 knew items by titles as they are written
 MAKE_ONE = "make one with: llm4dsr calibrate DATA --output my.gate"
 EVIDENCE = ("items", "users", "starts", "held", "words", "titles_with")
 TYPES = {
@@ -167,7 +167,7 @@ class GateFile:
         """Read a gate file.
 
         Raises:
-            ModelError: it is missing, no gate file, damaged, or of a newer version.
+            ModelError: it is missing, no gate file, damaged, or of another version.
         """
         path = Path(path)
         if not path.is_file():
@@ -178,11 +178,11 @@ class GateFile:
             version = about["version"]
             if type(version) is not int or version < 1:
                 raise ValueError("no version")
-            if version > FILE_VERSION:
+            if version != FILE_VERSION:
                 raise ModelError(
-                    f"this gate is of file version {version}",
+                    f"this gate is of file version {version}, where {FILE_VERSION} is read",
                     where=str(path),
-                    remedy="pip install -U llm4dsr-cli",
+                    remedy="pip install -U llm4dsr-cli" if version > FILE_VERSION else MAKE_ONE,
                 )
             return cls(
                 model_name=about["model_name"],

@@ -304,3 +304,14 @@ def test_nothing_counted_says_nothing(data: Data) -> None:
     features = Evidence.count(data).features(["red ball", "blue boat"], 1)
     assert features.shape == (2, len(FEATURES))
     assert features[:, 1].all() and not np.delete(features, 1, axis=1).any()
+
+
+def test_a_title_is_the_same_item_however_it_is_written() -> None:
+    """Guards: a gate that knows none of the items of the same data in capitals, without a word."""
+    data = [(user, ["Alien", "The Thing", "Ｈｅａｔ"]) for user in range(4)]
+    evidence = Evidence.count(data)
+    assert (evidence.numbers(["ALIEN", " the  thing", "Heat", "Up"]) >= 0).tolist() == [True, True, True, False]
+    assert Evidence.count([*data, ("other", ["aLiEn"])]).n_titles == evidence.n_titles == 3
+    np.testing.assert_array_equal(
+        evidence.features(["Alien", "The Thing"], 1), evidence.features(["alien", "THE THING"], 1)
+    )
