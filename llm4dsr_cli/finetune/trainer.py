@@ -188,7 +188,7 @@ class Trainer:
             if settings.validate_every is not None:
                 validations = max(1.0, expected / settings.batch_windows / settings.validate_every)
             affordable = int(VALIDATION_SHARE / FORWARD_SHARE * expected / validations)
-            progress.validation_windows = min(self.task.held_out, max(FEWEST_VALIDATION_WINDOWS, affordable))
+            progress.validation_windows = min(len(self.task.validation), max(FEWEST_VALIDATION_WINDOWS, affordable))
 
     def _pace(self) -> Pace:
         """The speed of some steps that change nothing."""
