@@ -12,9 +12,10 @@ from pathlib import Path
 
 import platformdirs
 
-from llm4dsr_cli.errors import Llm4dsrError, ModelError, OutputError
+from llm4dsr_cli.errors import Llm4dsrError, ModelError, OptionError, OutputError
 
 CHUNK = 1 << 20
+CACHE_REMEDY = "set LLM4DSR_CACHE to a folder that can be read and written"
 # The subfolders of what can be made again without a network: how many files of each kind stay, those used last.
 KEPT = {"runtime": 4, "tries": 8}
 # A file used, or written to, so lately may be in another process's hands: found by it, but not opened yet.
@@ -35,28 +36,35 @@ class CachedFile:
 
 
 def cache_folder() -> Path:
-    """``LLM4DSR_CACHE``, or the platform's cache folder for this user; not created here."""
+    """``LLM4DSR_CACHE``, or the platform's cache folder for this user; not created here.
+
+    Raises:
+        OptionError: it lies in the home of a user who is not known or has none.
+    """
     chosen = os.environ.get("LLM4DSR_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return platformdirs.user_cache_path("llm4dsr", appauthor=False)
+    try:
+        folder = Path(chosen) if chosen else platformdirs.user_cache_path("llm4dsr", appauthor=False)
+        return folder.expanduser().absolute()
+    except RuntimeError:
+        what = f"there is no home folder for LLM4DSR_CACHE={chosen}" if chosen else "there is no home folder"
+        raise OptionError(what, remedy=CACHE_REMEDY) from None
 
 
 def cache_subfolder(name: str) -> Path:
     """A folder of the cache, made if it is not there.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be made, or cannot be written.
     """
     folder = cache_folder() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the cache folder cannot be made ({error.strerror})",
-            where=str(folder),
-            remedy="set LLM4DSR_CACHE to a folder that can be written",
+            f"the cache folder cannot be made ({error.strerror})", where=str(folder), remedy=CACHE_REMEDY
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("the cache folder cannot be written", where=str(folder), remedy=CACHE_REMEDY)
     return folder
 
 

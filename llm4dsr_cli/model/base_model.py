@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from llm4dsr_cli.cache import CHUNK, cache_folder, file_sha256
-from llm4dsr_cli.errors import ModelError, OutputError
+from llm4dsr_cli.cache import CHUNK, cache_folder, cache_subfolder, file_sha256
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.model.registry import (
     BaseEntry,
@@ -167,14 +167,7 @@ def _obtain(wanted: _Wanted, say: Callable[[str], None], *, force: bool) -> Path
 
 
 def _store(wanted: _Wanted, chunks: Generator[bytes, None, None]) -> None:
-    try:
-        wanted.path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the cache folder cannot be made: {error.strerror}",
-            where=str(wanted.path.parent),
-            remedy="set LLM4DSR_CACHE to a folder that can be written",
-        ) from error
+    cache_subfolder(wanted.path.parent.name)
     with atomic_path(wanted.path) as temp:
         digest = hashlib.sha256()
         with temp.open("wb") as file:

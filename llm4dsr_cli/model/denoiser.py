@@ -27,6 +27,8 @@ from llm4dsr_cli.windows import overlapping_windows
 
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
+# llama.cpp crashes the process where it cannot start so many.
+MOST_THREADS = 512
 
 
 class Denoiser:
@@ -80,17 +82,18 @@ class Denoiser:
                 is the one that ships.
             base: base model by name, path or ``hf:`` reference; None takes the one that the denoiser names.
             weights: type of the runtime weights, "auto", "bf16", "q8_0" or "q4_0".
-            threads: CPU threads; None uses the cores that the process may use.
-            gpu_layers: layers to keep on a GPU; None is all of them when llama.cpp has a GPU back end.
+            threads: CPU threads, 1 to 512; None is as many as other processes leave cores free, at every moment.
+            gpu_layers: layers to keep on a GPU, more than there are for all; None is all of them when llama.cpp has a
+                GPU back end.
             offline: never pull a base model.
             say: told in one line each what takes time.
 
         Raises:
-            OptionError: an unknown weight type, or no threads.
+            OptionError: an unknown weight type, or a number out of range.
             ModelError: model or base is missing, damaged, or they do not fit together.
             OutputError: the cache folder cannot be written.
         """
-        check_options(weights, threads)
+        check_options(weights, threads, gpu_layers)
         path, metadata, is_adapter = read_denoiser(model)
         runtime = path
         if is_adapter:
@@ -250,11 +253,15 @@ def no_numbers(where: Path) -> ModelError:
     )
 
 
-def check_options(weights: str, threads: int | None) -> None:
-    """Raises OptionError for an unknown weight type or fewer than one thread, before anything is loaded."""
+def check_options(weights: str, threads: int | None, gpu_layers: int | None) -> None:
+    """Raises OptionError for an unknown weight type or a number out of range, before anything is loaded."""
     check_weights(weights)
-    if threads is not None and threads < 1:
-        raise OptionError(f"`threads` is {threads}: at least one thread is needed", remedy="leave it out, or give more")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(
+            f"`threads` is {threads}: it goes from 1 to {MOST_THREADS}", remedy="leave it out, or give one of these"
+        )
+    if gpu_layers is not None and gpu_layers < 0:
+        raise OptionError(f"`gpu_layers` is {gpu_layers}: it begins at 0", remedy="leave it out for all layers")
 
 
 def _find_base(

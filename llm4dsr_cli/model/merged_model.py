@@ -20,7 +20,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.cache import cache_folder, cache_subfolder, file_sha256, mark_used, tidy
+from llm4dsr_cli.cache import CACHE_REMEDY, cache_folder, cache_subfolder, file_sha256, mark_used, tidy
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.locks import exclusive
@@ -92,9 +92,7 @@ def _alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
             stack.enter_context(exclusive(lock, waiting))
         except OSError as error:
             raise OutputError(
-                f"the cache folder cannot be written ({error.strerror})",
-                where=str(lock.parent),
-                remedy="set LLM4DSR_CACHE to a folder that can be written",
+                f"the cache folder cannot be written ({error.strerror})", where=str(lock.parent), remedy=CACHE_REMEDY
             ) from None
         yield
 

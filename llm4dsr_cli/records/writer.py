@@ -67,6 +67,11 @@ class OutputFile:
         self._file.create()
         return self._file.path.open("wb")
 
+    @property
+    def appears_whole(self) -> bool:
+        """Whether what is written takes the target's place later; False when it has, or is written directly."""
+        return self._file is not None
+
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
         with self._explained():

@@ -78,7 +78,7 @@ class Suggester:
         Raises:
             ModelError: the denoiser has no suggestions, too.
         """
-        check_options(weights, threads)
+        check_options(weights, threads, gpu_layers)
         path, metadata, _ = read_denoiser(model)
         if metadata.suggestion_alpha is None:
             raise ModelError(
