@@ -70,8 +70,13 @@ def naive_features(data: Data, titles: list[str], user: int | None) -> np.ndarra
     return np.array(rows)
 
 
-def naive_counts(data: Data, titles: list[str], user: int | None, longest: int) -> tuple[np.ndarray, list[str]]:
-    """Users with each pair, shape (len(titles), n_titles), by a loop over users and pairs, and all counted titles."""
+def naive_counts(
+    data: Data, titles: list[str], user: int | None, longest: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Users who have each title, users who have another title beside it, and all titles that are counted.
+
+    Shapes (len(titles),) and (len(titles), n_titles); by a loop over titles and users.
+    """
     histories: dict[int, list[str]] = {}
     for owner, items in data:
         for item in items:
@@ -82,27 +87,23 @@ def naive_counts(data: Data, titles: list[str], user: int | None, longest: int) 
     holds = {owner: set(history[-longest:]) for owner, history in histories.items()}
     everything = sorted(set().union(*holds.values()))
     holds.pop(user, None)
-    counts = np.zeros((len(titles), len(everything)))
+    popularity = np.array([sum(title in items for items in holds.values()) for title in titles])
+    beside = np.zeros((len(titles), len(everything)))
     for row, title in enumerate(titles):
         for column, other in enumerate(everything):
-            for items in holds.values():
-                counts[row, column] += title in items and other in items
-    return counts, everything
+            if other != title:
+                beside[row, column] = sum(title in items and other in items for items in holds.values())
+    return popularity, beside, everything
 
 
 def naive_collaborative_features(data: Data, titles: list[str], user: int | None, longest: int) -> np.ndarray:
     """The features but for title words, from the naive counts, in the very arithmetic that they are defined by."""
     different = list(dict.fromkeys(titles))
-    counts, everything = naive_counts(data, different, user, longest)
-    column = {title: number for number, title in enumerate(everything)}
-    popularity = np.array([counts[row, column[t]] if t in column else 0 for row, t in enumerate(different)])
-    for row, title in enumerate(different):
-        if title in column:
-            counts[row, column[title]] = 0
-    together = np.array([[row[column[t]] if t in column else 0 for t in different] for row in counts])
+    popularity, beside, everything = naive_counts(data, different, user, longest)
+    together = np.array([[row[everything.index(t)] if t in everything else 0 for t in different] for row in beside])
     n_users = max(1, len({owner for owner, _ in data} - {user}))
     association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
-    shared = counts @ counts.T
+    shared = beside @ beside.T
     length = np.sqrt(np.diag(shared))
     partners = shared / np.maximum(length[:, None] * length, 1e-9)
     means = [(m.sum(axis=1) - np.diag(m)) / max(1, len(m) - 1) for m in (association, partners)]
@@ -142,20 +143,12 @@ def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
         different = list(dict.fromkeys(titles))
         items, mine = evidence.numbers(different), evidence.held_by(user)
         rows, partners = evidence.partner_rows(items, np.isin(items, mine), mine)
-        counts, everything = naive_counts(data, different, user, longest)
-        there = np.zeros_like(counts)
+        _, beside, everything = naive_counts(data, different, user, longest)
+        _, beside_anybody, _ = naive_counts(data, different, None, longest)
         columns = [evidence.numbers(everything).tolist().index(partner) for partner in partners]
-        anybody = naive_counts(data, different, None, longest)[0] > 0
-        anybody[
-            [row for row, t in enumerate(different) if t in everything],
-            [everything.index(t) for t in different if t in everything],
-        ] = False
-        assert sorted(columns) == np.flatnonzero(anybody.any(axis=0)).tolist()
-        there[:, columns] = rows
-        for row, title in enumerate(different):
-            if title in everything:
-                counts[row, everything.index(title)] = 0
-        np.testing.assert_array_equal(there, counts)
+        assert sorted(columns) == np.flatnonzero(beside_anybody.any(axis=0)).tolist()
+        np.testing.assert_array_equal(rows, beside[:, columns])
+        assert rows.sum() == beside.sum()
 
 
 @pytest.mark.parametrize("n_users", [255, 256, 65_535, 65_536])
