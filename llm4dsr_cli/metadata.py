@@ -26,10 +26,10 @@ MAKE_ONE = "make a denoiser with: llm4dsr finetune TRAIN.jsonl --output my-denoi
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of items that belong, on windows that training did not see.
+    """A threshold curve: scores of items that belong, on windows that training did not see.
 
     Attributes:
-        rates: false-edit rates, ascending, shape (n,).
+        rates: false-edit rates between 0 and 1, ascending, shape (n,).
         log_odds: at most the share ``rates[i]`` of the items that belong scored above ``log_odds[i]``; shape (n,).
         n_items: how many items that belong were scored.
     """
@@ -37,6 +37,18 @@ class Calibration:
     rates: NDArray[np.float32]
     log_odds: NDArray[np.float32]
     n_items: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no threshold curve: a file may come from a stranger."""
+        rates, log_odds = self.rates, self.log_odds
+        if rates.ndim != 1 or rates.shape != log_odds.shape or {rates.dtype.kind, log_odds.dtype.kind} != {"f"}:
+            raise ValueError("a threshold curve without a log-odds for each rate")
+        if not ((rates > 0) & (rates < 1)).all() or (rates[1:] <= rates[:-1]).any():
+            raise ValueError("a threshold curve whose rates do not ascend between 0 and 1")
+        if not np.isfinite(log_odds).all() or (log_odds[1:] > log_odds[:-1]).any():
+            raise ValueError("a threshold curve whose log-odds rise or are not finite")
+        if type(self.n_items) is not int or self.n_items < 0:
+            raise ValueError("a threshold curve of no number of items")
 
     @classmethod
     def fit(cls, belonging: NDArray[np.floating[Any]], users: NDArray[np.integer[Any]] | None = None) -> Calibration:
@@ -109,10 +121,6 @@ class DenoiserMetadata:
             raise ValueError(f"windows of {self.max_window} items of {self.max_title_tokens} tokens")
         if self.layers is not None and not 1 <= self.layers <= 1000:
             raise ValueError(f"{self.layers} layers")
-        if self.calibration is not None:
-            rates, log_odds = self.calibration.rates, self.calibration.log_odds
-            if rates.shape != log_odds.shape or (np.diff(rates) <= 0).any() or (np.diff(log_odds) > 0).any():
-                raise ValueError("a calibration that is no curve")
 
     def threshold(self, false_edit_rate: float) -> float:
         """Noise log-odds above which at most this share of the items that belong lies, by its own calibration.
