@@ -34,6 +34,7 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
             "protect_last": gate.protect_last,
             "file": gate_file,
             "fusion": cleaning.fuses,
+            "items_counted": None if cleaning.coverage is None else cleaning.coverage.share,
         },
         "model": cleaning.scorer.description(),
         "versions": {"llm4dsr-cli": __version__, "llama-cpp-python": version("llama-cpp-python")},
@@ -58,6 +59,8 @@ def warnings(cleaner: Cleaner[R]) -> list[str]:
     """What makes a run worth less than it seems, a sentence each."""
     cleaning, found = cleaner.cleaning, []
     gate = cleaning.gate_file
+    if cleaning.coverage is not None and (other_data := cleaning.coverage.warning()):
+        found.append(other_data)
     if gate is not None and cleaning.fuses and cleaner.nameless and gate.user_field is not None:
         found.append(
             f'{cleaner.nameless:,} records have no "{cleaning.user_field}": if the gate counted them, their own items '

@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from llm4dsr_cli.errors import CatalogError
+from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.json_lines import kind, parse_object, quote, quote_names
 
 ItemId = int | str
@@ -193,7 +194,7 @@ def _lines(path: Path) -> Generator[tuple[int, bytes], None, None]:
     number = 0
     try:
         with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(cast(BinaryIO, file), str(path), CatalogError), 1):
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError:
         raise CatalogError("no such file", where=str(path), remedy="check the catalog's path") from None
