@@ -45,9 +45,7 @@ def main() -> None:
         print(f"{name} ...", file=sys.stderr, flush=True)
         with Denoiser.load(path) as denoiser:
             scores[name or path] = denoiser.score(window.titles for window in windows)
-    counted, missing = baseline_scores(split.train, windows)
-    if missing is not None:
-        print(missing, file=sys.stderr)
+    counted = baseline_scores(split.train, windows, say=lambda line: print(line, file=sys.stderr))
     print("| data | scorer | AUROC | AP | P@1% | P@3% | items |\n| --- | --- |" + " ---: |" * 5)
     for line in compare(split.train, windows, {**scores, **counted}):
         q = line.quality

@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm4dsr_cli.finetune.lora import TARGETS, add_lora
-from llm4dsr_cli.finetune.model import Batch, NoiseModel, collate, load_base, pick_dtype
+from llm4dsr_cli.finetune.architectures import Architecture
+from llm4dsr_cli.finetune.batch import Batch, Example
+from llm4dsr_cli.finetune.lora import add_lora
+from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompt, Prompter
@@ -36,7 +38,7 @@ def peft_model(model: NoiseModel) -> Callable[[], contextlib.AbstractContextMana
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=16, lora_alpha=32, target_modules=list(TARGETS)), model.backbone)
+    inject_adapter_in_model(LoraConfig(r=16, lora_alpha=32, target_modules=list(Architecture.targets)), model.backbone)
     return lambda: torch.autocast("cpu", torch.bfloat16)
 
 
@@ -85,7 +87,9 @@ class Packed:
             joined.append(Prompt(np.concatenate([prompts[i].tokens for i in row]), probes))
             window.append(np.repeat(row, sizes))
             positions.append(np.concatenate([np.arange(size) for size in sizes]))
-        batch = collate(joined, [labels[i] for row in rows for i in row])
+        # A row's labels are those of its windows, in the order of their probes.
+        of_row = [np.concatenate([labels[i] for i in row]) for row in rows]
+        batch = batch_of(joined, of_row)
         of_token, place = torch.full_like(batch.tokens, -1), torch.zeros_like(batch.tokens)
         for number, (ids, at) in enumerate(zip(window, positions, strict=True)):
             of_token[number, : len(ids)] = torch.from_numpy(ids)
@@ -102,6 +106,10 @@ class Packed:
         return hidden[self.batch.rows, self.batch.columns].float() @ model.direction
 
 
+def batch_of(prompts: list[Prompt], labels: list[NDArray[np.int8]]) -> Batch:
+    return Batch.of([Example.of_noise(prompt, label) for prompt, label in zip(prompts, labels, strict=True)])
+
+
 def steps_of(way: str, prompts: list[Prompt], labels: list[NDArray[np.int8]]) -> list[list[Batch | Packed]]:
     """The windows as the batches of each step."""
     order = list(range(len(prompts)))
@@ -109,10 +117,10 @@ def steps_of(way: str, prompts: list[Prompt], labels: list[NDArray[np.int8]]) ->
         order.sort(key=lambda i: len(prompts[i].tokens))
         half = WINDOWS // 2
         parts = [order[at : at + half] for at in range(0, len(order), half)]
-        batches = [collate([prompts[i] for i in part], [labels[i] for i in part]) for part in parts]
+        batches = [batch_of([prompts[i] for i in part], [labels[i] for i in part]) for part in parts]
         return [[batches[i], batches[-1 - i]] for i in range(STEPS)]
     parts = [order[at : at + WINDOWS] for at in range(0, len(order), WINDOWS)]
-    make = collate if way == "as they come" else Packed.of
+    make = batch_of if way == "as they come" else Packed.of
     return [[make([prompts[i] for i in part], [labels[i] for i in part])] for part in parts]
 
 
@@ -135,7 +143,7 @@ def batching(model: NoiseModel, rng: np.random.Generator, repeat: int) -> None:
                     batch, found = (
                         (part, model(part)) if isinstance(part, Batch) else (part.batch, part.log_odds(model))
                     )
-                    torch.nn.functional.binary_cross_entropy_with_logits(found, batch.labels).backward()
+                    torch.nn.functional.binary_cross_entropy_with_logits(found, batch.targets).backward()
             seconds.append(time.perf_counter() - began)
         cells = [part if isinstance(part, Batch) else part.batch for batches in steps for part in batches]
         padding = 1 - tokens / sum(batch.tokens.numel() for batch in cells)
@@ -151,7 +159,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     probes = np.arange(1, ITEMS + 1, dtype=np.int32) * (LENGTH // ITEMS) - 1
     prompts = [Prompt(rng.integers(100, 40_000, LENGTH).astype(np.int32), probes) for _ in range(WINDOWS)]
-    batch = collate(prompts, [rng.integers(0, 2, ITEMS).astype(np.int8) for _ in range(WINDOWS)])
+    batch = batch_of(prompts, [rng.integers(0, 2, ITEMS).astype(np.int8) for _ in range(WINDOWS)])
     dtype = pick_dtype(torch.device("cpu"))
     print(f"{WINDOWS} windows of {LENGTH} tokens, {dtype}, {torch.get_num_threads()} threads\n")
     print("| variant | forward + backward | forward |\n| --- | ---: | ---: |")
@@ -162,7 +170,7 @@ def main() -> None:
         for _ in range(arguments.repeat + 2):
             began = time.perf_counter()
             with context():
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), batch.labels)
+                loss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), batch.targets)
             loss.backward()
             both.append(time.perf_counter() - began)
         for _ in range(arguments.repeat + 2):

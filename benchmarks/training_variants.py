@@ -26,17 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llm4dsr_cli.finetune.export import Shape, adapter_state
 from trial_data import NOISE, VariantSampler, noise_pools, read_domain
 
 from llm4dsr_cli.evaluation.metrics import auroc, detection_quality
 from llm4dsr_cli.evaluation.strata import by_quintile
+from llm4dsr_cli.finetune.adapter import Shape, from_gguf, read_adapters
 from llm4dsr_cli.finetune.comparison import judged
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, split_users
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
 from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
 from llm4dsr_cli.finetune.run import HELD_OUT_RATE
 from llm4dsr_cli.finetune.settings import Settings
+from llm4dsr_cli.finetune.tasks import Detecting
 from llm4dsr_cli.finetune.trainer import Trainer
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.llama import Model
@@ -59,7 +60,8 @@ def popularity(domain: Domain) -> Counter[str]:
 
 def measure(trainer: Trainer, train: list[Domain], windows: list[LabelledWindow], noise: str) -> None:
     """Print a row of the second table for each domain."""
-    scores = trainer.log_odds(windows)
+    assert isinstance(trainer.task, Detecting)
+    scores = trainer.task.log_odds(trainer.model, windows, trainer.settings.batch_windows)
     for number, domain in enumerate(train):
         here = [i for i, window in enumerate(windows) if window.domain == number]
         score, label = judged([scores[i] for i in here], [windows[i] for i in here])
@@ -136,7 +138,8 @@ def main() -> None:
     if arguments.init:
         shape = Shape.of(causal_lm, "llama")
         layers = [name for name, _ in lora_layers(model.backbone)]
-        load_lora_state(model.backbone, adapter_state(Path(arguments.init), layers, shape, settings.alpha))
+        detector, _ = read_adapters(Path(arguments.init))
+        load_lora_state(model.backbone, from_gguf(detector, layers, shape, settings.alpha))
     for layer in model.backbone.layers:
         layer.compile(dynamic=True)
 
@@ -153,16 +156,9 @@ def main() -> None:
         rate = trainer.progress.tokens / max(trainer.progress.seconds, 1e-9)
         print("| " + " | ".join([*cells, f"{rate:,.0f}", f"{time.monotonic() - began:.0f}"]) + " |", flush=True)
 
-    trainer = Trainer(
-        model,
-        prompter,
-        train,
-        held_out("uniform", settings.validation_windows),
-        settings,
-        warm=arguments.init is not None,
-        on_step=stop,
-        on_validation=show,
-    )
+    validation = held_out("uniform", settings.validation_windows)
+    task = Detecting(prompter, train, validation, warm=arguments.init is not None)
+    trainer = Trainer(model, task, settings, on_step=stop, on_validation=show)
     given = {name: value for name, value in vars(arguments).items() if value != parser.get_default(name)}
     print(f"\n{given}\n")
     names = [f"AUROC {name}" for name in arguments.domains] if len(domains) > 1 else []

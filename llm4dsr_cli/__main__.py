@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from llm4dsr_cli import signals, streams
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
@@ -44,7 +45,13 @@ def _code() -> int | None:
         reason = (error.strerror or str(error)).lower()
         if error.filename is None:
             return _fail(f"a stream or disk failed ({reason}): see that it can take what is written", FAILED)
-        return _fail(f"{error.filename}: {reason}: give a path that can be used", FAILED)
+        return _fail(f"{error.filename}: {reason}: {_remedy(str(error.filename))}", FAILED)
+
+
+def _remedy(path: str) -> str:
+    from llm4dsr_cli.cache import CACHE_REMEDY, cache_folder
+
+    return CACHE_REMEDY if Path(path).is_relative_to(cache_folder()) else "give a path that can be used"
 
 
 def _run() -> int | None:

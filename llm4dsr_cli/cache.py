@@ -1,102 +1,132 @@
-"""The user's cache folder: where it is, hashes it remembers, and files that appear whole or not at all."""
+"""The user's cache folder: where it is, how long what lies in it stays, and the hashes that name it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-from llm4dsr_cli.errors import ModelError, OutputError
-from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.errors import Llm4dsrError, ModelError, OptionError, OutputError
 
 CHUNK = 1 << 20
-MEMO_ENTRIES = 256
-# A file written again within one tick of its file system's clock keeps its mtime (FAT ticks every 2 s).
-SETTLED_NS = 2_000_000_000
+CACHE_REMEDY = "set LLM4DSR_CACHE to a folder that can be read and written"
+# The subfolders of what can be made again without a network: how many files of each kind stay, those used last.
+KEPT = {"runtime": 4, "tries": 8}
+# A file used, or written to, so lately may be in another process's hands: found by it, but not opened yet.
+RECENT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A file of the cache; ``size`` in bytes, ``used`` in seconds since the epoch.
+
+    ``whole`` is False for what a process that was killed left half-written (or another one is writing just now).
+    """
+
+    path: Path
+    size: int
+    used: float
+    whole: bool
 
 
 def cache_folder() -> Path:
-    """``LLM4DSR_CACHE``, or the platform's cache folder for this user; not created here."""
-    chosen = os.environ.get("LLM4DSR_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return platformdirs.user_cache_path("llm4dsr", appauthor=False)
+    """``LLM4DSR_CACHE``, or the platform's cache folder for this user; not created here.
 
-
-def file_sha256(path: Path, *, memo: bool = True) -> str:
-    """The SHA-256 of a file in lower-case hex, remembered until the file changes.
-
-    ``memo=False`` reads the file whatever is remembered. Raises ModelError when the file cannot be read.
+    Raises:
+        OptionError: it lies in the home of a user who is not known or has none.
     """
-    resolved = Path(os.path.realpath(path))
+    chosen = os.environ.get("LLM4DSR_CACHE")
     try:
-        if memo and (known := _recall(resolved, _state(resolved.stat()))):
-            return known
-        digest = hashlib.sha256()
-        with resolved.open("rb") as file:
-            before = _state(os.fstat(file.fileno()))
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-            after = _state(os.fstat(file.fileno()))
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
-    if memo and before == after and time.time_ns() - after[1] > SETTLED_NS:
-        _remember(resolved, after, digest.hexdigest())
-    return digest.hexdigest()
+        folder = Path(chosen) if chosen else platformdirs.user_cache_path("llm4dsr", appauthor=False)
+        return folder.expanduser().absolute()
+    except RuntimeError:
+        what = f"there is no home folder for LLM4DSR_CACHE={chosen}" if chosen else "there is no home folder"
+        raise OptionError(what, remedy=CACHE_REMEDY) from None
 
 
 def cache_subfolder(name: str) -> Path:
     """A folder of the cache, made if it is not there.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be made, or cannot be written.
     """
     folder = cache_folder() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the cache folder cannot be made ({error.strerror})",
-            where=str(folder),
-            remedy="set LLM4DSR_CACHE to a folder that can be written",
+            f"the cache folder cannot be made ({error.strerror})", where=str(folder), remedy=CACHE_REMEDY
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("the cache folder cannot be written", where=str(folder), remedy=CACHE_REMEDY)
     return folder
 
 
-def _state(stat: os.stat_result) -> list[int]:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+def mark_used(path: Path) -> None:
+    """Note that a file of the cache is used now: those used last stay longest."""
+    with contextlib.suppress(OSError):  # a cache of another user, which may only be read
+        os.utime(path)
 
 
-def _memo_file() -> Path:
-    return cache_folder() / "sha256.json"
+def cached_files(name: str) -> list[CachedFile]:
+    """The files of one subfolder, those used last first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in (cache_folder() / name).iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process may be tidying up, too
+                status = path.stat()
+                found.append(CachedFile(path, status.st_size, status.st_mtime, not path.name.startswith(".")))
+    return sorted(found, key=lambda file: (-file.used, file.path))
 
 
-def _read_memo() -> dict[str, object]:
+def surplus(name: str, keep: int, *, recent_s: float = RECENT_S, spared: Collection[Path] = ()) -> list[CachedFile]:
+    """The files of one subfolder that may go.
+
+    Args:
+        keep: so many whole ones stay, those used last.
+        recent_s: what was used in so many seconds before now stays, too. What is not whole stays as long at least.
+        spared: these stay in any case.
+    """
+    files = [file for file in cached_files(name) if file.path not in spared]
+    now = time.time()
+    old = [file for file in files if file.whole][keep:]
+    return [
+        *(file for file in old if now - file.used >= recent_s),
+        *(file for file in files if not file.whole and now - file.used >= max(recent_s, RECENT_S)),
+    ]
+
+
+def tidy(name: str, *, spared: Collection[Path] = ()) -> None:
+    """Remove what a subfolder holds beyond ``KEPT``; call it when a file was added. ``spared`` is in use here."""
+    for file in surplus(name, KEPT[name], spared=spared):
+        remove(file)
+
+
+def remove(file: CachedFile) -> bool:
+    """Remove a file of the cache; False where that cannot be done: Windows removes no file that is in use.
+
+    Elsewhere a process that has it open keeps what it holds.
+    """
     try:
-        memo = json.loads(_memo_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the memo only saves time
-        return {}
-    return memo if isinstance(memo, dict) else {}
+        file.path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
-def _recall(path: Path, state: list[int]) -> str | None:
-    match _read_memo().get(str(path)):
-        case [*then, str(digest)] if then == state and len(digest) == 64:
-            return digest
-    return None
-
-
-def _remember(path: Path, state: list[int], digest: str) -> None:
-    memo = _read_memo()
-    memo.pop(str(path), None)
-    memo[str(path)] = [*state, digest]
-    latest = dict(list(memo.items())[-MEMO_ENTRIES:])
-    with suppress(OSError, OutputError):
-        _memo_file().parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(_memo_file()) as temp:
-            temp.write_text(json.dumps(latest, indent=0), encoding="utf-8")
+def file_sha256(path: str | Path, error: type[Llm4dsrError] = ModelError) -> str:
+    """The SHA-256 of a file in lower-case hex. Raises ``error`` when the file cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as reason:
+        raise error(f"cannot be read: {reason.strerror or reason}", where=str(path)) from reason
+    return digest.hexdigest()

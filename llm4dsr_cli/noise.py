@@ -1,7 +1,8 @@
 """Noise of known place: items of a window replaced by random ones, the labels of self-supervision.
 
-Source: LLM4DSR (Wang et al., arXiv 2408.08208), section 3.2, with an independent draw for each item where the paper
-replaces exactly one.
+Source: LLM4DSR (Wang et al., arXiv 2408.08208), section 3.2, with an independent draw for each different item where the
+paper replaces exactly one. An item that a window holds twice is replaced in both places by the same item: noise repeats
+as the data's own items do, so that a repetition tells nothing of an item.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Indices = NDArray[np.int64]
 def inject_noise(
     window: Indices, n_titles: int, rate: float, rng: np.random.Generator
 ) -> tuple[Indices, NDArray[np.int8]]:
-    """Replace each item with probability ``rate`` by a title drawn uniformly from those not in the window.
+    """Replace each different item with probability ``rate`` by a title drawn uniformly from those not in the window.
 
     Args:
         window: title indices, shape (n_items,), each in 0..n_titles-1.
@@ -30,13 +31,18 @@ def inject_noise(
     """
     if n_titles < 2 * len(window):
         raise ValueError(f"{n_titles} titles are too few to draw noise for a window of {len(window)} items")
-    labels = (rng.random(len(window)) < rate).astype(np.int8)
-    noisy = window.copy()
+    # Different items by their first places, so that a window without repetitions is drawn as one item after another.
+    different, first, item_of = np.unique(window, return_index=True, return_inverse=True)
+    in_order = np.argsort(first)
+    replaced = rng.random(len(different)) < rate
+    titles = different.copy()
+    labels = np.zeros(len(different), dtype=np.int8)
     present = set(window.tolist())
-    for i in np.flatnonzero(labels):
+    for item in in_order[replaced]:
         drawn = int(rng.integers(n_titles))
         while drawn in present:
             drawn = int(rng.integers(n_titles))
         present.add(drawn)
-        noisy[i] = drawn
-    return noisy, labels
+        titles[item] = drawn
+        labels[item] = 1
+    return titles[item_of], labels[item_of]

@@ -13,10 +13,10 @@ from llm4dsr_cli.errors import ModelError, OptionError
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of items that belong, on windows that training did not see.
+    """A threshold curve: scores of items that belong, on windows that training did not see.
 
     Attributes:
-        rates: false-edit rates, ascending, shape (n,).
+        rates: false-edit rates between 0 and 1, ascending, shape (n,).
         log_odds: at most the share ``rates[i]`` of the items that belong scored above ``log_odds[i]``; shape (n,).
         n_items: how many items that belong were scored.
     """
@@ -24,6 +24,18 @@ class Calibration:
     rates: NDArray[np.float32]
     log_odds: NDArray[np.float32]
     n_items: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no threshold curve: a file may come from a stranger."""
+        rates, log_odds = self.rates, self.log_odds
+        if rates.ndim != 1 or rates.shape != log_odds.shape or {rates.dtype.kind, log_odds.dtype.kind} != {"f"}:
+            raise ValueError("a threshold curve without a log-odds for each rate")
+        if not ((rates > 0) & (rates < 1)).all() or (rates[1:] <= rates[:-1]).any():
+            raise ValueError("a threshold curve whose rates do not ascend between 0 and 1")
+        if not np.isfinite(log_odds).all() or (log_odds[1:] > log_odds[:-1]).any():
+            raise ValueError("a threshold curve whose log-odds rise or are not finite")
+        if type(self.n_items) is not int or self.n_items < 0:
+            raise ValueError("a threshold curve of no number of items")
 
     @classmethod
     def fit(cls, belonging: NDArray[np.floating[Any]], users: NDArray[np.integer[Any]] | None = None) -> Calibration:

@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from llm4dsr_cli.__main__ import main
 
 COMMAND = [sys.executable, "-m", "llm4dsr_cli"]
+NOBODY = 65534
 PATIENCE = 60  # seconds; for processes on a machine that does other things as well
 
 
@@ -72,6 +75,27 @@ def run(*arguments: object, program: list[str] = COMMAND, **options: Any) -> Out
 def preceded_by(statements: str) -> list[str]:
     """A program that runs the command line after some statements of its own."""
     return [sys.executable, "-c", f"{statements}\nfrom llm4dsr_cli.__main__ import main\nmain()"]
+
+
+def without_rights(check: Callable[[Path], None]) -> None:
+    """Run a check in a folder of its own, without root's rights, which no permission of a file stops."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not hasattr(os, "geteuid") or os.geteuid() != 0:
+            check(folder)
+            return
+        folder.chmod(0o777)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+                check(folder)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def files(folder: Path) -> dict[str, bytes]:

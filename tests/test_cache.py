@@ -1,39 +1,36 @@
-"""The cache folder and remembered hashes."""
+"""The cache folder: where it is, and what stays in it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from llm4dsr_cli.cache import MEMO_ENTRIES, cache_folder, file_sha256
-from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.cache import KEPT, RECENT_S, cache_folder, cached_files, file_sha256, mark_used, tidy
+from llm4dsr_cli.errors import Llm4dsrError, ModelError
 
-HOUR_NS = 3_600_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("LLM4DSR_CACHE", str(folder))
-    return folder
+HOUR = 3600.0
 
 
-def aged_file(path: Path, content: bytes) -> str:
-    """Write a file that was last changed an hour ago; returns its true hash."""
-    path.write_bytes(content)
-    then = time.time_ns() - HOUR_NS
-    os.utime(path, ns=(then, then))
-    return hashlib.sha256(content).hexdigest()
+def put(path: Path, hours_ago: float) -> Path:
+    """A file that was last used, or written to, so many hours ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    then = time.time() - hours_ago * HOUR
+    os.utime(path, (then, then))
+    return path
 
 
-def test_the_cache_folder_is_the_environments_or_the_users(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_cache_folder_is_the_environments_or_the_users(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards an empty variable taken for the working folder, and an unexpanded tilde."""
-    assert cache_folder() == cache
+    assert cache_folder() == own_cache
     monkeypatch.setenv("LLM4DSR_CACHE", "~/x")
     assert cache_folder() == Path.home() / "x"
     monkeypatch.setenv("LLM4DSR_CACHE", "")
@@ -41,84 +38,61 @@ def test_the_cache_folder_is_the_environments_or_the_users(cache: Path, monkeypa
     assert "llm4dsr" in cache_folder().parts
 
 
-def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
-    """Guards hashing 100 MB at each start: a hash planted in the memo is returned, so the file was not read."""
+@pytest.mark.parametrize("kind", sorted(KEPT))
+def test_the_files_used_last_stay(own_cache: Path, kind: str) -> None:
+    """Guards merged models of 200 MB that stay for ever, and the newest ones removed for the oldest."""
+    for hours in range(2, 2 + KEPT[kind] + 3):
+        put(own_cache / kind / f"{hours}", hours)
+    mark_used(own_cache / kind / f"{KEPT[kind] + 4}")  # the oldest
+    tidy(kind)
+    assert left(own_cache / kind) == {f"{KEPT[kind] + 4}", *(f"{hours}" for hours in range(2, KEPT[kind] + 1))}
+
+
+def test_what_may_be_in_use_stays(own_cache: Path) -> None:
+    """Guards a file removed between another process's finding it and its opening it, and one in use here."""
+    folder = own_cache / "runtime"
+    n = KEPT["runtime"]
+    put(folder / "in use", 99)
+    for number in range(n + 2):
+        put(folder / f"recent {number}", 0.5)
+    put(folder / "old", 5)
+    tidy("runtime", spared=[folder / "in use"])
+    assert left(folder) == {"in use", *(f"recent {number}" for number in range(n + 2))}
+
+
+def test_what_a_killed_run_left_half_written_goes(own_cache: Path) -> None:
+    """Guards half a merged model of each run that was killed, kept for ever under a name that nothing finds again; and
+    one that another process is still writing, removed under its hands."""
+    folder = own_cache / "runtime"
+    put(folder / ".model.0123.tmp.gguf", RECENT_S / HOUR + 0.1)
+    put(folder / ".model.4567.tmp.gguf", 0.1)
+    put(folder / "model.gguf", 30)
+    tidy("runtime")
+    assert left(folder) == {".model.4567.tmp.gguf", "model.gguf"}
+
+
+def test_a_cache_that_is_not_there_is_empty(own_cache: Path) -> None:
+    """Guards a traceback on the first use."""
+    assert cached_files("runtime") == []
+    tidy("runtime")
+    assert left(own_cache) == set()
+
+
+def test_a_hash_is_that_of_what_the_file_holds_now(tmp_path: Path, own_cache: Path) -> None:
+    """Guards a hash remembered for a file that changed and kept its size and time; and a user's paths in the cache."""
     path = tmp_path / "x"
-    true_hash = aged_file(path, b"one")
-    assert file_sha256(path) == true_hash
-    memo_file = cache / "sha256.json"
-    memo = json.loads(memo_file.read_text())
-    planted = "f" * 64
-    memo[str(path)][-1] = planted
-    memo_file.write_text(json.dumps(memo))
-    assert file_sha256(path) == planted
-    assert file_sha256(path, memo=False) == true_hash
-
-
-@pytest.mark.parametrize("change", ["size", "mtime", "inode"])
-def test_a_changed_file_is_hashed_again(tmp_path: Path, change: str) -> None:
-    """Guards a stale hash: each of size, mtime and inode alone must be enough."""
-    path = tmp_path / "x"
-    aged_file(path, b"one")
-    file_sha256(path)
-    kept = path.stat()
-    if change == "inode":
-        other = tmp_path / "y"
-        other.write_bytes(b"two")
-        os.utime(other, ns=(kept.st_mtime_ns, kept.st_mtime_ns))
-        other.replace(path)
-    else:
-        path.write_bytes(b"two" if change == "mtime" else b"three")
-        mtime = kept.st_mtime_ns + (1000 if change == "mtime" else 0)
-        os.utime(path, ns=(mtime, mtime))
-    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_a_file_changed_a_moment_ago_is_not_remembered(tmp_path: Path) -> None:
-    """Guards a file rewritten within one tick of the clock, whose size, mtime and inode all stay."""
-    path = tmp_path / "x"
-    path.write_bytes(b"one")
-    now = path.stat().st_mtime_ns
-    file_sha256(path)
-    path.write_bytes(b"two")
-    os.utime(path, ns=(now, now))
-    assert file_sha256(path) == hashlib.sha256(b"two").hexdigest()
-
-
-@pytest.mark.parametrize("damage", ["", "{", "[]", "3", '{"PATH": 3}', '{"PATH": [1]}', '{"PATH": [STATE, 7]}', "\x00"])
-def test_a_damaged_memo_is_harmless(tmp_path: Path, cache: Path, damage: str) -> None:
-    """Guards a crash, or a wrong hash, after the memo was cut short or written by another version."""
-    path = tmp_path / "x"
-    true_hash = aged_file(path, b"one")
-    stat = path.stat()
-    state = f"{stat.st_size}, {stat.st_mtime_ns}, {stat.st_ino}"
-    cache.mkdir()
-    (cache / "sha256.json").write_text(damage.replace("PATH", str(path)).replace("STATE", state))
-    assert file_sha256(path) == true_hash
-    assert json.loads((cache / "sha256.json").read_text())[str(path)][-1] == true_hash
-
-
-def test_an_unwritable_cache_folder_does_not_stop_hashing(tmp_path: Path, cache: Path) -> None:
-    """Guards read-only homes of containers; a file where the folder should be stops even root."""
-    cache.write_text("in the way")
-    true_hash = aged_file(tmp_path / "x", b"one")
-    assert file_sha256(tmp_path / "x") == true_hash
-
-
-def test_the_memo_stays_small(tmp_path: Path, cache: Path) -> None:
-    """Guards a memo that grows with every temporary file ever hashed, and one that forgets the newest."""
-    cache.mkdir()
-    old = {f"/gone/{i}": [1, 1, 1, "a" * 64] for i in range(3 * MEMO_ENTRIES)}
-    (cache / "sha256.json").write_text(json.dumps(old))
-    aged_file(tmp_path / "x", b"one")
-    file_sha256(tmp_path / "x")
-    memo = json.loads((cache / "sha256.json").read_text())
-    assert len(memo) == MEMO_ENTRIES
-    assert str(tmp_path / "x") in memo
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, (10**9, 10**9))
+        assert file_sha256(path) == file_sha256(str(path)) == hashlib.sha256(content).hexdigest()
+    assert left(own_cache) == set()
 
 
 @pytest.mark.parametrize("name", ["none", "."])
-def test_a_file_that_cannot_be_hashed_is_a_model_error(tmp_path: Path, name: str) -> None:
-    """Guards tracebacks for missing files and folders."""
+def test_a_file_that_cannot_be_hashed_is_one_sentence(tmp_path: Path, name: str) -> None:
+    """Guards tracebacks for missing files and folders, and "model" said of a user's own records."""
     with pytest.raises(ModelError, match="cannot be read"):
         file_sha256(tmp_path / name)
+    with pytest.raises(Llm4dsrError, match="cannot be read") as caught:
+        file_sha256(tmp_path / name, Llm4dsrError)
+    assert type(caught.value) is Llm4dsrError

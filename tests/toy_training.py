@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from llm4dsr_cli.finetune.batch import Batch
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
 from llm4dsr_cli.finetune.lora import add_lora, lora_state
 from llm4dsr_cli.finetune.model import NoiseModel, load_base
@@ -109,6 +111,18 @@ def train(base: Path, output: Path, settings: Settings = SETTINGS, init: str = "
     """Fine-tune the tiny model on the toy domain."""
     start = find_start(init, str(base))
     return finetune([two_clusters()], output, start, settings, device="cpu", compile_layers=False, **more)
+
+
+def unlearn_titles(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
+    """Let the training in suggestions go the wrong way, from its so-manieth step on."""
+    loss, steps = NoiseModel.title_loss, 0
+
+    def turned(model: NoiseModel, batch: Batch) -> torch.Tensor:
+        nonlocal steps
+        steps += torch.is_grad_enabled()
+        return loss(model, batch) * (-1 if torch.is_grad_enabled() and steps > after else 1)
+
+    monkeypatch.setattr(NoiseModel, "title_loss", turned)
 
 
 def adapter_tensors(path: Path) -> dict[str, np.ndarray]:

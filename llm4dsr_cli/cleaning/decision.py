@@ -57,7 +57,7 @@ class Decision:
         return probability(self.log_odds)
 
     def placed(self, places: Sequence[int], n: int) -> Decision:
-        """The decision over ``n`` positions, of which the items here have those of ``places``; the others are left alone.
+        """The decision over ``n`` positions, of which these items have those of ``places``; the others are left.
 
         So a record's padding comes back, and its order.
         """

@@ -36,6 +36,7 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
             "protect_last": gate.protect_last,
             "file": gate_file,
             "fusion": cleaning.fuses,
+            "items_counted": None if cleaning.coverage is None else cleaning.coverage.share,
         },
         "model": cleaning.scorer.description(),
         "versions": {"llm4dsr-cli": __version__, "llama-cpp-python": version("llama-cpp-python")},
@@ -78,6 +79,8 @@ def warnings(cleaner: Cleaner[R]) -> list[str]:
             "stays as it is; `parallel_field` keeps it in step, `not_parallel` says that it is something else"
         )
     gate = cleaning.gate_file
+    if cleaning.coverage is not None and (other_data := cleaning.coverage.warning()):
+        found.append(other_data)
     if gate is not None and cleaning.fuses and cleaner.nameless and gate.user_field is not None:
         found.append(
             f'{cleaner.nameless:,} records have no "{cleaning.user_field}": if the gate counted them, their own items '

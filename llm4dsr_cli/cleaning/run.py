@@ -18,6 +18,7 @@ from llm4dsr_cli.cleaning.editing import additions, record_edits
 from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
 from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.gate.coverage import Coverage
 from llm4dsr_cli.gate.gate import budget_threshold
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.catalog import Catalog
@@ -45,6 +46,7 @@ class Cleaning:
         settings: what is done with flagged items, and which are flagged.
         gate: flags items by their log-odds.
         gate_file: what ``calibrate`` learned; None without one.
+        coverage: how many of the items that were decided about the gate file has counted; None without one.
         replacer: proposes items; for the action "replace".
         catalog, record_format, user_field: how ``clean`` reads records.
 
@@ -73,6 +75,7 @@ class Cleaning:
         self.settings = settings
         self.gate = settings.gate(settings.log_odds_threshold(gate_file, scorer.threshold))
         self.gate_file = gate_file
+        self.coverage = None if gate_file is None else Coverage(gate_file.evidence)
         self.replacer = replacer
         self.catalog = catalog
         self.record_format = record_format or RecordFormat()
@@ -211,7 +214,13 @@ class Cleaning:
             yield from self.decide_batch(batch)
 
     def decide_batch(self, sequences: Sequence[ItemSequence]) -> list[Decision]:
-        """``decide`` for sequences that are scored together; a score depends a little on those beside it."""
+        """``decide`` for sequences that are scored together; a score depends a little on those beside it.
+
+        Raises:
+            ModelError: the gate file is of other data: it has counted next to none of the items.
+        """
+        if self.coverage is not None:
+            self.coverage.add([sequence.judgeable().titles for sequence in sequences])
         scores = self.log_odds(sequences)
         flagged = [self.gate.decide(log_odds) for log_odds in scores]
         proposals: list[dict[int, Replacement]] = [{} for _ in sequences]

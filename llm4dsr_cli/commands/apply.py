@@ -88,6 +88,6 @@ def apply(
             quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
             sequences = (cleaning.sequence(record) for batch in scored(reader, quietly) for record in batch)
             cleaning = cleaning.within_budget(budget, sequences)
-    with LineReader.open(source) as reader:
+    with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

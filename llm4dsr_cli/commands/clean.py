@@ -106,7 +106,10 @@ def clean(
                 for record in batch:
                     yield record.sequence(user_field)
 
-    with LineReader.open(source) as reader:
+    with (
+        outputs.told_of_interrupts("`llm4dsr score` keeps what it has done, and can be resumed"),
+        LineReader.open(source) as reader,
+    ):
         if action == "drop" and not asked:
             console.say("a pipe is read once: flagged items are dropped; with --gate and --catalog they are replaced")
         with Cleaning.load(

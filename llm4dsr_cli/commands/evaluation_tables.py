@@ -57,6 +57,8 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
     _table(out, [f"at the gate, noise probability above {stated:.4g}", *columns[1:]], rows[len(DETECTION) :], terminal)
     _table(out, *_strata("items of the sequence", evaluation.by_length), terminal)
     _table(out, *_strata("other users who have the item", evaluation.by_popularity), terminal)
+    if len(evaluation.by_repetition) > 1:
+        _table(out, *_strata("times the sequence holds it", evaluation.by_repetition), terminal)
     if evaluation.baselines:
         scorers = {evaluation.scorer_name: overall, **evaluation.baselines}
         rows = [[name, *_cells(found, DETECTION)] for name, found in scorers.items()]

@@ -104,6 +104,49 @@ def verify(
     write_out(f"{verify_base(name, registry=Registry.load())}: ok\n")
 
 
+@models.command(cls=Command)
+def prune(
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, metavar="N", help="Keep the N of each kind that were used last.")
+    ] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Free the cache of what can be made again without a network.
+
+    These are merged models and tries of catalogs. What killed runs left half-written goes, too. Base models stay.
+
+    Example: llm4dsr models prune --keep 1
+    """
+    import datetime
+
+    import rich.console
+    import rich.table
+
+    from llm4dsr_cli.cache import cached_files, remove, surplus
+    from llm4dsr_cli.console import Console
+
+    freed = 0
+    table = rich.table.Table("kind", "size", "last used", "", "file", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for folder, kind in {"runtime": "merged model", "tries": "trie", "base": "base model"}.items():
+        files = [file for file in cached_files(folder) if folder != "base" or not file.whole]
+        goes = surplus(folder, keep, recent_s=0) if files else []
+        for file in files:
+            done = "kept"
+            if file in goes:
+                done = "would go" if dry_run else "removed" if remove(file) else "in use"
+            freed += file.size if done in ("would go", "removed") else 0
+            used = datetime.datetime.fromtimestamp(file.used).strftime("%Y-%m-%d %H:%M")
+            name = kind if file.whole else f"{kind}, unfinished"
+            table.add_row(name, f"{file.size / 1e6:.1f} MB", used, done, str(file.path))
+    if table.row_count:
+        text = io.StringIO()
+        rich.console.Console(file=text, highlight=False, width=400).print(table)
+        write_out(text.getvalue())
+    Console(quiet=quiet).say(f"{'would free' if dry_run else 'freed'} {freed / 1e6:.1f} MB")
+
+
 def _describe(metadata: DenoiserMetadata, path: Path) -> dict[str, Any]:
     import numpy as np
 

@@ -209,7 +209,12 @@ class ModelOptions(OptionSet):
     ] = "auto"
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", envvar="LLM4DSR_THREADS", help="CPU threads. [default: usable cores]"),
+        typer.Option(
+            "--threads",
+            metavar="N",
+            envvar="LLM4DSR_THREADS",
+            help="CPU threads, at most 512. [default: as many as other programs leave cores free]",
+        ),
     ] = None
     gpu_layers: Annotated[
         int | None,
@@ -224,7 +229,7 @@ class ModelOptions(OptionSet):
         """Refuse what ``load`` would refuse, before anything is read. Raises OptionError."""
         from llm4dsr_cli.model.denoiser import check_options
 
-        check_options(self.weights, self.threads)
+        check_options(self.weights, self.threads, self.gpu_layers)
 
     def arguments(self) -> dict[str, Any]:
         """By keyword, for whatever loads a denoiser: ``Denoiser.load``, ``Suggester.load``."""

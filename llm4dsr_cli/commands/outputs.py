@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llm4dsr_cli.commands.inputs import exit_code, skipping
@@ -41,6 +42,17 @@ class Outputs:
         check_paths(inputs, paths)
         self._files = {name: OutputFile(path) for name, path in paths.items()}
 
+    @contextmanager
+    def told_of_interrupts(self, remedy: str | None = None) -> Iterator[None]:
+        """Let an interrupt in the block say that no output was written, and what else could be done."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._files["OUT"].appears_whole:
+                said = "interrupted: nothing was written"
+                raise KeyboardInterrupt(f"{said}: {remedy}" if remedy else said) from None
+            raise
+
     def run(
         self,
         reader: LineReader,
@@ -71,6 +83,8 @@ class Outputs:
                 out.flush()
                 if audit:
                     audit.flush()
+            if cleaner.cleaning.coverage is not None:
+                cleaner.cleaning.coverage.check()
             seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
                 to.write(orjson.dumps(report(cleaner, seconds, self.gate), option=orjson.OPT_INDENT_2))

@@ -11,7 +11,7 @@ import typer
 from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_unjudged
 from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
 from llm4dsr_cli.commands.parameters import option_sets
-from llm4dsr_cli.errors import Llm4dsrError, OptionError
+from llm4dsr_cli.errors import CatalogError, Llm4dsrError, OptionError
 from llm4dsr_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def score(
     began = time.monotonic()
     rejects = errors.path(target)
 
+    from llm4dsr_cli.cache import file_sha256
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.records.reader import LineReader, read_parsed
@@ -76,8 +77,8 @@ def score(
         kept: ResumableFile | None = None
         if keeps:
             state = {
-                "IN": _sha256(source),
-                "--catalog": _sha256(records.catalog),
+                "IN": file_sha256(source, Llm4dsrError),
+                "--catalog": None if records.catalog is None else file_sha256(records.catalog, CatalogError),
                 "--items-field": form.items_field,
                 "--titles-field": form.titles_field,
                 "--item-id-field": form.item_id_field,
@@ -113,12 +114,6 @@ def score(
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")
     return exit_code(counts, rejects, console)
-
-
-def _sha256(path: str | None) -> str | None:
-    from llm4dsr_cli.cache import file_sha256
-
-    return None if path is None else file_sha256(Path(path))
 
 
 def _model(denoiser: Denoiser) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from llm4dsr_cli.evaluation.labelled_data import LabelledData
 from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, Ranking, edit_quality
 from llm4dsr_cli.evaluation.reference_scores import check_baselines, reference_scores
 from llm4dsr_cli.evaluation.strata import Indices, Stratum, bins, by_quintile
+from llm4dsr_cli.gate.coverage import Coverage
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.model.denoiser import Denoiser
@@ -65,6 +67,7 @@ class JudgedItems:
         users: number of the user, 0..n_users-1.
         lengths: items of its sequence, the protected ones too.
         popularity: other users of the data who hold it.
+        repetitions: how often its sequence holds it.
         baselines: suspicion by each baseline.
     """
 
@@ -74,6 +77,7 @@ class JudgedItems:
     users: NDArray[np.int64]
     lengths: NDArray[np.int64]
     popularity: NDArray[np.int64]
+    repetitions: NDArray[np.int64]
     baselines: dict[str, NDArray[np.float64]]
 
 
@@ -86,6 +90,7 @@ class Evaluation:
         overall: all items.
         by_length: items by the length of their sequence, shortest first.
         by_popularity: items by how many other users hold them: fifths of the items, least popular first.
+        by_repetition: items by how often their sequence holds them: once, or more often.
         baselines: by name.
         model: the denoiser's name and hashes.
         protocol: how it was measured.
@@ -96,6 +101,7 @@ class Evaluation:
     overall: Measurement
     by_length: list[tuple[Stratum, Measurement]]
     by_popularity: list[tuple[Stratum, Measurement]]
+    by_repetition: list[tuple[Stratum, Measurement]]
     baselines: dict[str, Measurement]
     model: dict[str, Any]
     protocol: dict[str, Any]
@@ -117,6 +123,7 @@ class Evaluation:
             "intervals": self.overall.as_dict()["intervals"],
             "by_length": strata(self.by_length),
             "by_popularity": strata(self.by_popularity),
+            "by_repetition": strata(self.by_repetition),
             "baselines": {name: found.as_dict() for name, found in self.baselines.items()},
             "model": self.model,
             "protocol": self.protocol,
@@ -183,7 +190,8 @@ def evaluate(
 
     Raises:
         Llm4dsrError: the data holds too little to measure.
-        ModelError: gate and denoiser do not fit together, or carry no calibration for this rate.
+        ModelError: gate and denoiser do not fit together, carry no calibration for this rate, or the gate is of other
+            data.
         MissingExtraError: baselines without the extra ``benchmark``.
     """
     settings = settings or EvaluationSettings()
@@ -197,6 +205,12 @@ def evaluate(
     judged, left_out = _choose(data, gate, settings)
     if left_out:
         say(f"{left_out:,} users are left out: the gate was calibrated on their sequences")
+    if gate is not None:
+        coverage = Coverage(gate.evidence)
+        coverage.add([data.titles_of(n) for n in judged])
+        coverage.check()
+        if warning := coverage.warning():
+            say(warning)
     judged_users = {data.users[n] for n in judged}
     if settings.bootstrap and len(judged_users) < 2:
         raise Llm4dsrError(
@@ -218,19 +232,21 @@ def evaluate(
         )
     advance("intervals", None)
     everything = Stratum(0, None, np.arange(len(items.labels)))
-    by_length, by_popularity = bins(items.lengths), by_quintile(items.popularity)
-    parts = [everything, *by_length, *by_popularity]
+    strata = [bins(items.lengths), by_quintile(items.popularity), bins(items.repetitions, (1, 2))]
+    parts = [everything, *chain.from_iterable(strata)]
     scorers = [_Scorer(items, part.items, items.log_odds, items.edited) for part in parts]
     scorers += [_Scorer(items, everything.items, scores, None) for scores in items.baselines.values()]
     overall, *others = _measure(scorers, len(judged_users), settings.bootstrap, settings.seed)
-    first, second = len(by_length), len(by_length) + len(by_popularity)
+    measured = iter(others)
+    by_length, by_popularity, by_repetition = ([(part, next(measured)) for part in those] for those in strata)
     return Evaluation(
         items=items,
         threshold=threshold,
         overall=overall,
-        by_length=list(zip(by_length, others[:first], strict=True)),
-        by_popularity=list(zip(by_popularity, others[first:second], strict=True)),
-        baselines=dict(zip(items.baselines, others[second:], strict=True)),
+        by_length=by_length,
+        by_popularity=by_popularity,
+        by_repetition=by_repetition,
+        baselines=dict(zip(items.baselines, measured, strict=True)),
         model=denoiser.description(),
         protocol={
             **data.source,
@@ -339,5 +355,12 @@ def _join(
         lengths=flat([np.full(n, n) for n in lengths]),
         # The judged user is one of those who hold the item.
         popularity=data.popularity()[flat(sequences)] - 1,
+        repetitions=flat([_repetitions(items) for items in sequences]),
         baselines={name: flat(scores) for name, scores in suspicion.items()},
     )
+
+
+def _repetitions(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often a sequence holds each of its items, shape (n_items,)."""
+    _, item_of, times = np.unique(items, return_inverse=True, return_counts=True)
+    return times[item_of].astype(np.int64)

@@ -168,6 +168,8 @@ class Sampler:
         """The window of this number; a domain's turns run through all its sequences in a new order each epoch."""
         domain_number, user, window, rng = self._cut(number)
         titles = self.domains[domain_number].titles
+        # In use, too, the titles of a window are read once each.
+        window = window[np.sort(np.unique(window, return_index=True)[1])]
         noisy, labels = inject_noise(window, len(titles), float(rng.choice(self.rates)), rng)
         return LabelledWindow([titles[i] for i in noisy], labels, domain_number, user)
 

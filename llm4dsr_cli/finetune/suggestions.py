@@ -50,7 +50,7 @@ def add_suggestions(job: Job, denoiser: Path, settings: SuggestionSettings) -> l
         "suggester",
         settings,
         known,
-        lambda prompter: Suggesting(prompter, train, lessons),
+        lambda prompter: Suggesting(prompter, train, lessons, warm=True),
         max_title_tokens=metadata.max_title_tokens,
         longest_window=metadata.max_window,
         beginning=f"learning to suggest titles: {'on from what it knows' if known else 'from the base model alone'}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,17 +39,17 @@ class Task(ABC):
         warm_up_share: the learning rate has risen after this share of a run that is short.
         warm: the first weights know something: to go on from them may turn out to be no gain.
         train: where training windows come from.
-        held_out: how many windows of other users there are to measure.
+        validation: windows of other users, to measure.
     """
 
     parts: int
     stream: int
     warm_up_share: float
 
-    def __init__(self, prompter: Prompter, train: Sampler, held_out: int, warm: bool) -> None:
+    def __init__(self, prompter: Prompter, train: Sampler, validation: Sequence[Any], *, warm: bool = False) -> None:
         self.prompter = prompter
         self.train = train
-        self.held_out = held_out
+        self.validation = validation
         self.warm = warm
 
     @abstractmethod
@@ -81,7 +82,7 @@ class Task(ABC):
 
 
 class Detecting(Task):
-    """Telling the items that were replaced, by binary cross-entropy over all items of a window.
+    """Telling the items that were replaced, by binary cross-entropy over all items of a ``LabelledWindow``.
 
     The last weights are kept, for which the learning rate has fallen to nothing; those of the best validation by AUROC
     only where that was better by more than luck would be.
@@ -90,12 +91,6 @@ class Detecting(Task):
     # A batch of short windows and one of long ones, for little padding: steps of short ones alone, or of long ones
     # alone, would pull the weights to and fro, the more so as domains differ in length.
     parts, stream, warm_up_share = 2, 2, 0.15
-
-    def __init__(
-        self, prompter: Prompter, train: Sampler, validation: Sequence[LabelledWindow], *, warm: bool = False
-    ) -> None:
-        super().__init__(prompter, train, len(validation), warm)
-        self.validation = validation
 
     def example(self, number: int) -> Example:
         return self._example(self.train.draw(number))
@@ -115,11 +110,11 @@ class Detecting(Task):
         if len(names) > 1 and len(set(names)) == len(names):
             parts |= {f"_{name}": of_domain == number for number, name in enumerate(names)}
         known = bool(np.isfinite(score).all())
-        row = {}
-        for name, here in parts.items():
-            row[f"auroc{name}"] = round(auroc(score[here], label[here]), 4) if known else np.nan
-            row[f"average_precision{name}"] = round(average_precision(score[here], label[here]), 4) if known else np.nan
-        return row
+        return {
+            f"{measure.__name__}{name}": round(measure(score[here], label[here]), 4) if known else np.nan
+            for name, here in parts.items()
+            for measure in (auroc, average_precision)
+        }
 
     def log_odds(self, model: NoiseModel, windows: Sequence[LabelledWindow], size: int) -> list[NDArray[np.float32]]:
         """Noise log-odds of each window's items, shape (n_items,)."""
@@ -152,16 +147,12 @@ class Detecting(Task):
 
 
 class Suggesting(Task):
-    """Going on with the titles that were taken out of a sequence, by the cross-entropy of their tokens.
+    """Going on with the titles that were taken out of a list of titles, by the cross-entropy of their tokens.
 
     The last weights are kept unless they know no more than the first ones did; then the best.
     """
 
     parts, stream, warm_up_share = 1, 4, 0.05
-
-    def __init__(self, prompter: Prompter, train: Sampler, validation: Sequence[Sequence[str]]) -> None:
-        super().__init__(prompter, train, len(validation), warm=True)
-        self.validation = validation
 
     def example(self, number: int) -> Example:
         return Example.of_titles(self.prompter.prompt(self.train.draw_titles(number)))

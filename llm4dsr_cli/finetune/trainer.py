@@ -62,9 +62,9 @@ class Progress:
 class Trainer:
     """Fits a model's adapter to a task.
 
-    A step whose gradient is no number is left out. A run whose validation has become much worse, or whose weights are
-    no numbers, goes back to its best weights, at half the learning rate. What is left in the model at the end are the
-    last weights or the best ones, as the task says. A run stops early when half of it is over and four validations in
+    A step whose gradient is no number is left out. A run whose validation has become much worse, or no number, goes
+    back to its best weights, at half the learning rate. What is left in the model at the end are the last weights or
+    the best ones, as the task says. A run stops early when half of it is over and four validations in
     a row brought nothing. It does not stop on the spot: much of a run's gain comes while the learning rate falls, so it
     first lets it fall, over a tenth of the plan. Four validations are half of the shortest plan, and twelve minutes of
     training in a long one.
@@ -188,7 +188,7 @@ class Trainer:
             if settings.validate_every is not None:
                 validations = max(1.0, expected / settings.batch_windows / settings.validate_every)
             affordable = int(VALIDATION_SHARE / FORWARD_SHARE * expected / validations)
-            progress.validation_windows = min(self.task.held_out, max(FEWEST_VALIDATION_WINDOWS, affordable))
+            progress.validation_windows = min(len(self.task.validation), max(FEWEST_VALIDATION_WINDOWS, affordable))
 
     def _pace(self) -> Pace:
         """The speed of some steps that change nothing."""
@@ -213,14 +213,14 @@ class Trainer:
     def _keep_or_go_back(self) -> None:
         """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""
         row = self.validate()
-        quality, finite = self.task.quality(row), self._finite()
+        quality = self.task.quality(row)
         best = math.nan if self._best is None else self.task.quality(self._best["row"])
-        if finite and (self._best is None or math.isnan(best) or quality > best):
+        if self._best is None or math.isnan(best) or quality > best:
             # What an untrained model does is luck, and nothing to go back to.
             if self.task.warm or self.progress.step:
                 self._best = {"row": row, **self._weights()}
-        # Of a quality or of weights that are no number nothing else is true.
-        elif self._best is not None and not (finite and best - quality <= self.task.tolerance(self._best["row"])):
+        # Not "more than": the quality of weights that are no numbers is none either.
+        elif not best - quality <= self.task.tolerance(self._best["row"]):
             self._load_weights(self._best)
             self.progress.slow_down /= 2
         self._stop_early()
@@ -239,13 +239,10 @@ class Trainer:
     def _choose(self) -> None:
         """Leave the last weights in the model, or the best ones."""
         first, last = self.progress.history[0], self.progress.history[-1]
-        if self._best is None or (self._finite() and self.task.keeps_last(first, self._best["row"], last)):
+        if self._best is None or self.task.keeps_last(first, self._best["row"], last):
             self._best = {"row": last, **self._weights()}
         else:
             load_lora_state(self.model.backbone, self._best["lora"])
-
-    def _finite(self) -> bool:
-        return all(bool(parameter.isfinite().all()) for parameter in self._parameters)
 
     def _weights(self) -> dict[str, Any]:
         return {

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.gate.pairs import PairCounts, products
+from llm4dsr_cli.titles import folded_title
 from llm4dsr_cli.users import user_text
 from llm4dsr_cli.windows import overlapping_windows
 
@@ -29,7 +32,8 @@ LONGEST_HISTORY = 100
 LONGEST_CONTEXT = 100
 # Pseudo-count of pairs: how many users it takes before a pair that was never seen, or seen once, says much.
 PRIOR = 0.1
-_PAIRS_AT_ONCE = 4_000_000
+# Their word vectors take some 16 MB.
+_TITLES_KEPT = 2**15
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,7 +44,7 @@ class Evidence:
     """Which user has which items; both are known by 64-bit hashes of their names.
 
     Attributes:
-        items: uint64, ascending, shape (n_items,): hashes of the different titles.
+        items: uint64, ascending, shape (n_items,): hashes of the different titles, folded.
         users: uint64, ascending, shape (n_users,).
         starts: int64, shape (n_users + 1,): user u's items are ``held[starts[u]:starts[u + 1]]``.
         held: int32, item numbers, ascending within a user.
@@ -55,41 +59,70 @@ class Evidence:
     words: NDArray[np.uint64]
     titles_with: NDArray[np.int32]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for arrays that no counting gives: a file may come from a stranger."""
+        wanted = (np.uint64, np.uint64, np.int64, np.int32, np.uint64, np.int32)
+        if any(found.ndim != 1 or found.dtype != dtype for found, dtype in zip(self._arrays, wanted, strict=True)):
+            raise ValueError("counts of another type")
+        starts, held, seen_in = self.starts, self.held, self.titles_with
+        if (
+            not all(ascends(hashes) for hashes in (self.items, self.users, self.words))
+            or len(starts) != len(self.users) + 1
+            or (starts[0], starts[-1]) != (0, len(held))
+            or (starts[1:] < starts[:-1]).any()
+            or not _within(held, 0, len(self.items) - 1)
+            or len(seen_in) != len(self.words)
+            or not _within(seen_in, 1, np.iinfo(np.int32).max - 1)
+        ):
+            raise ValueError("counts that do not fit together")
+        falls = np.flatnonzero(held[1:] <= held[:-1]) + 1
+        if not np.isin(falls, starts).all():
+            raise ValueError("users whose items do not ascend")
+
+    def __reduce__(self) -> tuple[type[Evidence], tuple[NDArray[Any], ...]]:
+        """A copy takes the counts along, and nothing that was made from them."""
+        return Evidence, self._arrays
+
+    @property
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.items, self.users, self.starts, self.held, self.words, self.titles_with
+
     @property
     def n_titles(self) -> int:
         return len(self.items)
 
     @classmethod
     def count(cls, sequences: Iterable[tuple[Hashable, Sequence[str]]]) -> Evidence:
-        """From (user, item titles) pairs, oldest first; a user may have several sequences."""
-        histories: dict[int, dict[int, None]] = {}
-        hashes: dict[str, int] = {}
-        words: Counter[int] = Counter()
+        """From (user, item titles) pairs, oldest first; a user may have several sequences, in any order.
+
+        Of a user the last LONGEST_HISTORY different items are counted. The words are those of all titles.
+        """
+        numbers = _Numbers()
+        histories: dict[int, array[int]] = {}
         for user, titles in sequences:
-            history = histories.setdefault(user_hash(user), {})
-            for title in map(clean_title, titles):
-                item = hashes.setdefault(title, -1)
-                if item < 0:
-                    item = hashes[title] = _hash(title)
-                    words.update(_words(title))
-                history.pop(item, None)
-                history[item] = None
-        users = np.array(sorted(histories), dtype=np.uint64)
-        kept = [np.array(list(histories[int(user)])[-LONGEST_HISTORY:], dtype=np.uint64) for user in users]
-        flat = np.concatenate([np.empty(0, dtype=np.uint64), *kept])
-        items, numbers = np.unique(flat, return_inverse=True)
-        starts = np.cumsum([0, *map(len, kept)]).astype(np.int64)
-        held = numbers.astype(np.int32)
+            history = histories.setdefault(user_hash(user), array("I"))
+            history.fromlist(list(map(numbers.__getitem__, titles)))
+            if len(history) > 2 * LONGEST_HISTORY:
+                history[:] = _last_items(history)
+        users = sorted(histories)
+        flat, starts = array("I"), array("q", [0])
+        for user in users:
+            flat.extend(_last_items(histories.pop(user)))
+            starts.append(len(flat))
+        known = np.array(numbers.hashes, dtype=np.uint64)
+        numbered = np.array(flat, dtype=np.uint32)
+        items = np.sort(known[np.bincount(numbered, minlength=len(known)) > 0])
+        held = np.searchsorted(items, known)[numbered].astype(np.int32)
         for start, end in itertools.pairwise(starts):
             held[start:end].sort()
-        known_words = sorted(words)
+        words = sorted(numbers.words)
         return cls(
             items,
-            users,
-            starts,
+            np.array(users, dtype=np.uint64),
+            np.array(starts, dtype=np.int64),
             held,
-            np.array(known_words, dtype=np.uint64),
-            np.array([words[word] for word in known_words], dtype=np.int32),
+            np.array(words, dtype=np.uint64),
+            np.array([numbers.words[word] for word in words], dtype=np.int32),
         )
 
     @cached_property
@@ -98,37 +131,8 @@ class Evidence:
         return np.bincount(self.held, minlength=len(self.items)).astype(np.int64)
 
     @cached_property
-    def _pairs(self) -> tuple[Ints, NDArray[np.int32], NDArray[np.int32]]:
-        """Users who have both items, as rows: item i's partners and counts stand at ``starts[i]:starts[i + 1]``."""
-        n = len(self.items)
-        lengths = np.diff(self.starts)
-        keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        gathered: list[Ints] = []
-        size = 0
-
-        def merge() -> tuple[Ints, Ints]:
-            found, times = np.unique(np.concatenate(gathered), return_counts=True)
-            everything = np.concatenate([keys, found])
-            distinct, place = np.unique(everything, return_inverse=True)
-            total = np.bincount(place, weights=np.concatenate([counts, times])).astype(np.int64)
-            gathered.clear()
-            return distinct, total
-
-        for length in np.unique(lengths[lengths > 1]):
-            rows = self.starts[:-1][lengths == length][:, None] + np.arange(length)
-            for part in np.array_split(rows, max(1, rows.size * length // _PAIRS_AT_ONCE)):
-                held = self.held[part].astype(np.int64)
-                pairs = held[:, :, None] * n + held[:, None, :]
-                gathered.append(pairs[:, ~np.eye(length, dtype=bool)].ravel())
-                size += gathered[-1].size
-                if size > _PAIRS_AT_ONCE:
-                    keys, counts = merge()
-                    size = 0
-        if gathered:
-            keys, counts = merge()
-        left, right = np.divmod(keys, max(n, 1))
-        starts = np.searchsorted(left, np.arange(n + 1)).astype(np.int64)
-        return starts, right.astype(np.int32), counts.astype(np.int32)
+    def _pairs(self) -> PairCounts:
+        return PairCounts(self.starts, self.held, self.popularity)
 
     def features(self, titles: Sequence[str], user: Hashable | None = None) -> Floats:
         """What the counts say of each item of a sequence, shape (n_items, len(FEATURES)).
@@ -143,7 +147,7 @@ class Evidence:
         Args:
             user: whose sequence it is; left out of all counts if they hold that user. None leaves nobody out.
         """
-        names = [clean_title(title) for title in titles]
+        names = [folded_title(title) for title in titles]
         mine = self.held_by(user)
         result = np.zeros((len(names), len(FEATURES)))
         for window in overlapping_windows(len(names), LONGEST_CONTEXT):
@@ -155,14 +159,16 @@ class Evidence:
     def _features_of_titles(self, names: list[str], mine: NDArray[np.int32]) -> Floats:
         different = list(dict.fromkeys(names))
         place = {name: number for number, name in enumerate(different)}
-        counted = self.numbers(different)
-        by_item = self._features_of(counted, np.isin(counted, mine), mine, [self.title_vector(t) for t in different])
+        counted = self._numbers(different)
+        by_item = self._features_of(counted, _find(mine, counted) >= 0, mine, [self.title_vector(t) for t in different])
         return by_item[[place[name] for name in names]]
 
     def numbers(self, titles: Sequence[str]) -> Ints:
         """The items' numbers, -1 for an item that was never counted."""
-        hashes = np.array([_hash(clean_title(title)) for title in titles], dtype=np.uint64)
-        return _find(self.items, hashes)
+        return self._numbers(map(folded_title, titles))
+
+    def _numbers(self, names: Iterable[str]) -> Ints:
+        return _find(self.items, np.array([_hash(name) for name in names], dtype=np.uint64))
 
     def held_by(self, user: Hashable | None) -> NDArray[np.int32]:
         """The counted items of a user, none for one who was never counted."""
@@ -170,7 +176,14 @@ class Evidence:
         return self.held[self.starts[at] : self.starts[at + 1]] if at >= 0 else np.empty(0, dtype=np.int32)
 
     def title_vector(self, title: str) -> dict[int, float]:
-        """TF-IDF of a title's words, of length 1; empty without words."""
+        """TF-IDF of a title's words, of length 1; empty without words. Not to be changed."""
+        return self._title_vector(title)
+
+    @cached_property
+    def _title_vector(self) -> Callable[[str], dict[int, float]]:
+        return lru_cache(maxsize=_TITLES_KEPT)(self._make_title_vector)
+
+    def _make_title_vector(self, title: str) -> dict[int, float]:
         words = _words(title)
         at = _find(self.words, np.array(words, dtype=np.uint64))
         seen_in = np.where(at >= 0, self.titles_with[at] if len(self.words) else 0, 0)
@@ -181,48 +194,64 @@ class Evidence:
         self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32], vectors: list[dict[int, float]]
     ) -> Floats:
         """Features of different items; ``own`` of them are among ``mine``, the items of the user to leave out."""
-        n = len(items)
         popularity = np.where(items >= 0, self.popularity[items] if len(self.items) else 0, 0) - own.astype(np.float64)
-        rows, columns = self.partner_rows(items, own, mine)
-        together = np.zeros((n, n))
-        there = np.isin(items, columns)
-        together[:, there] = rows[:, self._slots[items[there]]]
+        rows, columns = self._pairs.rows(items)
+        _leave_out(rows, columns, items, own, mine)
+        at = _find(columns, items)
+        together = np.where(at >= 0, rows[:, at] if len(columns) else 0, 0)
         n_users = max(1, len(self.users) - bool(len(mine)))
         association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
-        length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        partners = (rows @ rows.T) / np.maximum(length[:, None] * length, 1e-9)
-        words = np.array([[_dot(one, other) for other in vectors] for one in vectors])
+        shared = products(rows)
+        length = np.sqrt(np.diag(shared))
+        partners = shared / np.maximum(length[:, None] * length, 1e-9)
+        words = _dots(vectors)
         return np.column_stack(
             [np.log1p(popularity), popularity == 0, *map(_mean_of_others, (association, partners, words))]
         )
 
-    def partner_rows(self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]) -> tuple[Floats, Ints]:
+    def partner_rows(
+        self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], Ints]:
         """Users who have a partner beside each item, shape (len(items), n_partners), and the partners' item numbers.
+
+        The numbers ascend. A partner may be one that nobody but the user to leave out has beside the items.
 
         Args:
             items: different item numbers; -1, one that was never counted, has no partners.
             own: which of them are among ``mine``, shape (len(items),).
             mine: the items of the user to leave out.
         """
-        starts, all_partners, all_counts = self._pairs
-        spans = [slice(starts[item], starts[item + 1]) if item >= 0 else slice(0) for item in items]
-        flat = np.concatenate([all_partners[span] for span in spans])
-        slot = self._slots
-        slot[flat] = np.arange(len(flat))
-        distinct = np.flatnonzero(slot[flat] == np.arange(len(flat)))
-        partners = flat[distinct].astype(np.int64)
-        slot[partners] = np.arange(len(distinct))
-        rows = np.zeros((len(items), len(distinct)))
-        for row, span in enumerate(spans):
-            rows[row, slot[all_partners[span]]] = all_counts[span]
-        for row in np.flatnonzero(own).tolist():
-            rows[row, slot[mine[mine != items[row]]]] -= 1
+        rows, columns = self._pairs.rows(items)
+        there = rows.any(axis=0)
+        # Unlike an index, this leaves the rows' layout alone, and with it the order in which sums over them are taken.
+        rows, partners = rows.compress(there, axis=1), columns[there]
+        _leave_out(rows, partners, items, own, mine)
         return rows, partners
 
-    @cached_property
-    def _slots(self) -> Ints:
-        """Room for a column number of each item; what it holds is of the last call."""
-        return np.zeros(len(self.items), dtype=np.int64)
+
+class _Numbers(dict[str, int]):
+    """Numbers of titles in the order in which they are first asked for; spellings of one clean title share theirs.
+
+    Attributes:
+        hashes: the folded titles' hashes, by number.
+        words: how many of them hold a word, by its hash.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hashes = array("Q")
+        self.words: Counter[int] = Counter()
+        self._by_hash: dict[int, int] = {}
+
+    def __missing__(self, title: str) -> int:
+        folded = folded_title(title)
+        found = _hash(folded)
+        number = self._by_hash.setdefault(found, len(self.hashes))
+        if number == len(self.hashes):
+            self.hashes.append(found)
+            self.words.update(_words(folded))
+        self[title] = number
+        return number
 
 
 def user_hash(user: Hashable) -> int:
@@ -241,7 +270,7 @@ def _words(title: str) -> list[int]:
     return [_hash(word) for word in dict.fromkeys(re.findall(r"\w\w+", title.casefold()))]
 
 
-def _find(ascending: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Ints:
+def _find(ascending: NDArray[np.integer], wanted: NDArray[np.integer]) -> Ints:
     """Where each wanted value stands in an ascending array, -1 if it does not."""
     at = np.searchsorted(ascending, wanted)
     there = at < len(ascending)
@@ -249,8 +278,46 @@ def _find(ascending: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Ints:
     return np.where(there, at, -1)
 
 
-def _dot(one: dict[int, float], other: dict[int, float]) -> float:
-    return sum(weight * other[word] for word, weight in one.items() if word in other)
+def ascends(values: NDArray[np.uint64]) -> bool:
+    """Whether each value is larger than the one before it."""
+    return bool((values[1:] > values[:-1]).all())
+
+
+def _within(values: NDArray[np.int32], lowest: int, highest: int) -> bool:
+    return not len(values) or bool(lowest <= values.min() and values.max() <= highest)
+
+
+def _last_items(history: array[int]) -> array[int]:
+    """The last LONGEST_HISTORY different items, in the order in which they last came."""
+    last = list(dict.fromkeys(reversed(history)))[:LONGEST_HISTORY]
+    return array("I", reversed(last))
+
+
+def _leave_out(
+    rows: NDArray[np.int32], columns: Ints, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32]
+) -> None:
+    """Take a user, whose items are ``mine``, out of the rows of those of their items that are ``own``."""
+    mine_at, own_at = _find(columns, mine), _find(columns, items[own])
+    rows[np.ix_(own, mine_at[mine_at >= 0])] -= 1
+    # An item is not beside itself.
+    rows[np.flatnonzero(own)[own_at >= 0], own_at[own_at >= 0]] = 0
+
+
+def _dots(vectors: list[dict[int, float]]) -> Floats:
+    """Scalar product of each two sparse vectors, shape (len(vectors), len(vectors))."""
+    holders: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
+    for number, vector in enumerate(vectors):
+        for word, weight in vector.items():
+            holders[word].append((number, weight))
+    dots = np.zeros((len(vectors), len(vectors)))
+    for number, vector in enumerate(vectors):
+        terms: defaultdict[int, list[float]] = defaultdict(list)
+        for word, weight in vector.items():
+            for other, its_weight in holders[word]:
+                terms[other].append(weight * its_weight)
+        for other, shared in terms.items():
+            dots[number, other] = sum(shared)
+    return dots
 
 
 def _mean_of_others(between: Floats) -> Floats:

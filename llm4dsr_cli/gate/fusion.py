@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 
 # Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
 RIDGE = 1.0
+# No standardized data give weights as large, and with less no sum of them comes near a float32's end.
+LARGEST = 1e6
+SMALLEST_DEVIATION = 1e-9
 _STEPS = 50
 N_FEATURES = 2 + len(FEATURES)
 
@@ -44,6 +47,17 @@ class Fusion:
     mean: Floats
     deviation: Floats
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for weights that no fit gives: a file may come from a stranger."""
+        arrays = (self.weights, self.mean, self.deviation)
+        if any(array.shape != (self.weights.size,) or array.dtype != np.float64 for array in arrays):
+            raise ValueError("weights that do not fit together")
+        in_range = [(np.abs(array) <= LARGEST).all() for array in arrays]  # NaN is in no range
+        if not all(in_range) or not (self.deviation >= SMALLEST_DEVIATION).all():
+            raise ValueError("weights out of range")
+        if type(self.bias) not in (int, float) or not abs(self.bias) <= LARGEST:
+            raise ValueError("a bias out of range")
+
     @classmethod
     def fit(cls, features: Floats, labels: NDArray[np.integer]) -> Fusion:
         """Ridge-penalized logistic regression by Newton's method (Hastie et al., 2009, section 4.4.1).
@@ -53,7 +67,7 @@ class Fusion:
             labels: 1 = noise, shape (n_items,).
         """
         mean = features.mean(axis=0)
-        deviation = np.maximum(features.std(axis=0), 1e-9)
+        deviation = np.maximum(features.std(axis=0), SMALLEST_DEVIATION)
         design = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
         penalty = np.diag([1e-6, *([RIDGE] * features.shape[1])])
         weights = np.zeros(design.shape[1])

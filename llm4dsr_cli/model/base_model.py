@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from llm4dsr_cli.cache import CHUNK, cache_folder, file_sha256
-from llm4dsr_cli.errors import ModelError, OutputError
+from llm4dsr_cli.cache import CHUNK, cache_folder, cache_subfolder, file_sha256
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.model.registry import (
     BaseEntry,
@@ -65,10 +65,11 @@ class _Wanted:
         return self.path.is_file() and self.size in (None, self.path.stat().st_size)
 
 
-def find_base(reference: str, *, registry: Registry, offline: bool, say: Callable[[str], None]) -> Path:
+def find_base(reference: str | Path, *, registry: Registry, offline: bool, say: Callable[[str], None]) -> Path:
     """The file of a base model, pulled first when it has to be and ``offline`` allows it.
 
-    ``reference`` is a registry name, the path of a .gguf file, or ``hf:org/repo/file.gguf[@revision]``. Raises
+    ``reference`` is a registry name, the path of a .gguf file, or ``hf:org/repo/file.gguf[@revision]``; a ``Path`` is
+    never a name. Raises
     ModelError when it is unknown, damaged or out of reach, OutputError when the cache cannot be written.
     """
     wanted = _wanted(reference, registry)
@@ -76,12 +77,12 @@ def find_base(reference: str, *, registry: Registry, offline: bool, say: Callabl
         lack = "is damaged (its size is wrong)" if wanted.path.exists() else "is not on this machine"
         raise ModelError(
             f"base model {wanted.name} {lack}",
-            remedy=f"run `llm4dsr models pull {wanted.name}` with a network, or leave out --offline",
+            remedy=f"run `llm4dsr models pull {wanted.name}` with a network, or leave out `offline`",
         )
     return _obtain(wanted, say, force=False)
 
 
-def pull(reference: str, *, registry: Registry, say: Callable[[str], None], force: bool = False) -> Path:
+def pull(reference: str | Path, *, registry: Registry, say: Callable[[str], None], force: bool = False) -> Path:
     """Bring a base model into the cache, again when ``force``, and return its file; errors as ``find_base``."""
     return _obtain(_wanted(reference, registry), say, force=force)
 
@@ -93,7 +94,7 @@ def verify(name: str, *, registry: Registry) -> Path:
     if not wanted.path.is_file():
         remedy = f"run `llm4dsr models pull {name}`" if replaceable else f"put it at {wanted.path}"
         raise ModelError(f"base model {name} is not on this machine", remedy=remedy)
-    found = file_sha256(wanted.path, memo=False)
+    found = file_sha256(wanted.path)
     if found != wanted.sha256:
         remedy = f"run `llm4dsr models pull --force {name}`" if replaceable else "put the right file there"
         what = f"base model {name} has sha256 {found} where {wanted.sha256} was expected"
@@ -116,7 +117,9 @@ def _listed_denoiser(denoiser: DenoiserEntry) -> ListedModel:
     return ListedModel(denoiser.name, "denoiser", denoiser.licence, size, size is not None, denoiser.path)
 
 
-def _wanted(reference: str, registry: Registry) -> _Wanted:
+def _wanted(reference: str | Path, registry: Registry) -> _Wanted:
+    if isinstance(reference, Path):
+        return _Wanted(str(reference), PathSource(reference.expanduser()), reference.expanduser())
     if reference.startswith("hf:"):
         return _hub_file(reference)
     if reference not in registry.bases and (reference.endswith(".gguf") or Path(reference).exists()):
@@ -164,14 +167,7 @@ def _obtain(wanted: _Wanted, say: Callable[[str], None], *, force: bool) -> Path
 
 
 def _store(wanted: _Wanted, chunks: Generator[bytes, None, None]) -> None:
-    try:
-        wanted.path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the cache folder cannot be made: {error.strerror}",
-            where=str(wanted.path.parent),
-            remedy="set LLM4DSR_CACHE to a folder that can be written",
-        ) from error
+    cache_subfolder(wanted.path.parent.name)
     with atomic_path(wanted.path) as temp:
         digest = hashlib.sha256()
         with temp.open("wb") as file:
@@ -206,7 +202,7 @@ def _failure(wanted: _Wanted, what: str, remedy: str | None = None) -> ModelErro
         again = f"put the right file at {wanted.path}"
     else:
         again = f"run `llm4dsr models pull {wanted.name}` with a network"
-    remedy = f"{remedy or again}, or give the path of a .gguf file with --base"
+    remedy = f"{remedy or again}, or give the path of a .gguf file as `base`"
     return ModelError(what, where=f"base model {wanted.name}", remedy=remedy)
 
 

@@ -24,7 +24,7 @@ class Branching:
     Args:
         cells: tokens that all prompts and branches of one ``start`` may have together.
         batch_tokens: tokens that are run at once; the longest prompt.
-        threads: CPU threads; None uses the cores that the process may use.
+        threads: CPU threads; None is as many as other processes leave cores free, at every moment.
 
     Attributes:
         max_branches: MAX_BRANCHES, or fewer where a batch, or the cells, have fewer than two tokens for each.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
@@ -15,15 +17,18 @@ from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
-from llm4dsr_cli.model.merged_model import WEIGHTS, Part, cached_runtime, runtime_model
+from llm4dsr_cli.model.merged_model import Part, cached_runtime, check_weights, runtime_model
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import Prompter
 from llm4dsr_cli.model.registry import Registry, find_denoiser
+from llm4dsr_cli.model.turns import Turns
 from llm4dsr_cli.scores import Scores, canonical
 from llm4dsr_cli.windows import overlapping_windows
 
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
+# llama.cpp crashes the process where it cannot start so many.
+MOST_THREADS = 512
 
 
 class Denoiser:
@@ -38,32 +43,32 @@ class Denoiser:
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         metadata: DenoiserMetadata,
-        runtime: Path,
+        runtime: str | Path,
         *,
         threads: int | None = None,
         gpu_layers: int | None = None,
     ) -> None:
-        self.path = path
+        self.path = Path(path)
         self.metadata = metadata
-        self.runtime = runtime
+        self.runtime = Path(runtime)
         self.sha256 = file_sha256(path)
-        self._model = Model(runtime, gpu_layers=gpu_layers)
-        self._prompter = Prompter(metadata.form, self._model.tokenize, metadata.max_title_tokens)
-        self._engine = Engine(
-            self._model,
-            causal=metadata.form.causal,
-            batch_tokens=max(BATCH_TOKENS, self._prompter.max_tokens(metadata.max_window)),
-            threads=threads,
-        )
+        self._turns = Turns(self.path)
+        with ExitStack() as loaded:
+            model = loaded.enter_context(Model(runtime, gpu_layers=gpu_layers))
+            self._prompter = Prompter(metadata.form, model.tokenize, metadata.max_title_tokens)
+            batch_tokens = max(BATCH_TOKENS, self._prompter.max_tokens(metadata.max_window))
+            engine = Engine(model, causal=metadata.form.causal, batch_tokens=batch_tokens, threads=threads)
+            self._engine = loaded.enter_context(engine)
+            self._loaded = loaded.pop_all()
 
     @classmethod
     def load(
         cls,
-        model: str | None = None,
+        model: str | Path | None = None,
         *,
-        base: str | None = None,
+        base: str | Path | None = None,
         weights: str = "auto",
         threads: int | None = None,
         gpu_layers: int | None = None,
@@ -73,28 +78,40 @@ class Denoiser:
         """Find a denoiser and its base model, merge them on first use, and make ready to score.
 
         Args:
-            model: name of a denoiser in the registry, or the path of a denoiser GGUF; None is the one that ships.
+            model: name of a denoiser in the registry, or the path of a denoiser GGUF (a ``Path`` is never a name); None
+                is the one that ships.
             base: base model by name, path or ``hf:`` reference; None takes the one that the denoiser names.
             weights: type of the runtime weights, "auto", "bf16", "q8_0" or "q4_0".
-            threads: CPU threads; None uses the cores that the process may use.
-            gpu_layers: layers to keep on a GPU; None is all of them when llama.cpp has a GPU back end.
+            threads: CPU threads, 1 to 512; None is as many as other processes leave cores free, at every moment.
+            gpu_layers: layers to keep on a GPU, more than there are for all; None is all of them when llama.cpp has a
+                GPU back end.
             offline: never pull a base model.
             say: told in one line each what takes time.
 
         Raises:
-            OptionError: an unknown weight type, or no threads.
+            OptionError: an unknown weight type, or a number out of range.
             ModelError: model or base is missing, damaged, or they do not fit together.
             OutputError: the cache folder cannot be written.
         """
-        check_options(weights, threads)
+        check_options(weights, threads, gpu_layers)
         path, metadata, is_adapter = read_denoiser(model)
         runtime = path
         if is_adapter:
-            runtime = find_runtime(path, metadata, base=base, weights=weights, offline=offline, say=say)
+            runtime = find_runtime(
+                path,
+                metadata,
+                base=base,
+                weights=weights,
+                offline=offline,
+                say=say,
+                threads=threads,
+                gpu_layers=gpu_layers,
+            )
         try:
             return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
         except ModelError as error:
-            if runtime == path or isinstance(error, OutOfMemoryError):
+            # Not every error is about the merged file.
+            if runtime == path or error.where is None or isinstance(error, OutOfMemoryError):
                 raise
             remedy = "delete this file, which the next run makes again"
             raise ModelError(error.what, where=str(runtime), remedy=remedy) from None
@@ -112,11 +129,13 @@ class Denoiser:
         """Name, hashes, base model and the merged model that runs, for reports."""
         return {**self.metadata.description(self.sha256), "runtime": self.runtime.name}
 
-    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+    def score(self, sequences: Iterable[Iterable[str]]) -> list[Scores]:
         """Noise log-odds of every item of every sequence.
 
         A sequence longer than the largest trained window is read in overlapping windows; each item is judged by the
-        window that sees most around it.
+        window that sees most around it. Titles that are the same to the model are read once in a window, and get one
+        score: an item that stands twice does not vouch for itself. Several threads may call it; they are served one
+        after the other.
 
         Args:
             sequences: item titles, oldest first; sequences may be empty.
@@ -124,24 +143,41 @@ class Denoiser:
         Returns:
             One float32 array of shape (n_items,) for each sequence: log(p / (1 - p)) of its noise probability p, as
             ``scores.canonical`` rounds them.
+
+        Raises:
+            OptionError: something is no list of titles, or no title; it names the place, counted from 1.
+            ModelError: the model gives no numbers; it is closed; or this process was forked from the one that loaded
+                it.
         """
-        sequences = list(sequences)
+        checked = _checked(sequences)
+        with self._turns.one():
+            return self._score(checked)
+
+    def _score(self, sequences: list[tuple[str, ...]]) -> list[Scores]:
         results = [np.empty(len(titles), dtype=np.float32) for titles in sequences]
         windows = [
             (number, window)
             for number, titles in enumerate(sequences)
             for window in overlapping_windows(len(titles), self.metadata.max_window)
         ]
-        texts = [tuple(sequences[number][window.start : window.end]) for number, window in windows]
+        texts = [self._prompter.different(sequences[number][window.start : window.end]) for number, window in windows]
         # Once each: a long sequence in which one item is replaced is the same in all windows but two.
-        different = list(dict.fromkeys(texts))
+        different = list(dict.fromkeys(tuple(titles) for titles, _ in texts))
         answers = self._engine.log_probabilities(self._requests(different), self._prompter.answers)
-        found = {text: rows[:, 0] - rows[:, 1] for text, rows in zip(different, answers, strict=True)}
-        for (number, window), text in zip(windows, texts, strict=True):
+        found = {titles: self._log_odds(rows) for titles, rows in zip(different, answers, strict=True)}
+        for (number, window), (titles, item_of) in zip(windows, texts, strict=True):
             judged = slice(window.judge_from, window.judge_to)
-            log_odds = found[text]
+            log_odds = found[tuple(titles)][item_of]
             results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
         return [canonical(log_odds) for log_odds in results]
+
+    def _log_odds(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-odds, shape (n_items,), of log-probabilities of the two answers, shape (n_items, 2)."""
+        with np.errstate(invalid="ignore"):
+            log_odds = answers[:, 0] - answers[:, 1]
+        if not np.isfinite(log_odds).all():
+            raise no_numbers(self.path)
+        return log_odds
 
     def _requests(self, windows: Iterable[Sequence[str]]) -> Iterator[Request]:
         for titles in windows:
@@ -149,9 +185,9 @@ class Denoiser:
             yield Request(prompt.tokens, prompt.probes)
 
     def close(self) -> None:
-        """Free the context and the model."""
-        self._engine.close()
-        self._model.close()
+        """Free the context and the model, when no thread scores any more; once closed, it stays closed."""
+        if self._turns.end():
+            self._loaded.close()
 
     def __enter__(self) -> Denoiser:
         return self
@@ -160,7 +196,7 @@ class Denoiser:
         self.close()
 
 
-def read_denoiser(model: str | None) -> tuple[Path, DenoiserMetadata, bool]:
+def read_denoiser(model: str | Path | None) -> tuple[Path, DenoiserMetadata, bool]:
     """A denoiser's file, what it says of itself, and whether it is an adapter, that takes a base model.
 
     Raises:
@@ -174,16 +210,20 @@ def read_denoiser(model: str | None) -> tuple[Path, DenoiserMetadata, bool]:
 
 
 def find_runtime(
-    path: Path,
+    path: str | Path,
     metadata: DenoiserMetadata,
     *,
-    base: str | None,
+    base: str | Path | None,
     weights: str,
     offline: bool,
     say: Callable[[str], None],
     part: Part = "detector",
+    threads: int | None = None,
+    gpu_layers: int | None = None,
 ) -> Path:
     """The merged model of one part of a denoiser's adapter, made and kept on first use.
+
+    Args are those of ``Denoiser.load`` and ``runtime_model``.
 
     Raises:
         ModelError: adapter or base cannot be used.
@@ -192,37 +232,58 @@ def find_runtime(
     if base is None and (found := cached_runtime(path, metadata, weights, part)) is not None:
         return found
     base_path = _find_base(base, metadata, path, Registry.load(), offline, say)
-    return runtime_model(path, metadata, base_path, weights=weights, say=say, part=part)
+    return runtime_model(
+        path,
+        metadata,
+        base_path,
+        weights=weights,
+        say=say,
+        part=part,
+        threads=threads,
+        gpu_layers=gpu_layers,
+    )
 
 
-def check_options(weights: str, threads: int | None) -> None:
-    """Raises OptionError for an unknown weight type or fewer than one thread, before anything is loaded."""
-    if weights not in WEIGHTS:
-        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
-    if threads is not None and threads < 1:
-        raise OptionError(f"--threads {threads}: at least one thread is needed", remedy="leave it out, or give more")
+def no_numbers(where: Path) -> ModelError:
+    """The error of a model that gives NaN or infinity where a log-probability should be."""
+    return ModelError(
+        "its log-probabilities are not all finite numbers",
+        where=str(where),
+        remedy="it may be damaged: fetch or make it again, or choose another denoiser",
+    )
+
+
+def check_options(weights: str, threads: int | None, gpu_layers: int | None) -> None:
+    """Raises OptionError for an unknown weight type or a number out of range, before anything is loaded."""
+    check_weights(weights)
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(
+            f"`threads` is {threads}: it goes from 1 to {MOST_THREADS}", remedy="leave it out, or give one of these"
+        )
+    if gpu_layers is not None and gpu_layers < 0:
+        raise OptionError(f"`gpu_layers` is {gpu_layers}: it begins at 0", remedy="leave it out for all layers")
 
 
 def _find_base(
-    base: str | None,
+    base: str | Path | None,
     metadata: DenoiserMetadata,
-    denoiser: Path,
+    denoiser: str | Path,
     registry: Registry,
     offline: bool,
     say: Callable[[str], None],
 ) -> Path:
     """The file of the base model that a denoiser was trained on; pulled when need be."""
-    reference = base or metadata.base_name
-    if not (base or reference in registry.bases or reference.startswith("hf:") or Path(reference).is_file()):
+    name = metadata.base_name
+    if not (base or name in registry.bases or name.startswith("hf:") or Path(name).is_file()):
         raise ModelError(
-            f"its base model, {reference}, is not in the registry",
+            f"its base model, {name}, is not in the registry",
             where=str(denoiser),
-            remedy="give its file with --base",
+            remedy="give its file as `base`",
         )
-    path = find_base(reference, registry=registry, offline=offline, say=say)
+    path = find_base(base or name, registry=registry, offline=offline, say=say)
     found = file_sha256(path)
     if found != metadata.base_sha256:
-        again = "leave out --base, or give the one it was trained on" if base else "give that one with --base"
+        again = "leave out `base`, or give the one it was trained on" if base else "give that one as `base`"
         raise ModelError(
             f"it was trained on {metadata.base_name} (sha256 {metadata.base_sha256[:12]}...), "
             f"and {path} is another base model ({found[:12]}...)",
@@ -230,3 +291,21 @@ def _find_base(
             remedy=again,
         )
     return path
+
+
+def _checked(sequences: Iterable[Iterable[str]]) -> list[tuple[str, ...]]:
+    """Sequences of titles; raises OptionError where they are not."""
+    remedy = 'give sequences of titles, such as [["Alien", "Aliens"]]'
+    if isinstance(sequences, (str, bytes, Mapping)):
+        raise OptionError(f"{sequences!r:.40} is no list of sequences", remedy=remedy)
+    checked = []
+    for number, titles in enumerate(sequences, 1):
+        if isinstance(titles, (str, bytes, Mapping)) or not isinstance(titles, Iterable):
+            raise OptionError(f"sequence {number} is {titles!r:.40}, no list of titles", remedy=remedy)
+        checked.append(tuple(titles))
+        for place, title in enumerate(checked[-1], 1):
+            if not isinstance(title, str):
+                raise OptionError(
+                    f"sequence {number}, item {place} is {title!r:.40}, no title", remedy="give it a text"
+                )
+    return checked

@@ -34,7 +34,7 @@ class Engine:
         causal: False lets every token see the whole sequence (llama.cpp's non-causal mode), which needs each
             sequence to fit into one micro-batch.
         batch_tokens: size of a micro-batch, in tokens.
-        threads: CPU threads; None uses the cores that the process may use.
+        threads: CPU threads; None is as many as other processes leave cores free, at every moment.
 
     Raises:
         ModelError: the context cannot be made, or a decode fails.

@@ -9,12 +9,13 @@ from gguf import GGUFReader
 from llm4dsr_cli.errors import ModelError
 
 
-def open_gguf(path: Path) -> GGUFReader:
+def open_gguf(path: str | Path) -> GGUFReader:
     """Map a GGUF file.
 
     Raises:
         ModelError: it is missing, no GGUF, or cut short.
     """
+    path = Path(path)
     if not path.is_file():
         raise ModelError("no such model file", where=str(path), remedy="check the path")
     try:

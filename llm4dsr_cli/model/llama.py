@@ -46,6 +46,10 @@ _SHORT_OF_MEMORY = re.compile(
 )
 # More layers than any model has: all of them.
 _ALL_LAYERS = 999
+_open_files: list[Path] = []  # one entry for each model that has it open
+# The process in which llama.cpp started threads. OpenMP, with which it is built on Linux, waits in a forked process for
+# the threads of the first one.
+_process_of_threads: int | None = None
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -75,6 +79,11 @@ def _failure(what: str, *, where: str | None = None, remedy: str | None = None) 
     return ModelError(f"{what} ({_last_errors[0] if _last_errors else 'unknown reason'})", where=where, remedy=remedy)
 
 
+def open_files() -> tuple[Path, ...]:
+    """The files of the models that this process has loaded and not closed."""
+    return tuple(_open_files)
+
+
 class Model:
     """A GGUF model in llama.cpp's hands: its weights (or only its vocabulary), and its tokenizer.
 
@@ -83,7 +92,8 @@ class Model:
         ModelError: the file is missing, damaged, or of an architecture that llama.cpp does not know.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
+    def __init__(self, path: str | Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
+        path = Path(path)
         if not path.is_file():
             raise ModelError("no such model file", where=str(path), remedy="check the path")
         self.cores = FreeCores()  # measured while the model loads
@@ -92,7 +102,7 @@ class Model:
         params.n_gpu_layers = (_ALL_LAYERS if offload else 0) if gpu_layers is None else min(gpu_layers, _ALL_LAYERS)
         if params.n_gpu_layers and not offload:
             raise OptionError(
-                "--gpu-layers: this llama-cpp-python was built without a GPU back end",
+                f"`gpu_layers` is {gpu_layers}: this llama-cpp-python was built without a GPU back end",
                 remedy="reinstall it with CMAKE_ARGS=-DGGML_CUDA=on (or GGML_METAL, GGML_VULKAN)",
             )
         params.vocab_only = vocab_only
@@ -104,6 +114,8 @@ class Model:
                 "llama.cpp cannot load it", where=str(path), remedy="the file may be damaged; fetch or make it again"
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._path = path
+        _open_files.append(path)
 
     @property
     def handle(self) -> object:
@@ -129,6 +141,7 @@ class Model:
         if self._model:
             _call(llama_cpp.llama_model_free, self._model)
             self._model = None
+            _open_files.remove(self._path)
 
     def __enter__(self) -> Model:
         return self
@@ -151,7 +164,7 @@ class Context:
 
     Raises:
         OutOfMemoryError: there is too little memory for it.
-        ModelError: llama.cpp cannot make it.
+        ModelError: llama.cpp cannot make it; or its threads would wait for ever, in a forked process.
     """
 
     def __init__(
@@ -159,6 +172,11 @@ class Context:
     ) -> None:
         self._cores = model.cores if threads is None else None
         self._threads = model.cores.threads() if threads is None else threads
+        if self._threads > 1 and _process_of_threads not in (None, os.getpid()):
+            raise ModelError(
+                "llama.cpp ran with threads before this process was forked, and would wait for them for ever",
+                remedy="start processes by spawn, or give `threads` 1",
+            )
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = cells, batch_tokens, batch_tokens
         # llama.cpp aborts the process if each sequence could not have an output in one batch.
@@ -209,7 +227,7 @@ class Context:
 
         Returns:
             For each piece the log-probabilities of all tokens of the vocabulary to come next, in nats: float32, shape
-            (n_positions, n_vocab).
+            (n_positions, n_vocab). A row is NaN where the model gives no numbers, which is the caller's to refuse.
 
         Raises:
             ModelError: llama.cpp fails.
@@ -229,6 +247,9 @@ class Context:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = sequence
         self._use_free_cores()
+        if self._threads > 1:
+            global _process_of_threads
+            _process_of_threads = os.getpid()
         status = _call(llama_cpp.llama_decode, self._context, batch)
         if status != 0:
             raise _failure(f"llama.cpp failed on a batch of {total} tokens, status {status}")
@@ -239,9 +260,9 @@ class Context:
             for row, position in zip(rows, positions, strict=True):
                 pointer = llama_cpp.llama_get_logits_ith(self._context, int(offset + position))
                 row[:] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
-            peak = rows.max(axis=1, keepdims=True, initial=-np.inf)
-            rows -= peak
-            rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # NaN or infinity among the logits makes a whole row NaN
+                rows -= rows.max(axis=1, keepdims=True, initial=-np.inf)
+                rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
             results.append(rows)
         return results
 

@@ -20,13 +20,13 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.cache import cache_folder, cache_subfolder, file_sha256
+from llm4dsr_cli.cache import CACHE_REMEDY, cache_folder, cache_subfolder, file_sha256, mark_used, tidy
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.locks import exclusive
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.llama import Model, open_files
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 
 # A denoiser file holds two adapters: one finds noise, the other suggests what belongs.
@@ -44,20 +44,25 @@ _LAYOUT = 1
 
 
 def runtime_model(
-    adapter: Path,
+    adapter: str | Path,
     metadata: DenoiserMetadata,
-    base: Path,
+    base: str | Path,
     *,
     weights: str,
     say: Callable[[str], None],
     part: Part = "detector",
+    threads: int | None = None,
+    gpu_layers: int | None = None,
 ) -> Path:
     """The merged model for this adapter, base and weight type, from the cache or made now.
+
+    When one is made, those that were not used for longest leave the cache (``cache.KEPT``).
 
     Args:
         part: which of the file's two adapters is merged.
         base: the file that ``metadata.base_sha256`` names; the caller has checked it.
-        weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here.
+        weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here, with
+            the ``threads`` and ``gpu_layers`` that it is going to run with.
         say: told in one line when a file has to be made.
 
     Raises:
@@ -65,8 +70,7 @@ def runtime_model(
         ModelError: base or adapter cannot be read or do not fit together.
         OutputError: the cache folder cannot be written.
     """
-    if weights not in WEIGHTS:
-        raise OptionError(f"--weights {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
+    check_weights(weights)
     if (found := cached_runtime(adapter, metadata, weights, part)) is not None:
         return found
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
@@ -77,7 +81,7 @@ def runtime_model(
         found = cached_runtime(adapter, metadata, weights, part)
         if found is None:
             say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
-            found = _made(adapter, base, folder, stem, weights, part, say)
+            found = _made(adapter, base, folder, stem, weights, part, say, threads, gpu_layers)
         return found
 
 
@@ -88,47 +92,67 @@ def _alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
             stack.enter_context(exclusive(lock, waiting))
         except OSError as error:
             raise OutputError(
-                f"the cache folder cannot be written ({error.strerror})",
-                where=str(lock.parent),
-                remedy="set LLM4DSR_CACHE to a folder that can be written",
+                f"the cache folder cannot be written ({error.strerror})", where=str(lock.parent), remedy=CACHE_REMEDY
             ) from None
         yield
 
 
 def _made(
-    adapter: Path, base: Path, folder: Path, stem: str, weights: str, part: Part, say: Callable[[str], None]
+    adapter: str | Path,
+    base: str | Path,
+    folder: Path,
+    stem: str,
+    weights: str,
+    part: Part,
+    say: Callable[[str], None],
+    threads: int | None,
+    gpu_layers: int | None,
 ) -> Path:
     if weights != "auto":
         path = folder / f"{stem}-{weights}.gguf"
         merge(adapter, base, path, weights, part)
+        tidy("runtime", spared=open_files())
         return path
     run = secrets.token_hex(4)
     candidates = {kind: folder / f".{stem}-{kind}-{run}.gguf" for kind in _FAITHFUL}
     try:
         for kind, candidate in candidates.items():
             merge(adapter, base, candidate, kind, part)
-        seconds = {kind: _seconds_a_batch(candidate) for kind, candidate in candidates.items()}
+        seconds = {kind: _seconds_a_batch(candidate, threads, gpu_layers) for kind, candidate in candidates.items()}
         fastest = min(seconds, key=lambda kind: seconds[kind])
         path = folder / f"{stem}-auto-{fastest}.gguf"
         candidates[fastest].replace(path)
     finally:
         for candidate in candidates.values():
             candidate.unlink(missing_ok=True)
+    tidy("runtime", spared=open_files())
     say(f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here")
     return path
 
 
-def cached_runtime(adapter: Path, metadata: DenoiserMetadata, weights: str, part: Part = "detector") -> Path | None:
+def check_weights(weights: str) -> None:
+    """Raises OptionError for an unknown weight type."""
+    if weights not in WEIGHTS:
+        raise OptionError(f"`weights` is {weights}: no such type", remedy=f"choose {', '.join(WEIGHTS)}")
+
+
+def cached_runtime(
+    adapter: str | Path, metadata: DenoiserMetadata, weights: str, part: Part = "detector"
+) -> Path | None:
     """The merged model if an earlier use has made it; base and adapter are known by the hashes of their content."""
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
     if weights == "auto":
         # Two first uses at once may each have made a choice: all that follow should make the same one.
-        return min(folder.glob(f"{stem}-auto-*.gguf"), default=None)
-    path = folder / f"{stem}-{weights}.gguf"
-    return path if path.is_file() else None
+        found = min(folder.glob(f"{stem}-auto-*.gguf"), default=None)
+    else:
+        path = folder / f"{stem}-{weights}.gguf"
+        found = path if path.is_file() else None
+    if found is not None:
+        mark_used(found)
+    return found
 
 
-def _stem(adapter: Path, metadata: DenoiserMetadata, part: Part) -> str:
+def _stem(adapter: str | Path, metadata: DenoiserMetadata, part: Part) -> str:
     merged = f"{_LAYOUT}/{metadata.base_sha256}/{file_sha256(adapter)}"
     if part != "detector":
         merged += f"/{part}"
@@ -137,7 +161,7 @@ def _stem(adapter: Path, metadata: DenoiserMetadata, part: Part) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', metadata.name)[:60]}-{key}"
 
 
-def merge(adapter: Path, base: Path, target: Path, weights: str, part: Part = "detector") -> None:
+def merge(adapter: str | Path, base: str | Path, target: str | Path, weights: str, part: Part = "detector") -> None:
     """Write base + adapter as one GGUF, atomically.
 
     With the part "detector" it is a denoiser itself, that suggests nothing; with "suggester" it is a plain language
@@ -208,7 +232,7 @@ _REPLACED = ("general.architecture", "general.file_type", "general.name", "gener
 
 
 def _deltas(
-    adapter: gguf.GGUFReader, where: Path, metadata: DenoiserMetadata, part: Part
+    adapter: gguf.GGUFReader, where: str | Path, metadata: DenoiserMetadata, part: Part
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
     """(B, A, scale) for each tensor that this part adapts; B (out, rank), A (rank, in)."""
     sides: dict[str, dict[str, NDArray[np.float32]]] = {}
@@ -224,9 +248,9 @@ def _deltas(
     return {name: (pair["lora_b"], pair["lora_a"], scale / pair["lora_a"].shape[0]) for name, pair in sides.items()}
 
 
-def _seconds_a_batch(path: Path) -> float:
+def _seconds_a_batch(path: Path, threads: int | None, gpu_layers: int | None) -> float:
     """Time of one full batch, the better of three."""
-    with Model(path) as model, Engine(model, causal=False) as engine:
+    with Model(path, gpu_layers=gpu_layers) as model, Engine(model, causal=False, threads=threads) as engine:
         tokens = np.arange(64, dtype=np.int32) + 100
         requests = [Request(tokens, np.array([63], dtype=np.int32))] * (engine.batch_tokens // 64)
         best = float("inf")

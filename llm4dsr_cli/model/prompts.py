@@ -109,6 +109,19 @@ class Prompter:
         ends = np.cumsum([len(part) for part in parts], dtype=np.int32)
         return Prompt(tokens=np.concatenate(parts), probes=ends[2::2] - np.int32(1))
 
+    def different(self, titles: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+        """The titles that the model can tell apart, in the order in which they first stand.
+
+        Titles are the same to the model when they are equal, and also when they are equal up to where they are cut.
+
+        Returns:
+            The different titles, and for each given one which of them it is: int64, shape (n_items,).
+        """
+        numbers: dict[bytes, int] = {}
+        item_of = [numbers.setdefault(self._title_tokens(title).tobytes(), len(numbers)) for title in titles]
+        first = [item_of.index(number) for number in range(len(numbers))]
+        return [titles[place] for place in first], np.array(item_of, dtype=np.int64)
+
     def line(self, title: str) -> NDArray[np.int32]:
         """A title's tokens and those that end it: what goes on a prompt of other titles, int32, shape (n_tokens,)."""
         return np.concatenate([self._title_tokens(title), self._separator])

@@ -83,9 +83,9 @@ class Registry:
     default_denoiser: str | None
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Registry:
+    def load(cls, path: str | Path | None = None) -> Registry:
         """Read the registry at ``path``, or the one that ships; raises ModelError when it cannot be used."""
-        path = models_folder() / "registry.toml" if path is None else path
+        path = models_folder() / "registry.toml" if path is None else Path(path)
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -118,12 +118,16 @@ class Registry:
         return self.denoisers[name]
 
 
-def find_denoiser(reference: str | None, registry: Registry) -> Path:
+def find_denoiser(reference: str | Path | None, registry: Registry) -> Path:
     """The file of a denoiser: by registry name, by path, or (None) the one that ships; the file need not exist.
+
+    A ``Path`` is never a name.
 
     Raises:
         ModelError: the registry does not know the name, or knows it as a base model.
     """
+    if isinstance(reference, Path):
+        return reference.expanduser()
     if reference in registry.bases:
         raise ModelError(f"{reference} is a base model, no denoiser", remedy="choose one from `llm4dsr models list`")
     known = reference is None or reference in registry.denoisers

@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from llm4dsr_cli.errors import CatalogError, Llm4dsrError
+from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.columns import id_names, title_name
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
 from llm4dsr_cli.records.json_lines import dumps, kind, loads, quote, quote_names
@@ -335,7 +336,7 @@ def _lines(path: Path) -> Generator[tuple[int, bytes], None, None]:
     number = 0
     try:
         with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(cast(BinaryIO, file), str(path), CatalogError), 1):
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                     refuse_binary(line[:LONGEST_MAGIC], str(path))

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records.bounds import BoundedQueue, bounded_batches, bounded_lines, is_full
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, explained, refuse_binary
 from llm4dsr_cli.records.parsing import parse_record
@@ -74,7 +75,8 @@ def can_be_read_twice(path: str | Path) -> bool:
 class LineReader:
     """Lines of one input, in batches; a context manager.
 
-    A regular file is cut into batches of equal size, so that a run can be repeated exactly. From anything else (pipe,
+    A regular file is cut into batches of equal size (long lines into smaller ones), so that a run can be repeated
+    exactly. From anything else (pipe,
     socket, terminal) a batch is what has arrived, so that a slow producer's lines pass through at once. Blank lines
     are left out but counted, a byte order mark is dropped.
 
@@ -128,8 +130,11 @@ class LineReader:
                 self._arrived.get_nowait()
 
     def batches(self, size: int) -> Iterator[list[Line]]:
-        """Lists of 1 to ``size`` lines, once. Raises Llm4dsrError when the input is damaged."""
-        for batch in self._arriving_batches(size) if self._live else self._equal_batches(size):
+        """Lists of 1 to ``size`` lines, once; fewer where they have many bytes, see ``bounds``.
+
+        Raises Llm4dsrError when the input is damaged or has a line that is too long.
+        """
+        for batch in self._arriving_batches(size) if self._live else bounded_batches(self._lines(), size):
             if self._size is not None:
                 # a gzip stream counts decompressed bytes, the file below it compressed ones
                 is_gzip = isinstance(self._stream, gzip.GzipFile)
@@ -146,7 +151,7 @@ class LineReader:
     def _lines(self) -> Iterator[Line]:
         number = 0
         try:
-            for number, raw in enumerate(self._stream, 1):
+            for number, raw in enumerate(bounded_lines(self._stream, self.name), 1):
                 line = raw
                 if number == 1:
                     refuse_binary(raw[:LONGEST_MAGIC], self.name)
@@ -165,30 +170,22 @@ class LineReader:
                 f"cannot be read ({_reason(error)})", where=f"{self.name}:{number + 1}", remedy="check the device"
             ) from None
 
-    def _equal_batches(self, size: int) -> Iterator[list[Line]]:
-        batch: list[Line] = []
-        for line in self._lines():
-            batch.append(line)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
     def _arriving_batches(self, size: int) -> Iterator[list[Line]]:
         # twice the size: the next batch gathers behind this one
-        arrived: queue.Queue[Line | BaseException | None] = queue.Queue(maxsize=2 * size)
+        arrived: BoundedQueue[Line | BaseException | None] = BoundedQueue(maxsize=2 * size)
         self._arrived = arrived
         threading.Thread(target=self._read_into, args=(arrived,), name="llm4dsr-reader", daemon=True).start()
         end: BaseException | None = None
         more = True
         while more:
             batch: list[Line] = []
+            held = 0
             with contextlib.suppress(queue.Empty):
-                while more and len(batch) < size:
+                while more and not is_full(len(batch), held, size):
                     entry = _wait_for(arrived) if not batch else arrived.get_nowait()
                     if isinstance(entry, tuple):
                         batch.append(entry)
+                        held += len(entry[1])
                     else:
                         more, end = False, entry
             if batch:

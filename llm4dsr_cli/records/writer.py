@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.files import AtomicFile, check_target, explained
@@ -66,6 +66,11 @@ class OutputFile:
             return self._target.open("wb")
         self._file.create()
         return self._file.path.open("wb")
+
+    @property
+    def appears_whole(self) -> bool:
+        """Whether what is written takes the target's place later; False when it has, or is written directly."""
+        return self._file is not None
 
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
@@ -185,18 +190,33 @@ def check_paths(inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Pa
     Both map an option's name to its path; ``-`` is standard input, or standard output, which the shell may have opened
     on a file. The null device may be there any number of times. Raises OptionError, naming both options.
     """
-    others = [(name, path, _status(path, sys.stdin)) for name, path in inputs.items()]
+    # Standard input has no name: as an output, - is another stream.
+    others = [
+        (name, _Place(None if str(path) == "-" else str(path), _status(path, sys.stdin)))
+        for name, path in inputs.items()
+    ]
     for name, path in outputs.items():
-        status = _status(path, sys.stdout)
-        for other, other_path, other_status in others:
-            if status is not None and other_status is not None:
-                same = os.path.samestat(status, other_status)
-            else:
-                same = _same_name(path, other_path)
-            if same and not _is_null(path):
-                what = "standard output" if str(path) == str(other_path) == "-" else f"the same file, {path}"
+        place = _Place(str(path), _status(path, sys.stdout))
+        for other, other_place in others:
+            if place.may_be(other_place) and not _is_null(path):
+                what = "standard output" if place.name == other_place.name == "-" else f"the same file, {path}"
                 raise OptionError(f"{other} and {name} are {what}", remedy=f"give {name} another path")
-        others.append((name, path, status))
+        others.append((name, place))
+
+
+class _Place(NamedTuple):
+    """Where something is read or written: its path, and what is there already."""
+
+    name: str | None
+    status: os.stat_result | None
+
+    def may_be(self, other: _Place) -> bool:
+        """Whether two places are one file, or would become one."""
+        if self.status is not None and other.status is not None:
+            return os.path.samestat(self.status, other.status)
+        if self.name is None or other.name is None or self.status is not None or other.status is not None:
+            return False
+        return self.name == other.name if "-" in (self.name, other.name) else _same_new(self.name, other.name)
 
 
 def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
@@ -209,14 +229,12 @@ def _status(path: str | Path, stream: TextIO | None) -> os.stat_result | None:
     return None
 
 
-def _same_name(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths, of which one leads nowhere yet, may come to be one file.
+def _same_new(one: str, other: str) -> bool:
+    """Whether two paths that lead nowhere yet would lead to one file.
 
     Their folders are compared as such, for one may be mounted twice; their names as if the disk did not tell
     capitals or the kinds of Unicode apart, for many do not.
     """
-    if "-" in (str(one), str(other)):
-        return str(one) == str(other)
     ends = [Path(os.path.realpath(path)) for path in (one, other)]
     names = [unicodedata.normalize("NFC", end.name).casefold() for end in ends]
     with contextlib.suppress(OSError):  # a folder that is missing is told by whoever opens the file

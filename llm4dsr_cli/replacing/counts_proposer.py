@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.titles import folded_title
 
 SHRINKAGE = 10.0
 DISCOUNT = 0.3
@@ -82,7 +82,7 @@ class CountsProposer:
         Args:
             user: whose sequence it is, left out of the counts; None leaves nobody out.
         """
-        different = list(dict.fromkeys(map(clean_title, titles)))
+        different = list(dict.fromkeys(map(folded_title, titles)))
         if not different:
             return np.zeros(len(self._candidates))
         return self._by_counts(different, user) + TITLE_WEIGHT * self._titles.similarity(different)

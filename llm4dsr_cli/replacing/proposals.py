@@ -14,7 +14,8 @@ class Gaps:
     Attributes:
         titles: those of the others, oldest first; what is proposed has to go with them.
         n_gaps: how many items were taken out, at least one.
-        excluded: candidates that may not be proposed: those of the sequence, flagged or not.
+        excluded: candidates that may not be proposed: those of the sequence, flagged or not, and those whose ids are of
+            another kind than the sequence's.
         user: whose sequence it is; None if that is not known.
     """
 

@@ -152,9 +152,9 @@ def source(tmp_path: Path) -> Path:
         (["--action", "replace", "--proposer", "foo"], ["--proposer foo", "counts", "generate"]),
         (["--action", "replace", "--fallback", "mark"], ["--fallback mark", "drop", "keep"]),
         (["--on-error", "foo"], ["--on-error foo", "skip"]),
-        (["--weights", "foo"], ["--weights foo", "q8_0"]),
-        (["--threads", 0], ["--threads 0"]),
-        (["--threads", -1], ["--threads -1"]),
+        (["--weights", "foo"], ["--weights is foo", "q8_0"]),
+        (["--threads", 0], ["--threads is 0"]),
+        (["--threads", -1], ["--threads is -1"]),
         (["--threshold", 1.5], ["--threshold is 1.5"]),
         (["--threshold", "nan"], ["--threshold is nan"]),
         (["--false-edit-rate", 0], ["--false-edit-rate is 0"]),
@@ -258,7 +258,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, source: Path, tiny_b
     other.unlink()
     assert not target.exists()
 
-    clean_quietly(source, target, "--model", lost).failed(1, str(lost), "other.gguf", "--base")
+    clean_quietly(source, target, "--model", lost).failed(1, str(lost), "other.gguf", "give its file")
 
 
 def test_a_model_can_be_wrong_in_many_ways(
@@ -285,7 +285,7 @@ def test_a_model_can_be_wrong_in_many_ways(
     base.write_bytes(b"")
     clean(tiny_denoiser, "--base", base).failed(1, str(base))
     write_tiny_adapter(model, tiny_base, calibrated=False)
-    clean(model).failed(1, "no calibration", "--threshold")
+    clean(model).failed(1, "no calibration: give ")
     write_tiny_adapter(model, tiny_base, seed=2)
     model.write_bytes(model.read_bytes().replace(str(tiny_base).encode(), b"x" * len(str(tiny_base))))
     clean(model).failed(1, "xxx")

@@ -246,7 +246,7 @@ def test_a_base_that_is_absent_is_not_verified(own_cache: Path, llm4dsr: Call) -
         (["a.jsonl", "--output", "x.gguf", "--time-budget", "0m"], ["--time-budget 0m"]),
         (["a.jsonl", "--output", "x.gguf", "--time-budget", "5"], ["--time-budget 5"]),
         (["a", "b", "c", "-o", "x.gguf", "--catalog", "d", "--catalog", "e"], ["2 catalogs for 3 training files"]),
-        (["a.jsonl", "--output", "x.gguf", "--max-window", "2"], ["--max-window 2"]),
+        (["a.jsonl", "--output", "x.gguf", "--max-window", "2"], ["--max-window is 2"]),
     ],
     ids=lambda value: " ".join(value),
 )

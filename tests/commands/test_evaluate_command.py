@@ -45,6 +45,7 @@ KEYS = {
     "intervals",
     "by_length",
     "by_popularity",
+    "by_repetition",
     "baselines",
     "model",
     "protocol",

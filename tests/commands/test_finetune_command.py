@@ -52,7 +52,7 @@ def test_a_run_says_what_it_will_do_measures_what_it_did_and_keeps_the_numbers(
 ) -> None:
     """Guards a run that ends without telling whether it helped, or how much its gate finds."""
     output, picture = tmp_path / "mine.gguf", tmp_path / "curve.svg"
-    done = finetune("--output", output, "--init", tiny_denoiser, "--plot", picture)
+    done = finetune("--output", output, "--init", tiny_denoiser, "--plot", picture, "--train", "both")
     assert (done.code, done.out) == (0, b""), done.err
     assert "starting from tiny-denoiser" in done.err
     assert "64 windows for the detector, then 16 for suggestions" in done.err
@@ -61,7 +61,7 @@ def test_a_run_says_what_it_will_do_measures_what_it_did_and_keeps_the_numbers(
     assert "suggestions, 16 windows, " in done.err
     rows = {tuple(line.split()[:2]): line for line in done.err.splitlines() if line.startswith("my ")}
     assert {("my", "before"), ("my", "after"), ("my", "popularity"), ("my", "co-occurrence"), ("my", "EASE")} == {*rows}
-    assert "its calibration is too small for a false-edit rate of 0.01" in done.err or "injected noise" in done.err
+    assert "its calibration is too small for --false-edit-rate 0.01" in done.err or "injected noise" in done.err
     history = [json.loads(line) for line in (tmp_path / "mine.run" / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in history] == sorted({row["step"] for row in history})
     assert history[0]["step"] == 0
@@ -117,7 +117,7 @@ def test_another_base_and_fewer_layers_make_a_denoiser_of_their_own(finetune: Ca
     """Guards a base of another architecture, cut to fewer layers, that trains but does not serve."""
     base = write_tiny_base(tmp_path / "qwen.gguf", seed=4, architecture="qwen2")
     output = tmp_path / "mine.gguf"
-    done = finetune("--output", output, "--base", base, "--layers", 1)
+    done = finetune("--output", output, "--base", base, "--layers", 1, "--train", "both")
     assert done.code == 0, done.err
     assert "starting from" in done.err.splitlines()[0]
     assert "the denoiser that ships, adapts another base model" in done.err.splitlines()[0]
@@ -142,14 +142,16 @@ def test_an_architecture_that_cannot_be_served_is_one_sentence(finetune: Call, t
 
 
 def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: Path) -> None:
-    """Guards --train-only that trains both, the other one, or with the budget of a fifth."""
+    """Guards a suggester that is trained unasked, --train that trains the other part, and a budget of a fifth."""
     detector, added = tmp_path / "detector.gguf", tmp_path / "added.gguf"
-    done = finetune("--output", detector, "--init", "none", "--train-only", "detector")
+    done = finetune("--output", detector, "--init", "none")
     assert done.code == 0, done.err
-    assert "suggest" not in done.err
+    assert done.err.count("suggest") == 1
+    assert "trains the detector alone (--train both trains a suggester too)" in done.err
     assert DenoiserMetadata.read(open_gguf(detector), detector).suggestion_alpha is None
-    done = finetune("--output", added, "--init", detector, "--train-only", "suggester")
+    done = finetune("--output", added, "--init", detector, "--train", "suggester")
     assert done.code == 0, done.err
+    assert "trains the suggester; the detector stays as it is" in done.err
     assert "suggestions, 64 windows, " in done.err
     assert "AUROC" not in done.err
     assert DenoiserMetadata.read(open_gguf(added), added).suggestion_alpha is not None
@@ -158,17 +160,33 @@ def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: 
     assert len(after) == 2 * len(before)
 
 
+def test_the_suggester_of_the_start_stays_unless_it_is_asked_for(
+    finetune: Call, tmp_path: Path, tiny_base: Path
+) -> None:
+    """Guards a denoiser that no longer suggests once its detector was trained on."""
+    start, output = write_tiny_adapter(tmp_path / "start.gguf", tiny_base, suggests=True), tmp_path / "mine.gguf"
+    done = finetune("--output", output, "--init", start, "--train", "detector")
+    assert done.code == 0, done.err
+    assert "trains the detector; the suggester stays as it is (--train both trains it too)" in done.err
+    before, after = adapter_tensors(start), adapter_tensors(output)
+    suggester = {name for name in before if name.startswith(SUGGESTER)}
+    assert suggester == {name for name in after if name.startswith(SUGGESTER)}
+    assert all(np.array_equal(before[name].astype(np.float16), after[name]) for name in suggester)
+    metadata = [DenoiserMetadata.read(open_gguf(path), path) for path in (start, output)]
+    assert metadata[0].suggestion_alpha == metadata[1].suggestion_alpha
+
+
 def test_parts_that_cannot_be_trained_are_refused(finetune: Call, tmp_path: Path) -> None:
     """Guards a mistyped part that trains everything, suggestions added to nothing, and options dropped in silence."""
     output = ["--output", tmp_path / "mine.gguf"]
-    finetune(*output, "--train-only", "both").failed(2, "--train-only both", "detector or suggester")
-    outcome = finetune(*output, "--train-only", "suggester", "--init", "none")
+    finetune(*output, "--train", "gate").failed(2, "--train gate", "detector, suggester or both")
+    outcome = finetune(*output, "--train", "suggester", "--init", "none")
     assert outcome.code == 2
     assert "suggestions alone take a denoiser to add them to: name it with --init" in outcome.err
     given = {"--learning-rate": 0.001, "--licence": "MIT", "--plot": tmp_path / "curve.png", "--no-early-stop": None}
     for name, value in given.items():
         option = [name] if value is None else [name, value]
-        outcome = finetune(*output, "--train-only", "suggester", *option)
+        outcome = finetune(*output, "--train", "suggester", *option)
         outcome.failed(2, name, "is of the detector, which stays as it is")
     assert not (tmp_path / "mine.run").exists()
 
@@ -190,7 +208,7 @@ def test_the_start_is_not_overwritten_however_it_is_named(
 def test_short_sequences_are_counted_and_left_out(finetune: Call, tmp_path: Path) -> None:
     """Guards data that vanish without a word."""
     short = write(tmp_path / "short.jsonl", [{"user_id": u, "items": [0, 1]} for u in range(7)])
-    done = finetune(short, "--output", tmp_path / "mine.gguf", "--init", "none", "--train-only", "detector")
+    done = finetune(short, "--output", tmp_path / "mine.gguf", "--init", "none")
     assert done.code == 0, done.err
     assert "left out: 7 sequences of fewer than 3 items" in done.err
 
@@ -198,7 +216,7 @@ def test_short_sequences_are_counted_and_left_out(finetune: Call, tmp_path: Path
 def test_bad_lines_are_left_out_when_asked(finetune: Call, tmp_path: Path) -> None:
     """Guards data with one broken line that cannot be trained on at all, and a line left out without a word."""
     bad = write(tmp_path / "bad.jsonl", [{"user_id": 7, "items": 3}])
-    options = ["--init", "none", "--train-only", "detector", "--quiet"]
+    options = ["--init", "none", "--quiet"]
     good, skipped = tmp_path / "good.gguf", tmp_path / "skipped.gguf"
     assert finetune("--output", good, *options).code == 0
     outcome = finetune(bad, "--output", skipped, *options)
@@ -214,7 +232,7 @@ def test_bad_lines_are_left_out_when_asked(finetune: Call, tmp_path: Path) -> No
 def test_a_run_of_one_window_has_one_for_each_part(finetune: Call, tmp_path: Path) -> None:
     """Guards a division by the none that a fifth of next to nothing is, when the detector is trained already."""
     output = tmp_path / "mine.gguf"
-    done = finetune("--output", output, "--init", "none", "--windows", 1)
+    done = finetune("--output", output, "--init", "none", "--windows", 1, "--train", "both")
     assert done.code == 0, done.err
     assert DenoiserMetadata.read(open_gguf(output), output).suggestion_alpha is not None
 
@@ -222,8 +240,8 @@ def test_a_run_of_one_window_has_one_for_each_part(finetune: Call, tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--layers", 9], ["--layers 9", "at most 2"]),
-        (["--init", "denoiser", "--rank", 9], ["--rank 9", "--init none"]),
+        (["--layers", 9], ["--layers is 9", "at most 2"]),
+        (["--init", "denoiser", "--rank", 9], ["--rank is 9", "--init none"]),
     ],
 )
 def test_more_than_there_is_is_refused(

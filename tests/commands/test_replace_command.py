@@ -287,7 +287,9 @@ def test_what_suggests_titles_proposes_them_and_another_denoiser_says_so(
     """Guards: counts in the place of what was asked for, a traceback where nothing can be asked or proposed."""
     source = write(tmp_path / "in.jsonl", sequences_of([[TITLES[i] for i in rows] for rows in tastes(20, seed=7)]))
     generate = [*REPLACE, "--proposer", "generate", "--audit", tmp_path / "audit"]
-    clean_quietly(source, tmp_path / "out", *generate).failed(1, "suggests no titles", "--proposer counts")
+    clean_quietly(source, tmp_path / "out", *generate).failed(
+        1, "suggests no titles: use ", " counts, or train it with"
+    )
     generate += ["--model", write_tiny_adapter(tmp_path / "both.gguf", tiny_base, suggests=True)]
     assert clean_quietly(source, tmp_path / "out", *generate).code == 0
     proposed = [edit.get("replacement", edit.get("refused")) for edit in read(tmp_path / "audit")]

@@ -227,7 +227,7 @@ def test_strata_share_all_items_out_by_length_and_by_other_users(denoiser: Denoi
     """Guards: items lost between bins, the protected item missing from the length, the judged user counted himself."""
     data = labelled(200, seed=6, n_users=50)
     found = evaluate(data, denoiser, QUICK)
-    lengths, popularity = [], []
+    lengths, popularity, repetitions = [], [], []
     held: dict[Any, set[int]] = {}
     for user, items in zip(data.users, data.sequences, strict=True):
         held.setdefault(user, set()).update(items.tolist())
@@ -235,10 +235,13 @@ def test_strata_share_all_items_out_by_length_and_by_other_users(denoiser: Denoi
         for item in items[:-1]:
             lengths.append(len(items))
             popularity.append(sum(item in mine for other, mine in held.items() if other != user))
+            repetitions.append(items.tolist().count(item))
     assert found.items.lengths.tolist() == lengths
     assert found.items.popularity.tolist() == popularity
-    for parts, values in ((found.by_length, lengths), (found.by_popularity, popularity)):
-        assert len(parts) > 1
+    assert found.items.repetitions.tolist() == repetitions
+    all_strata = (found.by_length, lengths), (found.by_popularity, popularity), (found.by_repetition, repetitions)
+    for parts, values in all_strata:
+        assert len(parts) == min(2, len(set(values))) or len(parts) > 2
         chosen = np.concatenate([part.items for part, _ in parts])
         assert sorted(chosen.tolist()) == list(range(len(values)))
         for part, measured in parts:

@@ -32,6 +32,7 @@ def evaluation(n: int = 400, *, noise: float = 0.1, threshold: float = 1.0) -> E
         users=rng.permutation(n) // 4,
         lengths=np.full(n, 5),
         popularity=np.arange(n),
+        repetitions=np.ones(n, dtype=np.int64),
         baselines={"popularity": chance},
     )
     return Evaluation(
@@ -40,6 +41,7 @@ def evaluation(n: int = 400, *, noise: float = 0.1, threshold: float = 1.0) -> E
         overall=Measurement(detection_quality(log_odds, labels), edit_quality(edited, labels), {}),
         by_length=[],
         by_popularity=[],
+        by_repetition=[],
         baselines={"popularity": Measurement(detection_quality(chance, labels), None, {})},
         model={},
         protocol={"fusion": False},

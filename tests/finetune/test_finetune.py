@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -21,9 +22,11 @@ from llm4dsr_cli.finetune.data import Domain, split_users  # noqa: E402
 from llm4dsr_cli.finetune.model import load_base, pick_device  # noqa: E402
 from llm4dsr_cli.finetune.outputs import Outputs  # noqa: E402
 from llm4dsr_cli.finetune.run import finetune  # noqa: E402
+from llm4dsr_cli.finetune.settings import SuggestionSettings  # noqa: E402
 from llm4dsr_cli.finetune.start import find_start  # noqa: E402
 from llm4dsr_cli.model.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.model.gguf_file import open_gguf  # noqa: E402
+from llm4dsr_cli.model.llama import Model  # noqa: E402
 from llm4dsr_cli.model.metadata import DenoiserMetadata  # noqa: E402
 
 # PEFT reads an attribute that transformers renamed.
@@ -75,6 +78,24 @@ def test_the_peft_folder_holds_the_same_adapter(base: Path, trained: Path) -> No
     np.testing.assert_allclose(value, adapter_tensors(trained)["blk.0.attn_v.weight.lora_b"], rtol=1e-3, atol=1e-6)
     assert model.peft_config["default"].r == 4
     assert model.peft_config["default"].lora_alpha == 8
+
+
+def test_no_vocabulary_is_left_open(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a model of llama.cpp that every run leaves in memory, interrupted or not."""
+    models: list[Model] = []
+    make = Model.__init__
+
+    def remember(model: Model, *arguments: Any, **options: Any) -> None:
+        make(model, *arguments, **options)
+        models.append(model)
+
+    monkeypatch.setattr(Model, "__init__", remember)
+    lessons = SuggestionSettings(windows=8, validation_windows=4)
+    train(base, tmp_path / "toy.gguf", replace(SETTINGS, windows=8), suggestions=lessons)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "stopped.gguf", on_step=interrupt_at(1, "detector"))
+    assert len(models) > 3
+    assert not any(model.handle for model in models)
 
 
 def test_a_run_in_the_way_is_refused_and_an_interrupted_one_goes_on_to_the_same_end(

@@ -13,10 +13,20 @@ from conftest import write_tiny_base
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from toy_training import SETTINGS, SHARES, adapter_tensors, interrupt_at, same_tensors, train, two_clusters
+from toy_training import (
+    SETTINGS,
+    SHARES,
+    adapter_tensors,
+    interrupt_at,
+    same_tensors,
+    train,
+    two_clusters,
+    unlearn_titles,
+)
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Sampler, split_users
+from llm4dsr_cli.finetune.model import NoiseModel
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.run import Finetuned, finetune
 from llm4dsr_cli.finetune.settings import SuggestionSettings
@@ -185,16 +195,47 @@ def test_a_second_run_goes_on_from_the_suggestions_of_the_first(
 
 
 def test_suggestions_that_get_worse_are_not_kept(
-    base: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path
+    base: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards a training that spoils what the start knew, in silence."""
     said: list[str] = []
-    lessons = replace(LESSONS, windows=16, learning_rate=0.9)
-    history = suggest(base, tmp_path / "worse.gguf", both[0], lessons, say=said.append)
+    unlearn_titles(monkeypatch)
+    history = suggest(base, tmp_path / "worse.gguf", both[0], replace(LESSONS, windows=64), say=said.append)
     assert history[-1]["held_out_loss"] > history[0]["held_out_loss"]
     assert same_part(tmp_path / "worse.gguf", both[0], suggester=True)
     assert metadata_of(tmp_path / "worse.gguf").training == metadata_of(both[0]).training
     assert any("did not get better" in line for line in said)
+
+
+def test_one_gradient_that_is_no_number_spoils_no_suggestions(
+    base: Path, both: tuple[Path, list[dict[str, float]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards good suggestions of the start overwritten by NaN, since NaN is not worse than anything."""
+    loss, calls = NoiseModel.title_loss, []
+
+    def broken(model: NoiseModel, batch: Any) -> Any:
+        calls.append(1)
+        return loss(model, batch) * (float("nan") if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(NoiseModel, "title_loss", broken)
+    history = suggest(base, tmp_path / "still.gguf", both[0])
+    assert len(calls) > 20
+    assert all(np.isfinite(tensor).all() for tensor in adapter_tensors(tmp_path / "still.gguf").values())
+    assert metadata_of(tmp_path / "still.gguf").training["suggestions"]["validation"] in history
+    assert history[-1]["held_out_loss"] <= history[0]["held_out_loss"]
+
+
+def test_a_start_without_suggestions_gets_none_that_are_no_gain(
+    base: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a suggester that has learned nothing, and says so nowhere, in the file of a denoiser."""
+    said: list[str] = []
+    unlearn_titles(monkeypatch)
+    suggest(base, tmp_path / "none.gguf", plain, replace(LESSONS, windows=64), say=said.append)
+    assert same_tensors(tmp_path / "none.gguf", plain)
+    assert metadata_of(tmp_path / "none.gguf").suggestion_alpha is None
+    assert metadata_of(tmp_path / "none.gguf").training == metadata_of(plain).training
+    assert "the suggestions did not get better: there are none" in said
 
 
 def test_a_run_interrupted_in_suggestions_goes_on_to_the_same_end(

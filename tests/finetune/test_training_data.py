@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -17,6 +20,7 @@ from toy_training import two_clusters
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.noise import inject_noise
 
 # A busy machine is no bug.
@@ -26,7 +30,8 @@ unhurried = hypothesis_settings(deadline=None, max_examples=50)
 @unhurried
 @given(st.integers(1, 40), st.integers(0, 200), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 2**32))
 def test_labels_say_which_items_were_replaced(n_items: int, more: int, rate: float, seed: int) -> None:
-    """Guards labels that lie, noise that was in the window before, the same noise twice, and a changed input."""
+    """Guards labels that lie, noise that was in the window before, a changed input, and noise that repeats otherwise
+    than the window's own items do: an item that stands twice would be known to belong by that alone."""
     n_titles = 2 * n_items + more
     rng = np.random.default_rng(seed)
     window = rng.integers(0, n_titles, n_items)
@@ -36,7 +41,9 @@ def test_labels_say_which_items_were_replaced(n_items: int, more: int, rate: flo
     assert np.array_equal(labels, (noisy != window).astype(np.int8))
     injected = noisy[labels == 1].tolist()
     assert not {*injected} & {*window.tolist()}
-    assert len({*injected}) == len(injected)
+    same_before = window[:, None] == window
+    assert np.array_equal(noisy[:, None] == noisy, same_before)
+    assert (labels[:, None] == labels)[same_before].all()
     assert all(0 <= title < n_titles for title in injected)
     assert rate > 0 or not labels.any()
     assert rate < 1 or labels.all()
@@ -103,6 +110,60 @@ def test_too_few_users_to_split_are_refused() -> None:
     """Guards an empty calibration found after hours of training."""
     with pytest.raises(OptionError, match="toy: 2 users are too few"):
         split_users([two_clusters(n_users=2)], validation=0.05, calibration=0.1, test=0.05)
+
+
+def parts_of(domain: Domain) -> list[list[str]]:
+    """The users of validation, calibration, test and training, at the default shares."""
+    shares = {name: getattr(Settings, name) for name in ("validation", "calibration", "test")}
+    split = split_users([domain], **shares)
+    return [part[0].users for part in (split.validation, split.calibration, split.test, split.train)]
+
+
+def uniform(name: str) -> float:
+    return int.from_bytes(hashlib.blake2b(f"0/{name}".encode(), digest_size=8).digest(), "big") / 2**64
+
+
+@unhurried
+@given(st.sampled_from([4, 30, 50, 60]), st.randoms(use_true_random=False))
+def test_any_users_can_be_split_whatever_they_are_called(n_users: int, random: Random) -> None:
+    """Guards training refused to a quarter of all sets of 50 users for the luck of their names' hashes, and users who
+    change sides for no reason: only as many move as there are empty parts, and from parts that keep others."""
+    names = [f"{random.choice('AaUu')}{number}" for number in random.sample(range(10**9), n_users)]
+    domain = Domain("d", ["a", "b", "c"], [np.arange(3)] * n_users, list(names))
+    parts = parts_of(domain)
+    assert all(parts)
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    order = list(range(n_users))
+    random.shuffle(order)
+    assert [set(part) for part in parts_of(replace(domain, users=[names[i] for i in order]))] == [*map(set, parts)]
+    # By the hashes alone.
+    by_hash: list[set[str]] = [set(), set(), set(), set()]
+    for name in names:
+        by_hash[np.searchsorted([0.05, 0.1, 0.15], uniform(name), side="right")].add(name)
+    moved = sum(len(set(part) - alone) for part, alone in zip(parts, by_hash, strict=True))
+    assert moved == sum(not alone for alone in by_hash)
+    edges, draw = [0.0, 0.05, 0.1, 0.15, 1.0], {name: uniform(name) for name in names}
+    if moved == 1:
+        ((number, newcomer),) = [(n, name) for n in range(4) for name in set(parts[n]) - by_hash[n]]
+        distance = {name: max(edges[number] - draw[name], draw[name] - edges[number + 1]) for name in names}
+        assert distance[newcomer] == min(distance[name] for alone in by_hash if len(alone) > 1 for name in alone)
+
+
+@unhurried
+@given(st.integers(0, 10**6), st.integers(5, 40), st.integers(5, 40))
+def test_a_user_who_is_moved_is_moved_in_all_domains(seed: int, n_first: int, n_second: int) -> None:
+    """Guards a user who is moved into the validation of one domain, and learned from in another."""
+    rng = np.random.default_rng(seed)
+    users = [[int(user) for user in rng.choice(60, n, replace=False)] for n in (n_first, n_second)]
+    domains = [Domain(name, ["a"], [np.arange(1)] * len(mine), mine) for name, mine in zip("ab", users, strict=True)]
+    try:
+        split = split_users(domains, validation=0.05, calibration=0.05, test=0.05)
+    except OptionError:  # the few whom a domain could spare are all that another has
+        assume(False)
+    parts = [split.train, split.validation, split.calibration, split.test]
+    of_part = [{user for domain in part for user in domain.users} for part in parts]
+    assert sum(map(len, of_part)) == len(set().union(*users))
+    assert all(domain.users for part in parts for domain in part)
 
 
 def test_a_drawn_window_depends_on_its_number_alone() -> None:

@@ -221,7 +221,7 @@ def test_a_file_that_is_no_gate_is_one_sentence(tmp_path: Path, damage: str) -> 
         path.write_text("{}")
     else:
         arrays = dict(np.load(path))
-        arrays["about"] = np.frombuffer(arrays["about"].tobytes().replace(b'"version":1', b'"version":9'), np.uint8)
+        arrays["about"] = np.frombuffer(arrays["about"].tobytes().replace(b'"version":2', b'"version":9'), np.uint8)
         with path.open("wb") as file:
             np.savez(file, **arrays)
     with pytest.raises(ModelError, match=r"my\.gate"):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
 import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm4dsr_cli.gate import evidence as evidence_module
+from llm4dsr_cli.gate import pairs
 from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, LONGEST_HISTORY, PRIOR, Evidence
 
 Data = list[tuple[int, list[str]]]
@@ -61,6 +68,171 @@ def naive_features(data: Data, titles: list[str], user: int | None) -> np.ndarra
             [np.log1p(seen), seen == 0, *(np.mean(column) if others else 0 for column in (association, shared, alike))]
         )
     return np.array(rows)
+
+
+def naive_counts(
+    data: Data, titles: list[str], user: int | None, longest: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Users who have each title, users who have another title beside it, and all titles that are counted.
+
+    Shapes (len(titles),) and (len(titles), n_titles); by a loop over titles and users.
+    """
+    histories: dict[int, list[str]] = {}
+    for owner, items in data:
+        for item in items:
+            history = histories.setdefault(owner, [])
+            if item in history:
+                history.remove(item)
+            history.append(item)
+    holds = {owner: set(history[-longest:]) for owner, history in histories.items()}
+    everything = sorted(set().union(*holds.values()))
+    holds.pop(user, None)
+    popularity = np.array([sum(title in items for items in holds.values()) for title in titles])
+    beside = np.zeros((len(titles), len(everything)))
+    for row, title in enumerate(titles):
+        for column, other in enumerate(everything):
+            if other != title:
+                beside[row, column] = sum(title in items and other in items for items in holds.values())
+    return popularity, beside, everything
+
+
+def naive_collaborative_features(data: Data, titles: list[str], user: int | None, longest: int) -> np.ndarray:
+    """The features but for title words, from the naive counts, in the very arithmetic that they are defined by."""
+    different = list(dict.fromkeys(titles))
+    popularity, beside, everything = naive_counts(data, different, user, longest)
+    together = np.array([[row[everything.index(t)] if t in everything else 0 for t in different] for row in beside])
+    n_users = max(1, len({owner for owner, _ in data} - {user}))
+    association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
+    shared = beside @ beside.T
+    length = np.sqrt(np.diag(shared))
+    partners = shared / np.maximum(length[:, None] * length, 1e-9)
+    means = [(m.sum(axis=1) - np.diag(m)) / max(1, len(m) - 1) for m in (association, partners)]
+    features = np.column_stack([np.log1p(popularity), popularity == 0, *means])
+    return features[[different.index(title) for title in titles]]
+
+
+@pytest.mark.parametrize("kept", [0, 2_000, 10**8])
+@pytest.mark.parametrize("seed", range(8))
+def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
+    monkeypatch: pytest.MonkeyPatch, seed: int, kept: int
+) -> None:
+    """Guards every way in which a row is made and kept, to the last bit: a pair of a user's second sequence, of an item
+    that came again, of one before the last so many, or that the left-out user still has."""
+    longest = (5, 20)[seed % 2]
+    monkeypatch.setattr(evidence_module, "LONGEST_HISTORY", longest)
+    monkeypatch.setattr(pairs, "KEPT_BYTES", kept)
+    monkeypatch.setattr(pairs, "_AT_ONCE", 50)
+    rng = np.random.default_rng(seed)
+    n_items = (12, 60, 300)[seed % 3]
+    catalog = [f"item {number}" for number in range(n_items)]
+
+    def drawn(most: int) -> list[str]:
+        return [catalog[int(n_items * share**2)] for share in rng.random(rng.integers(1, most))]
+
+    data = [(int(rng.integers(20)), drawn(3 * longest)) for _ in range(40)]
+    evidence = Evidence.count(iter(data))
+    for trial in range(12):
+        user = None if trial == 0 else int(rng.integers(25))
+        titles = [*drawn(15), *(f"never counted {n}" for n in range(rng.integers(3)))]
+        if trial % 3 == 1:
+            user, own = data[rng.integers(len(data))]
+            titles = [*own[:12], *titles]
+        found = evidence.features(titles, user)
+        np.testing.assert_array_equal(found[:, :4], naive_collaborative_features(data, titles, user, longest))
+
+        different = list(dict.fromkeys(titles))
+        items, mine = evidence.numbers(different), evidence.held_by(user)
+        rows, partners = evidence.partner_rows(items, np.isin(items, mine), mine)
+        _, beside, everything = naive_counts(data, different, user, longest)
+        _, beside_anybody, _ = naive_counts(data, different, None, longest)
+        columns = [evidence.numbers(everything).tolist().index(partner) for partner in partners]
+        assert sorted(columns) == np.flatnonzero(beside_anybody.any(axis=0)).tolist()
+        np.testing.assert_array_equal(rows, beside[:, columns])
+        assert rows.sum() == beside.sum()
+
+
+@pytest.mark.parametrize("n_users", [255, 256, 65_535, 65_536])
+def test_pairs_of_very_popular_items_are_counted_to_the_last(n_users: int) -> None:
+    """Guards rows that are kept in integers too narrow for them, and histories that are counted in several parts."""
+    evidence = Evidence.count((user, ["Alien", "Heat", f"rare {user % 5}"]) for user in range(n_users))
+    items = evidence.numbers(["Alien", "Heat"])
+    rows, partners = evidence.partner_rows(items, np.zeros(2, dtype=bool), items[:0])
+    assert rows.sum(axis=1).tolist() == [2 * n_users, 2 * n_users]
+    assert rows[0, partners == items[1]] == rows[1, partners == items[0]] == n_users
+
+
+def random_data(n_users: int, n_each: int, n_items: int) -> Data:
+    rng = np.random.default_rng(0)
+    catalog = [f"item {number} of {number % 17}" for number in range(n_items)]
+    return [(user, [catalog[i] for i in (n_items * rng.random(n_each) ** 2).astype(int)]) for user in range(n_users)]
+
+
+def test_four_threads_find_what_one_finds() -> None:
+    """Guards scratch arrays that threads share: wrong features, and look-ups beyond an array's end."""
+    data = random_data(500, 30, 800)
+    asked = [(titles[:20], user) for user, titles in data[:200]]
+    alone = Evidence.count(data)
+    expected = [alone.features(*one) for one in asked]
+    shared = Evidence.count(data)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda one: shared.features(*one), asked))
+    finally:
+        sys.setswitchinterval(interval)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_memory_is_a_small_multiple_of_the_data() -> None:
+    """Guards a table of all pairs: here there are ten million, and the data are of 100,000 items."""
+    data = random_data(1_000, 100, 20_000)
+    evidence = Evidence.count(data)
+    tracemalloc.start()
+    for user, titles in data[:20]:
+        evidence.features(titles[:20], user)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_rows_that_are_kept_stay_within_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a cache that grows to the table of all pairs while a stream is cleaned."""
+    held = []
+    for bound in (100_000, 10_000_000):
+        monkeypatch.setattr(pairs, "KEPT_BYTES", bound)
+        evidence = Evidence.count(random_data(600, 50, 1_500))
+        everything = np.arange(evidence.n_titles)
+        table = pairs.PairCounts(evidence.starts, evidence.held, evidence.popularity)
+        tracemalloc.start()
+        for items in np.array_split(everything, 50):
+            table.rows(items)
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    # Beside its bytes a row has two headers of arrays.
+    assert held[0] < 100_000 + 400 * 1_500 < held[1]
+
+
+def test_a_user_without_end_takes_little_memory() -> None:
+    """Guards histories that are cut only when all is read."""
+    titles = [f"item {number}" for number in range(1_000)]
+    tracemalloc.start()
+    evidence = Evidence.count(("one", titles[start : start + 50]) for start in [*range(0, 950, 50)] * 500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(evidence.held) == LONGEST_HISTORY
+    assert peak < 1_500_000
+
+
+def test_a_copy_leaves_behind_what_was_made_from_the_counts() -> None:
+    """Guards workers that are sent all rows ever asked for, or cannot be sent counts that were used."""
+    data = random_data(200, 30, 300)
+    evidence = Evidence.count(data)
+    before = pickle.dumps(evidence)
+    features = evidence.features(data[0][1], 0)
+    assert pickle.dumps(evidence) == before
+    for other in (pickle.loads(before), copy.deepcopy(evidence)):
+        np.testing.assert_array_equal(other.features(data[0][1], 0), features)
 
 
 @given(data_sets, sequences, st.integers(-1, 5))
@@ -125,3 +297,14 @@ def test_nothing_counted_says_nothing(data: Data) -> None:
     features = Evidence.count(data).features(["red ball", "blue boat"], 1)
     assert features.shape == (2, len(FEATURES))
     assert features[:, 1].all() and not np.delete(features, 1, axis=1).any()
+
+
+def test_a_title_is_the_same_item_however_it_is_written() -> None:
+    """Guards: a gate that knows none of the items of the same data in capitals, without a word."""
+    data = [(user, ["Alien", "The Thing", "Ｈｅａｔ"]) for user in range(4)]
+    evidence = Evidence.count(data)
+    assert (evidence.numbers(["ALIEN", " the  thing", "Heat", "Up"]) >= 0).tolist() == [True, True, True, False]
+    assert Evidence.count([*data, ("other", ["aLiEn"])]).n_titles == evidence.n_titles == 3
+    np.testing.assert_array_equal(
+        evidence.features(["Alien", "The Thing"], 1), evidence.features(["alien", "THE THING"], 1)
+    )

@@ -16,9 +16,10 @@ from conftest import write_tiny_adapter
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model as runtime_model
+from llm4dsr_cli.model.cores import usable_cores
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.engine import Engine, Request
-from llm4dsr_cli.model.llama import MAX_SEQUENCES, Model, usable_cores
+from llm4dsr_cli.model.llama import MAX_SEQUENCES, Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.windows import overlapping_windows
 
@@ -241,7 +242,7 @@ def test_llama_cpp_errors_are_logged_as_errors(
 
 def test_impossible_thread_counts_are_refused(tiny_base: Path, tiny_denoiser: Path) -> None:
     """Guards zero threads, on which llama.cpp never returns."""
-    with pytest.raises(OptionError, match="--threads 0"):
+    with pytest.raises(OptionError, match="`threads` is 0"):
         Denoiser.load(str(tiny_denoiser), base=str(tiny_base), weights="bf16", threads=0)
 
 
@@ -300,7 +301,7 @@ def test_usable_cores_are_those_of_the_affinity_mask() -> None:
     one = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
-        "from llm4dsr_cli.model.llama import usable_cores; print(usable_cores())"
+        "from llm4dsr_cli.model.cores import usable_cores; print(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "1\n"

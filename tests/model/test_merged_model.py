@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from conftest import LAYERS, RANK, SUGGESTER_ALPHA, SUGGESTER_RANK, write_tiny_adapter, write_tiny_base
 
+from llm4dsr_cli.cache import KEPT
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.model import merged_model as module
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.llama import open_files
 from llm4dsr_cli.model.merged_model import merge, runtime_model
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 from llm4dsr_cli.replacing.generate.suggester import Suggester
@@ -61,12 +66,12 @@ def test_the_merged_file_is_made_once(tiny_base: Path, tiny_denoiser: Path, own_
     """Guards a merge at every start, and leftovers of the types that lost against each other."""
     said: list[str] = []
     metadata = DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser)
-    paths, times = set(), set()
+    paths, files = set(), set()
     for _ in range(3):
         path = runtime_model(tiny_denoiser, metadata, tiny_base, weights=weights, say=said.append)
         paths.add(path)
-        times.add(path.stat().st_mtime_ns)
-    assert len(paths) == len(times) == 1
+        files.add(path.stat().st_ino)
+    assert len(paths) == len(files) == 1
     assert sum("first use of tiny-denoiser" in line for line in said) == 1
     assert list((own_cache / "runtime").iterdir()) == [*paths]
 
@@ -180,7 +185,7 @@ def test_weight_types_give_scores_near_each_other(tiny_base: Path, tiny_denoiser
 
 def test_unknown_weight_types_are_refused(tiny_base: Path, tiny_denoiser: Path, own_cache: Path) -> None:
     """Guards a traceback, or files made, for a mistyped --weights."""
-    with pytest.raises(OptionError, match="--weights q5_k: no such type: choose auto, bf16, q8_0, q4_0"):
+    with pytest.raises(OptionError, match="`weights` is q5_k: no such type: choose auto, bf16, q8_0, q4_0"):
         make(tiny_denoiser, tiny_base, "q5_k")
     assert not (own_cache / "runtime").exists()
 
@@ -193,7 +198,7 @@ def test_another_base_is_refused_by_name(tiny_base: Path, tiny_denoiser: Path, t
     sentence = str(caught.value)
     assert sentence.startswith(f"{tiny_denoiser}: it was trained on {tiny_base}")
     assert str(other) in sentence
-    assert "--base" in sentence
+    assert "leave out `base`" in sentence
 
 
 @pytest.mark.parametrize(
@@ -277,6 +282,60 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
     monkeypatch.setenv("LLM4DSR_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="set LLM4DSR_CACHE"):
         make(tiny_denoiser, tiny_base)
+
+
+def test_merged_models_that_were_not_used_for_longest_leave_the_cache(
+    tiny_base: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    """Guards 200 MB for each denoiser that was ever tried, and one removed while this process runs it."""
+    n = KEPT["runtime"]
+    adapters = [write_tiny_adapter(tmp_path / f"{seed}.gguf", tiny_base, seed=seed) for seed in range(n + 3)]
+    paths: list[Path] = []
+
+    def made(adapter: Path) -> None:
+        """Make it, and let two hours pass."""
+        paths.append(make(adapter, tiny_base, "q8_0" if len(paths) % 2 else "auto"))
+        for path in (own_cache / "runtime").iterdir():
+            os.utime(path, (path.stat().st_mtime - 7200,) * 2)
+
+    made(adapters[0])
+    with Denoiser.load(adapters[0], base=tiny_base, threads=1) as used:
+        assert used.runtime == paths[0]
+        assert time.time() - paths[0].stat().st_mtime < 60, "a use is noted"
+        for adapter in adapters[1 : n + 1]:
+            made(adapter)
+        make(adapters[1], tiny_base, "q8_0")  # used again
+        made(adapters[n + 1])
+        assert {*(own_cache / "runtime").iterdir()} == {paths[0], paths[1], *paths[-(n - 1) :]}
+        assert [len(scores) for scores in used.score(TITLES)] == [4, 6, 5]
+    made(adapters[n + 2])
+    assert {*(own_cache / "runtime").iterdir()} == {paths[1], *paths[-(n - 1) :]}
+
+
+def test_the_choice_of_a_weight_type_is_timed_as_it_is_going_to_run(
+    tiny_base: Path, tiny_denoiser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a choice made with all cores for a run with one, or without the GPU for a run on it; and models that were
+    timed and stay in memory."""
+    asked: list[tuple[int | None, int | None]] = []
+
+    class Timed(module.Engine):
+        def __init__(self, model: module.Model, **options: Any) -> None:
+            super().__init__(model, **options)
+            asked.append((gpu_layers[-1], options.get("threads")))
+
+    class Loaded(module.Model):
+        def __init__(self, path: Path, **options: Any) -> None:
+            gpu_layers.append(options.get("gpu_layers"))
+            super().__init__(path, **options)
+
+    gpu_layers: list[int | None] = []
+    monkeypatch.setattr(module, "Engine", Timed)
+    monkeypatch.setattr(module, "Model", Loaded)
+    with Denoiser.load(tiny_denoiser, base=tiny_base, weights="auto", threads=1, gpu_layers=0) as denoiser:
+        assert open_files() == (denoiser.runtime,)
+    assert asked == [(0, 1), (0, 1)]
+    assert open_files() == ()
 
 
 def test_every_weight_type_can_be_asked_for() -> None:

@@ -198,7 +198,7 @@ def test_false_edit_rates_lie_between_zero_and_one(rate: float) -> None:
 
 def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
     """Guards a threshold made up where nothing was measured."""
-    with pytest.raises(ModelError, match="carries no calibration: give --threshold"):
+    with pytest.raises(ModelError, match="carries no calibration: give `threshold`"):
         dataclasses.replace(METADATA, calibration=None).threshold(0.01)
 
 
@@ -210,12 +210,44 @@ def test_an_uncalibrated_denoiser_promises_no_rate() -> None:
         {"max_title_tokens": 0},
         {"layers": 0},
         {"layers": 10**6},
-        {"calibration": Calibration(np.array([0.1, 0.2]), np.array([1.0]), 9)},
-        {"calibration": Calibration(np.array([0.2, 0.1]), np.array([1.0, 0.5]), 9)},
-        {"calibration": Calibration(np.array([0.1, 0.2]), np.array([0.5, 1.0]), 9)},
     ],
 )
 def test_values_that_no_training_could_give_are_refused(tiny_denoiser: Path, change: dict[str, Any]) -> None:
     """Guards a stranger's file whose empty windows leave scores that nobody computed."""
     with pytest.raises(ValueError):
         dataclasses.replace(DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser), **change)
+
+
+@pytest.mark.parametrize(
+    ("rates", "log_odds", "n_items"),
+    [
+        ([0.1, 0.2], [1.0], 9),
+        ([[0.1, 0.2]], [[1.0, 0.5]], 9),
+        ([0.2, 0.1], [1.0, 0.5], 9),
+        ([0.1, 0.1], [1.0, 0.5], 9),
+        ([0.1, np.nan], [1.0, 0.5], 9),
+        ([0.0, 0.1], [1.0, 0.5], 9),
+        ([0.1, 1.0], [1.0, 0.5], 9),
+        ([0.1, 0.2], [0.5, 1.0], 9),
+        ([0.1, 0.2], [1.0, np.nan], 9),
+        ([0.1, 0.2], [np.inf, 0.5], 9),
+        ([0.1, 0.2], [1.0, -np.inf], 9),
+        ([0.1, 0.2], [1, 0], 9),
+        ([0.1, 0.2], ["1.0", "0.5"], 9),
+        ([0.1, 0.2], [1.0, 0.5], -1),
+        ([0.1, 0.2], [1.0, 0.5], 9.0),
+        ([0.1, 0.2], [1.0, 0.5], True),
+        ([0.1, 0.2], [1.0, 0.5], None),
+    ],
+)
+def test_what_is_no_threshold_curve_is_refused(rates: Any, log_odds: Any, n_items: Any) -> None:
+    """Guards a stranger's curve by which everything, or nothing, is noise; denoisers and gate files share the check."""
+    with pytest.raises(ValueError, match="threshold curve"):
+        Calibration(np.array(rates), np.array(log_odds), n_items)
+
+
+def test_every_curve_that_is_fitted_is_one() -> None:
+    """Guards a check that refuses what calibration makes: of nobody's items, of one item, of items that tie."""
+    for n_items, spread in ((0, 1), (1, 1), (50, 0), (5_000, 1)):
+        scores = np.random.default_rng(n_items).normal(0, spread, n_items)
+        assert Calibration.fit(scores).n_items == n_items

@@ -391,7 +391,11 @@ def test_of_two_titles_the_first_counts_and_it_is_told(tmp_path: Path) -> None:
         ("c.csv", "sep=;\nid;title\n1;a\n", 'c.csv:1: one column alone, the header is "sep=;": put commas'),
         ("c.csv", "# films\nid,title\n1,a\n", 'c.csv:1: one column alone, the header is "# films": put commas'),
         ("c.tsv", "id,title\n1,a\n", 'c.tsv:1: one column alone, the header is "id,title": put tabs'),
-        ("c.item", "id:token,title:token_seq\n1,a", 'c.item:1: one column alone, the header is "id:token,title:token_seq": put'),
+        (
+            "c.item",
+            "id:token,title:token_seq\n1,a",
+            'c.item:1: one column alone, the header is "id:token,title:token_seq": put',
+        ),
         (
             "c.tsv",
             "N1\tsports\tThe game\n",

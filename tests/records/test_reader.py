@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import without_rights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -326,10 +327,14 @@ def test_inputs_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert refusal(cut).startswith("in.gz:1: damaged")
 
 
-@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "in").touch(mode=0)
-    assert refusal(tmp_path / "in").startswith("in: cannot be opened (permission denied)")
+def test_a_file_without_permission_is_refused() -> None:
+    """Guards: a traceback."""
+
+    def check(folder: Path) -> None:
+        (folder / "in").touch(mode=0)
+        assert refusal(folder / "in").startswith("in: cannot be opened (permission denied)")
+
+    without_rights(check)
 
 
 def test_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

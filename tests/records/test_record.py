@@ -305,7 +305,7 @@ def test_an_item_that_nobody_can_name_is_left_out_of_judging(
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_padding_is_no_item_and_the_newest_comes_last(newest_first: bool) -> None:
-    """Guards: padding that is judged, counted or protected as the last item; the oldest item protected for the newest."""
+    """Guards: padding that is judged, counted or protected as the last item; the oldest protected for the newest."""
     form = RecordFormat(padding_ids=("0", "null", "<pad>"), newest_first=newest_first)
     catalog = Catalog([(0, "[PAD]"), (1, "Heat"), (2, "Ran")])
     for items, real in (

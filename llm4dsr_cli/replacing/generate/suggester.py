@@ -10,13 +10,14 @@ from types import TracebackType
 
 import numpy as np
 
-from llm4dsr_cli.cache import cache_folder, cache_subfolder
+from llm4dsr_cli.cache import cache_folder, cache_subfolder, mark_used, tidy
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.model.branching import Branching
-from llm4dsr_cli.model.denoiser import check_options, find_runtime, read_denoiser
+from llm4dsr_cli.model.denoiser import check_options, find_runtime, no_numbers, read_denoiser
 from llm4dsr_cli.model.llama import Model, Tokens
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import Prompter
+from llm4dsr_cli.model.turns import Turns
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.generate.beam_search import Beam, BeamSearch
 from llm4dsr_cli.replacing.generate.trie import Trie
@@ -27,12 +28,10 @@ BATCH_TOKENS = 512
 CELLS = 4096
 # Beams a window: more find hardly any better titles, and cost in proportion (docs/experiments.md).
 WIDTH = 4
-# Tries of so many catalogs are kept.
-KEPT_TRIES = 8
 
 
 class Suggester:
-    """Continues lists of titles by titles of a catalog; see ``Suggester.load``.
+    """Continues lists of titles by titles of a catalog; see ``Suggester.load``. Threads are served one after the other.
 
     Attributes:
         metadata: what the denoiser's file says of it.
@@ -42,26 +41,30 @@ class Suggester:
     def __init__(
         self,
         metadata: DenoiserMetadata,
-        runtime: Path,
+        runtime: str | Path,
         *,
         threads: int | None = None,
         gpu_layers: int | None = None,
     ) -> None:
         self.metadata = metadata
-        self.runtime = runtime
-        self._model = Model(runtime, gpu_layers=gpu_layers)
-        self._prompter = Prompter(metadata.form, self._model.tokenize, metadata.max_title_tokens)
-        longest = self._prompter.max_tokens(metadata.max_window)
-        self._branching = Branching(
-            self._model, cells=max(CELLS, 8 * longest), batch_tokens=max(BATCH_TOKENS, longest), threads=threads
-        )
+        self.runtime = Path(runtime)
+        self._turns = Turns(self.runtime)
+        with contextlib.ExitStack() as loaded:
+            model = loaded.enter_context(Model(runtime, gpu_layers=gpu_layers))
+            self._prompter = Prompter(metadata.form, model.tokenize, metadata.max_title_tokens)
+            longest = self._prompter.max_tokens(metadata.max_window)
+            branching = Branching(
+                model, cells=max(CELLS, 8 * longest), batch_tokens=max(BATCH_TOKENS, longest), threads=threads
+            )
+            self._branching = loaded.enter_context(branching)
+            self._loaded = loaded.pop_all()
 
     @classmethod
     def load(
         cls,
-        model: str | None = None,
+        model: str | Path | None = None,
         *,
-        base: str | None = None,
+        base: str | Path | None = None,
         weights: str = "auto",
         threads: int | None = None,
         gpu_layers: int | None = None,
@@ -75,15 +78,25 @@ class Suggester:
         Raises:
             ModelError: the denoiser has no suggestions, too.
         """
-        check_options(weights, threads)
+        check_options(weights, threads, gpu_layers)
         path, metadata, _ = read_denoiser(model)
         if metadata.suggestion_alpha is None:
             raise ModelError(
                 "this denoiser suggests no titles",
                 where=str(path),
-                remedy="use --proposer counts, or train it with: llm4dsr finetune --train-only suggester",
+                remedy="use `proposer` counts, or train it with: llm4dsr finetune --train suggester",
             )
-        runtime = find_runtime(path, metadata, base=base, weights=weights, offline=offline, say=say, part="suggester")
+        runtime = find_runtime(
+            path,
+            metadata,
+            base=base,
+            weights=weights,
+            offline=offline,
+            say=say,
+            part="suggester",
+            threads=threads,
+            gpu_layers=gpu_layers,
+        )
         return cls(metadata, runtime, threads=threads, gpu_layers=gpu_layers)
 
     def trie(self, titles: Sequence[str]) -> Trie:
@@ -98,18 +111,20 @@ class Suggester:
         folder = cache_folder() / "tries"
         path = folder / f"{key.hexdigest()[:24]}.npz"
         with contextlib.suppress(OSError, ValueError):  # not there, or damaged: made again
-            return Trie.load(path)
-        trie = Trie(self.tokens(title) for title in titles)
+            trie = Trie.load(path)
+            mark_used(path)
+            return trie
+        with self._turns.one():
+            trie = Trie(self._prompter.line(title) for title in titles)
         cache_subfolder("tries")
         trie.save(path)
-        with contextlib.suppress(OSError):  # another process may be tidying up, too
-            for old in sorted(folder.glob("[!.]*.npz"), key=lambda file: -file.stat().st_mtime)[KEPT_TRIES:]:
-                old.unlink(missing_ok=True)
+        tidy("tries")
         return trie
 
     def tokens(self, title: str) -> Tokens:
         """A title as the model reads it: token ids, shape (n_tokens,), the ones that end it among them."""
-        return self._prompter.line(title)
+        with self._turns.one():
+            return self._prompter.line(title)
 
     def continuations(
         self,
@@ -129,7 +144,22 @@ class Suggester:
 
         Returns:
             For each window its answers, the best mean log-probability first.
+
+        Raises:
+            ModelError: the model gives no numbers; it is closed; or this process was forked from the one that loaded
+                it.
         """
+        with self._turns.one():
+            return self._continuations(trie, windows, n_titles, excluded, width)
+
+    def _continuations(
+        self,
+        trie: Trie,
+        windows: Sequence[Sequence[str]],
+        n_titles: Sequence[int],
+        excluded: Sequence[Sequence[int]],
+        width: int,
+    ) -> list[list[Beam]]:
         prompts = [self._prompter.prompt(titles).tokens for titles in windows]
         room = [len(prompt) + width * n * trie.rows.shape[1] for prompt, n in zip(prompts, n_titles, strict=True)]
         answers: list[list[Beam]] = []
@@ -148,6 +178,8 @@ class Suggester:
     def _run(self, prompts: list[Tokens], searches: list[BeamSearch]) -> None:
         rows = self._branching.start(prompts)
         while len(rows):
+            if np.isnan(rows[:, 0]).any():  # one NaN among the logits makes the whole row NaN
+                raise no_numbers(self.runtime)
             parents: list[int] = []
             tokens: list[int] = []
             first = 0
@@ -160,9 +192,9 @@ class Suggester:
             rows = self._branching.extend(parents, tokens) if tokens else rows[:0]
 
     def close(self) -> None:
-        """Free the context and the model."""
-        self._branching.close()
-        self._model.close()
+        """Free the context and the model, when no thread uses them any more; once closed, it stays closed."""
+        if self._turns.end():
+            self._loaded.close()
 
     def __enter__(self) -> Suggester:
         return self

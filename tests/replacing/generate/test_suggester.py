@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -13,13 +14,14 @@ from conftest import write_tiny_adapter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llm4dsr_cli.cache import KEPT
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model as runtime_model
 from llm4dsr_cli.model.denoiser import Denoiser, read_denoiser
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.replacing.candidates import Candidates
-from llm4dsr_cli.replacing.generate.suggester import KEPT_TRIES, WIDTH, GeneratingProposer, Suggester
+from llm4dsr_cli.replacing.generate.suggester import WIDTH, GeneratingProposer, Suggester
 from llm4dsr_cli.replacing.generate.trie import Trie
 from llm4dsr_cli.replacing.proposals import Gaps
 
@@ -235,9 +237,11 @@ def test_a_trie_is_made_once_for_each_catalog_and_read_afterwards(suggester: Sug
     for other in (CATALOG[::-1], CATALOG[1:], [*CATALOG[:-2], "/".join(CATALOG[-2:])], []):
         assert len(suggester.trie(other).row_of) == len(other)
         assert not np.array_equal(suggester.trie(other).row_of, trie.row_of)
-    for number in range(KEPT_TRIES + 3):
+    for number in range(KEPT["tries"] + 3):
         suggester.trie([f"{number}"])
-    assert len([*(own_cache / "tries").iterdir()]) == KEPT_TRIES
+        for path in (own_cache / "tries").iterdir():
+            os.utime(path, (path.stat().st_mtime - 7200,) * 2)  # two hours pass
+    assert len([*(own_cache / "tries").iterdir()]) == KEPT["tries"]
 
 
 @settings(deadline=None, max_examples=60)
@@ -287,8 +291,8 @@ def test_a_denoiser_that_suggests_nothing_is_refused_with_the_way_out(tiny_denoi
         Suggester.load(str(tiny_denoiser), threads=1)
     sentence = str(caught.value)
     assert sentence.startswith(f"{tiny_denoiser}: this denoiser suggests no titles: ")
-    assert "--proposer counts" in sentence and "llm4dsr finetune --train-only suggester" in sentence
+    assert "use `proposer` counts" in sentence and "llm4dsr finetune --train suggester" in sentence
     assert "\n" not in sentence
-    with pytest.raises(OptionError, match="--threads 0"):
+    with pytest.raises(OptionError, match="`threads` is 0"):
         Suggester.load(str(tiny_denoiser), threads=0)
     assert not (own_cache / "runtime").exists()
