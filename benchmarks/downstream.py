@@ -27,7 +27,9 @@ from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.records.json_lines import dumps
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.proposals import Gaps
 from llm4dsr_cli.replacing.replacer import Replacement, Replacer

@@ -38,7 +38,9 @@ from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import dumps
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester

@@ -16,7 +16,7 @@ from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.noise import Indices
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.reader import LineReader, read_records
-from llm4dsr_cli.records.record import RecordFormat
+from llm4dsr_cli.records.record_format import RecordFormat
 
 NOISE = ("uniform", "popularity", "recent")
 # How many of each user's last items noise of the kind "recent" is drawn from.

@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from llm4dsr_cli.model.registry import Registry
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.edits import EditedRecord
+    from llm4dsr_cli.records.parsing import parse_record, record_of
     from llm4dsr_cli.records.reader import LineReader, read_parsed, read_records
-    from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, parse_record, record_of, user_of
+    from llm4dsr_cli.records.record import Record, load_catalog, user_of
+    from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.resumable import ResumableFile
     from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile
@@ -120,14 +122,16 @@ _HOMES = {
         "read_parsed",
         "read_records",
     ),
-    "records.record": (
-        "Record",
-        "RecordFormat",
-        "load_catalog",
+    "records.parsing": (
         "parse_record",
         "record_of",
+    ),
+    "records.record": (
+        "Record",
+        "load_catalog",
         "user_of",
     ),
+    "records.record_format": ("RecordFormat",),
     "records.resumable": ("ResumableFile",),
     "records.scored_line": (
         "ScoredRecord",

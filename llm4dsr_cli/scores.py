@@ -71,18 +71,26 @@ def log_odds_of(probability: float) -> float:
 
 
 def canonical(log_odds: NDArray[np.floating]) -> Scores:
-    """Noise log-odds rounded to three decimals and clipped to -20 and 20; same shape."""
+    """Noise log-odds rounded to three decimals and clipped to -20 and 20; same shape. NaN stays."""
     return (_steps(np.asarray(log_odds, dtype=np.float64)) / _STEPS).astype(np.float32)
 
 
-def _steps(log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
+def _steps(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Thousandths of log-odds, as whole numbers: there is no negative zero among them."""
-    return np.rint(np.clip(log_odds, -_LIMIT, _LIMIT) * _STEPS).astype(np.int64)
+    steps: NDArray[np.float64] = np.rint(np.clip(log_odds, -_LIMIT, _LIMIT) * _STEPS) + 0.0
+    return steps
 
 
 def shortest_probabilities(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities with the fewest decimals from which ``log_odds_from`` gives the canonical log-odds; same shape."""
-    return _table()[_steps(np.asarray(log_odds, dtype=np.float64)) + _LIMIT * _STEPS]
+    """Probabilities with the fewest decimals from which ``log_odds_from`` gives the canonical log-odds; same shape.
+
+    NaN, for an item that nobody judged, stays; orjson writes it as null.
+    """
+    steps = _steps(np.asarray(log_odds, dtype=np.float64))
+    shortest = np.full(steps.shape, np.nan)
+    known = ~np.isnan(steps)
+    shortest[known] = _table()[(steps[known] + _LIMIT * _STEPS).astype(np.int64)]
+    return shortest
 
 
 def log_odds_from(probabilities: NDArray[np.float64]) -> Scores:

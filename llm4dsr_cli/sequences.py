@@ -11,7 +11,7 @@ from llm4dsr_cli.noise import Indices
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.titles import clean_title
 
-ItemId = int | str
+ItemId = int | float | str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,20 +19,23 @@ class ItemSequence:
     """One user's items, oldest first.
 
     Attributes:
-        titles: of the items.
+        titles: of the items; None for one without, which nobody can judge.
         user: whose sequence it is. All counts are taken without that user. None for a sequence that names nobody: it
             is of a user of its own, who is known by its titles.
         ids: of the items, as the data have them; None for an item without one. Left out, no item has one.
-        log_odds: noise log-odds that were kept, float32, shape (n_items,); None if a denoiser has yet to give them.
+        log_odds: noise log-odds that were kept, float32, shape (n_items,), NaN for an item that nobody judged; None if
+            a denoiser has yet to give them.
+        unjudged_ids: of further items of the user that nobody can judge; no item of theirs is proposed.
 
     Raises:
         ValueError: ids or log-odds are not as many as the titles.
     """
 
-    titles: Sequence[str]
+    titles: Sequence[str | None]
     user: Hashable | None = None
     ids: Sequence[ItemId | None] = ()
     log_odds: Scores | None = None
+    unjudged_ids: Sequence[ItemId] = ()
 
     def __post_init__(self) -> None:
         if not len(self.ids):
@@ -45,9 +48,38 @@ class ItemSequence:
     @property
     def owner(self) -> Hashable:
         """The user; of a sequence that names nobody, its titles."""
-        return tuple(self.titles) if self.user is None else self.user
+        if self.user is not None:
+            return self.user
+        return tuple(title for title in self.titles if title is not None)
 
-    def altered(self, titles: Sequence[str]) -> ItemSequence:
+    @property
+    def judged(self) -> Indices:
+        """Positions of the items that can be judged: those with a title, and with a score where scores were kept."""
+        found = np.array([title is not None for title in self.titles], dtype=bool)
+        if self.log_odds is not None:
+            found &= ~np.isnan(self.log_odds)
+        return np.flatnonzero(found)
+
+    def judgeable(self) -> JudgeableSequence:
+        """The sequence without the items that nobody can judge."""
+        judged = self.judged.tolist()
+        others = sorted(set(range(len(self.titles))).difference(judged))
+        return JudgeableSequence(
+            [title for i in judged if (title := self.titles[i]) is not None],
+            self.owner,
+            [self.ids[i] for i in judged],
+            None if self.log_odds is None else self.log_odds[judged],
+            [*self.unjudged_ids, *(id_ for i in others if (id_ := self.ids[i]) is not None)],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgeableSequence(ItemSequence):
+    """A sequence of which every item can be judged."""
+
+    titles: Sequence[str]
+
+    def altered(self, titles: Sequence[str]) -> JudgeableSequence:
         """The same user's sequence with other titles, which nobody has judged yet."""
         return replace(self, titles=titles, user=self.owner, log_odds=None)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,8 @@ class Decision:
     """What is to become of each item of one sequence. Positions count from 0; arrays have the shape (n_items,).
 
     Attributes:
-        log_odds: noise log-odds that the gate judged by, float32; fused with counts where a gate file fuses.
+        log_odds: noise log-odds that the gate judged by, float32; fused with counts where a gate file fuses. NaN for an
+            item that nobody could judge, which stays.
         flagged: whether the gate wants the item edited.
         action: what is done with flagged items: "drop", "mark", or "replace".
         fallback: what "replace" does with a flagged item that gets no replacement: "drop" or "keep".
@@ -52,5 +53,16 @@ class Decision:
 
     @property
     def noise_probability(self) -> NDArray[np.float64]:
-        """The items' noise probabilities, 0 to 1."""
+        """The items' noise probabilities, 0 to 1, NaN where nobody could judge."""
         return probability(self.log_odds)
+
+    def placed(self, places: Sequence[int], n: int) -> Decision:
+        """The decision over ``n`` positions, of which these items have those of ``places``; the others are left.
+
+        So a record's padding comes back, and its order.
+        """
+        at = list(places)
+        log_odds, flagged = np.full(n, np.nan, dtype=np.float32), np.zeros(n, dtype=np.bool_)
+        log_odds[at], flagged[at] = self.log_odds, self.flagged
+        proposals = {at[position]: proposal for position, proposal in self.proposals.items()}
+        return replace(self, log_odds=log_odds, flagged=flagged, proposals=proposals)

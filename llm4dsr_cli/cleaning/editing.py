@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ def additions(decision: Decision, *, annotate: bool, fused: bool) -> dict[str, A
         for position, replacement in decision.replacements.items():
             shown[position] = replacement.log_odds
         chances = np.round(probability(shown), 5) if fused else shortest_probabilities(shown)
-        add[PROBABILITY_FIELD] = chances[decision.keep].tolist()
+        kept = chances[decision.keep].tolist()
+        add[PROBABILITY_FIELD] = [None if math.isnan(chance) else chance for chance in kept]
     if decision.action == "mark":
         add[FLAG_FIELD] = decision.flagged.astype(int).tolist()
     return add

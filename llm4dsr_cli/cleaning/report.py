@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from llm4dsr_cli.cleaning.cleaner import Cleaner
+from llm4dsr_cli.records.json_lines import quote, quote_names
 from llm4dsr_cli.records.record import R
 from llm4dsr_cli.scores import probability
 from llm4dsr_cli.version import __version__
@@ -23,7 +23,9 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
     cleaning = cleaner.cleaning
     settings, gate, replacer = cleaning.settings, cleaning.gate, cleaning.replacer
     return {
-        "counts": asdict(cleaner.counts),
+        "counts": cleaner.counts.as_dict(),
+        "unjudged": cleaner.counts.unjudged.as_dict(),
+        "parallel": list(cleaner.lists.kept),
         "action": settings.action,
         **({} if replacer is None else {"proposer": replacer.proposer.name, "fallback": settings.fallback}),
         "gate": {
@@ -55,9 +57,27 @@ def summary(cleaner: Cleaner[R], seconds: float) -> str:
     )
 
 
+def notes(cleaner: Cleaner[R]) -> list[str]:
+    """What a run did with lists beside the items, a sentence each."""
+    if not cleaner.lists.kept:
+        return []
+    lists = quote_names(list(cleaner.lists.kept))
+    told = f"kept in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)"
+    return [told + ("; of a replaced item their entries stay" if cleaner.counts.replaced_items else "")]
+
+
 def warnings(cleaner: Cleaner[R]) -> list[str]:
     """What makes a run worth less than it seems, a sentence each."""
-    cleaning, found = cleaner.cleaning, []
+    cleaning = cleaner.cleaning
+    unjudged = cleaner.counts.unjudged.describe(cleaning.catalog)
+    found = [] if unjudged is None else [unjudged]
+    if cleaner.counts.items and cleaner.counts.unjudged.total == cleaner.counts.items:
+        found.append("no item was judged: give their titles with `catalog`, in the records, or name their fields")
+    for name, where in cleaner.lists.left.items():
+        found.append(
+            f"{quote(name)} is as long as the items in some records where items were dropped, but not in {where}: it "
+            "stays as it is; `parallel_field` keeps it in step, `not_parallel` says that it is something else"
+        )
     gate = cleaning.gate_file
     if cleaning.coverage is not None and (other_data := cleaning.coverage.warning()):
         found.append(other_data)

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
 from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
@@ -20,12 +23,14 @@ from llm4dsr_cli.gate.gate import budget_threshold
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.edits import Action, dropped_and_put
-from llm4dsr_cli.records.record import Record, RecordFormat, load_catalog, record_of, user_of
-from llm4dsr_cli.records.scored_line import ScoredRecord
+from llm4dsr_cli.records.parallel import ParallelLists
+from llm4dsr_cli.records.parsing import record_of
+from llm4dsr_cli.records.record import Record, load_catalog
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.replacer import ProposerName, Replacement, Replacer
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores
-from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.sequences import ItemSequence, JudgeableSequence
 
 if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import Suggester
@@ -155,6 +160,7 @@ class Cleaning:
                     evidence=None if gate is None else gate.evidence,
                     counted=counted,
                     load_suggester=load_suggester,
+                    is_padding=record_format.is_padding,
                 )
             cleaning = cls(
                 denoiser,
@@ -173,33 +179,36 @@ class Cleaning:
         """Whether items are judged by the gate file's counts, too."""
         return self.gate_file is not None and self.settings.fusion
 
-    def score(self, sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[ItemSequence]:
+    def score(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Iterator[ItemSequence]:
         """The sequences with the denoiser's log-odds, for several cleanings to decide by; lazily, in batches."""
         for batch in _batches(sequences):
-            for sequence, log_odds in zip(batch, self._scores(batch), strict=True):
+            scores = self._scores([sequence.judgeable() for sequence in batch])
+            for sequence, log_odds in zip(batch, _spread(batch, scores), strict=True):
                 yield replace(sequence, log_odds=log_odds)
 
     def log_odds(self, sequences: Sequence[ItemSequence]) -> list[Scores]:
         """What the gate judges by, for one batch: log-odds that are kept or the denoiser's, fused where a gate fuses.
 
         Returns:
-            One float32 array of shape (n_items,) for each sequence.
+            One float32 array of shape (n_items,) for each sequence; NaN for items that nobody can judge.
         """
-        scores = self._scores(sequences)
-        if self.gate_file is None or not self.settings.fusion:
-            return scores
-        fuse = self.gate_file.fuse
-        return [fuse(one.titles, one.owner, log_odds) for one, log_odds in zip(sequences, scores, strict=True)]
+        judgeable = [sequence.judgeable() for sequence in sequences]
+        scores = self._scores(judgeable)
+        if self.gate_file is not None and self.settings.fusion:
+            fuse = self.gate_file.fuse
+            scores = [fuse(one.titles, one.owner, found) for one, found in zip(judgeable, scores, strict=True)]
+        return _spread(sequences, scores)
 
-    def _scores(self, sequences: Sequence[ItemSequence]) -> list[Scores]:
+    def _scores(self, sequences: Sequence[JudgeableSequence]) -> list[Scores]:
         unknown = [sequence.titles for sequence in sequences if sequence.log_odds is None]
         given = iter(self.scorer.score(unknown) if unknown else [])
         return [next(given) if sequence.log_odds is None else sequence.log_odds for sequence in sequences]
 
-    def decide(self, sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[Decision]:
+    def decide(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Iterator[Decision]:
         """A decision for each sequence, in order; lazily, in batches of BATCH_RECORDS, so that a stream may be endless.
 
-        A plain list of titles is a sequence that names nobody.
+        A plain list of titles is a sequence that names nobody. An item whose title is None is left alone: nobody can
+        judge it, and the others are judged without it.
         """
         for batch in _batches(sequences):
             yield from self.decide_batch(batch)
@@ -211,34 +220,59 @@ class Cleaning:
             ModelError: the gate file is of other data: it has counted next to none of the items.
         """
         if self.coverage is not None:
-            self.coverage.add([sequence.titles for sequence in sequences])
+            self.coverage.add([sequence.judgeable().titles for sequence in sequences])
         scores = self.log_odds(sequences)
         flagged = [self.gate.decide(log_odds) for log_odds in scores]
         proposals: list[dict[int, Replacement]] = [{} for _ in sequences]
         if self.settings.action == "replace" and self.replacer is not None:
-            proposals = self.replacer.replace(sequences, scores, flagged, self.gate.threshold, self.log_odds)
+            proposals = self._proposals(self.replacer, sequences, scores, flagged)
         return [
             Decision(log_odds, edits, self.settings.action, self.settings.fallback, self.gate.threshold, proposed)
             for log_odds, edits, proposed in zip(scores, flagged, proposals, strict=True)
+        ]
+
+    def _proposals(
+        self,
+        replacer: Replacer,
+        sequences: Sequence[ItemSequence],
+        scores: list[Scores],
+        flagged: list[NDArray[np.bool_]],
+    ) -> list[dict[int, Replacement]]:
+        """What is proposed for flagged items, by position; the replacer sees only what can be judged."""
+        places = [sequence.judged for sequence in sequences]
+        found = replacer.replace(
+            [sequence.judgeable() for sequence in sequences],
+            [log_odds[at] for log_odds, at in zip(scores, places, strict=True)],
+            [edits[at] for edits, at in zip(flagged, places, strict=True)],
+            self.gate.threshold,
+            self.log_odds,
+        )
+        return [
+            {int(at[position]): replacement for position, replacement in proposed.items()}
+            for at, proposed in zip(places, found, strict=True)
         ]
 
     def clean(self, records: Iterable[dict[str, Any]], *, annotate: bool = False) -> Iterator[dict[str, Any]]:
         """Records with their items edited, in order; lazily, as ``decide``.
 
         A record in which nothing is edited comes back as it is, the same object. ``annotate`` adds the items' noise
-        probabilities to each.
+        probabilities to each, None for items that nobody can judge.
 
         Raises:
-            RecordError: a record's items cannot be read, or a field that is to be added is there already.
+            RecordError: a record's items cannot be read, a field that is to be added is there already, or a list that
+                runs parallel to the items elsewhere is of another length.
         """
         numbered = enumerate(records, 1)
+        lists = ParallelLists(self.record_format)
         while batch := list(islice(numbered, BATCH_RECORDS)):
             parsed = [record_of(data, f"record {n}", self.record_format, self.catalog) for n, data in batch]
+            lists.observe(parsed)
             for record, decision in zip(parsed, self.decide_batch([*map(self.sequence, parsed)]), strict=True):
+                decision = decision.placed(record.order, len(record.titles))
                 edits = record_edits(record, decision, self.candidates)
                 dropped, put = dropped_and_put(edits)
                 add = additions(decision, annotate=annotate, fused=self.fuses)
-                yield record.edited(drop=dropped, add=add, put=put)
+                yield record.edited(dropped, add, put, lists.of(record, dropping=bool(dropped)))
 
     @property
     def candidates(self) -> Candidates | None:
@@ -246,15 +280,14 @@ class Cleaning:
         return None if self.replacer is None else self.replacer.candidates
 
     def sequence(self, record: Record) -> ItemSequence:
-        """A record's items and user, and its scores if it was scored.
+        """A record's items without its padding, oldest first, its user, and its scores if it was scored.
 
         Raises:
             OptionError: its items have fields of the catalog, which the catalog did not keep for replacements.
         """
         if self.replacer is not None:
             self.replacer.candidates.check_fields(record)
-        log_odds = record.log_odds if isinstance(record, ScoredRecord) else None
-        return ItemSequence(record.titles, user_of(record, self.user_field), record.ids, log_odds)
+        return record.sequence(self.user_field)
 
     def gated(self, **changes: Any) -> Cleaning:
         """A cleaning with other ``CleaningSettings``, which shares this one's denoiser, and does not close it.
@@ -274,7 +307,7 @@ class Cleaning:
             user_field=self.user_field,
         )
 
-    def within_budget(self, share: float, sequences: Iterable[ItemSequence | Sequence[str]]) -> Cleaning:
+    def within_budget(self, share: float, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Cleaning:
         """A cleaning that edits at most this share of all items of these sequences, the most suspicious ones.
 
         The sequences are scored, or their kept scores read, to find the threshold; cleaning them is a second pass.
@@ -296,7 +329,17 @@ class Cleaning:
         self.close()
 
 
-def _batches(sequences: Iterable[ItemSequence | Sequence[str]]) -> Iterator[list[ItemSequence]]:
+def _spread(sequences: Sequence[ItemSequence], scores: Sequence[Scores]) -> list[Scores]:
+    """Scores of the items that can be judged, at their places among all of them; NaN for the others."""
+    spread = []
+    for sequence, found in zip(sequences, scores, strict=True):
+        whole = np.full(len(sequence.titles), np.nan, dtype=np.float32)
+        whole[sequence.judged] = found
+        spread.append(whole)
+    return spread
+
+
+def _batches(sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Iterator[list[ItemSequence]]:
     iterator = iter(sequences)
     while batch := list(islice(iterator, BATCH_RECORDS)):
         yield [one if isinstance(one, ItemSequence) else ItemSequence(one) for one in batch]

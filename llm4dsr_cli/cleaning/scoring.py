@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.cleaning.tally import RunCounts
@@ -15,7 +17,7 @@ from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.scored_line import MODEL_DIGITS, ScoredRecord, scored_line
-from llm4dsr_cli.scores import Scores
+from llm4dsr_cli.scores import Scorer
 
 
 class KeptScores:
@@ -106,18 +108,21 @@ class KeptScores:
         raise OptionError("kept scores judge no other items", remedy="clean with a denoiser")
 
 
-def score_records(
-    batches: Iterable[list[Record]], score: Callable[[list[Record]], list[Scores]], sha256: str, counts: RunCounts
-) -> Iterator[list[bytes]]:
+def score_records(batches: Iterable[list[Record]], scorer: Scorer, counts: RunCounts) -> Iterator[list[bytes]]:
     """For each batch of records their scored lines; a batch is counted when the next one is asked for.
 
     Args:
-        score: noise log-odds of each record's items, shape (n_items,).
-        sha256: of the file of the denoiser that scores.
+        scorer: judges the items that can be judged; its hash is written beside the scores.
         counts: kept up to date.
     """
     for records in batches:
-        scores = score(records)
-        yield [scored_line(record, log_odds, sha256) for record, log_odds in zip(records, scores, strict=True)]
+        places = [record.judged for record in records]
+        titles = [[str(one.titles[i]) for i in at] for one, at in zip(records, places, strict=True)]
+        lines = []
+        for record, at, log_odds in zip(records, places, scorer.score(titles), strict=True):
+            whole = np.full(len(record.titles), np.nan, dtype=np.float32)
+            whole[at] = log_odds
+            lines.append(scored_line(record, whole, str(scorer.sha256)))
+        yield lines
         for record in records:
             counts.add(record)

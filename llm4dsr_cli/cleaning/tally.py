@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.edits import EditedRecord
 from llm4dsr_cli.records.record import OnError, Record
+from llm4dsr_cli.records.unjudged import Unjudged
 
 
 @dataclass
 class RunCounts:
-    """What a run has done so far."""
+    """What a run has done so far; padding is no item."""
 
     records: int = 0
     items: int = 0
@@ -19,14 +21,21 @@ class RunCounts:
     edited_items: int = 0
     replaced_items: int = 0
     skipped: int = 0
+    unjudged: Unjudged = field(default_factory=Unjudged)
 
     def add(self, record: Record, edited: EditedRecord | None = None) -> None:
         self.records += 1
-        self.items += len(record.titles)
+        self.items += len(record.order)
+        self.unjudged.add(record)
         if edited is not None:
             self.edited_records += bool(edited.audit)
             self.edited_items += len(edited.audit)
             self.replaced_items += edited.replaced
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts, for reports."""
+        names = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped")
+        return {**{name: getattr(self, name) for name in names}, "unjudged_items": self.unjudged.total}
 
     def skipping(self, then: OnError = lambda error, line: None) -> OnError:
         """For ``on_error``: counts each line as skipped and hands it on."""

@@ -68,7 +68,8 @@ def apply(
     outputs = Outputs(target, output, errors, inputs, gate.gate)
     if budget is not None and not can_be_read_twice(source):
         raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
-    gate_file, form, catalog = gate.load(), records.format(), records.load_catalog()
+    console = run.console()
+    gate_file, form, catalog = gate.load(), records.format(), records.load_catalog(source, console)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate is not None)
     cleaning = Cleaning(
         kept, settings, gate_file=gate_file, catalog=catalog, record_format=form, user_field=gate.user_field
@@ -89,4 +90,4 @@ def apply(
             cleaning = cleaning.within_budget(budget, sequences)
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
-        return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), run.console())
+        return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

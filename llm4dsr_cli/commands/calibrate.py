@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, is_pipe, read_sequences, warn_of_nameless
+from llm4dsr_cli.commands.inputs import exit_code, is_pipe, read_sequences, tell_unjudged, warn_of_nameless
 from llm4dsr_cli.commands.options import (
     ErrorOptions,
     ModelOptions,
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 @option_sets
 def calibrate(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="JSONL of your sequences; - for standard input.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="JSONL of your sequences, oldest item first; - for standard input.")
+    ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The gate file to write.")],
     records: RecordOptions,
     errors: ErrorOptions,
@@ -74,8 +76,9 @@ def calibrate(
     OutputFile(output)  # what is wrong with it should show now
     model.check()
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
-    titles = records.load_catalog()
-    read, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error)
+    titles = records.load_catalog(data, console)
+    read, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error, counts)
+    tell_unjudged(counts, titles, console)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     with ExitStack() as stack:
         denoiser = stack.enter_context(model.load(console.say))

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 @option_sets
 def clean(
-    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL, one sequence a line; - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="JSONL, one sequence a line, oldest item first; - for standard input.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
     records: EditedRecordOptions,
     gate: GateOptions,
@@ -70,9 +72,7 @@ def clean(
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
-    from llm4dsr_cli.records.record import user_of
     from llm4dsr_cli.scores import BATCH_RECORDS
-    from llm4dsr_cli.sequences import ItemSequence
 
     twice = can_be_read_twice(source)
     asked = action is not None or proposer is not None or fallback is not None
@@ -91,7 +91,7 @@ def clean(
         _refuse_pipe(records.catalog)
     console = run.console()
     gate_file, form = gate.load(), records.format()
-    catalog = records.load_catalog(keep_fields=action == "replace")
+    catalog = records.load_catalog(source, console, keep_fields=action == "replace")
     user_field = gate.user_field_of(gate_file)
 
     def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
@@ -104,7 +104,7 @@ def clean(
         with LineReader.open(source) as reader:
             for batch in read(reader, quietly):
                 for record in batch:
-                    yield ItemSequence(record.titles, user_of(record, user_field), record.ids)
+                    yield record.sequence(user_field)
 
     with (
         outputs.told_of_interrupts("`llm4dsr score` keeps what it has done, and can be resumed"),

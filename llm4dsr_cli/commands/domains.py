@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm4dsr_cli.commands.inputs import read_sequences, warn_of_nameless
+from llm4dsr_cli.commands.inputs import first_ids, read_sequences, tell_catalog, tell_unjudged, warn_of_nameless
 
 if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.data import Domain
-    from llm4dsr_cli.records.record import OnError, RecordFormat
+    from llm4dsr_cli.records.record import OnError
+    from llm4dsr_cli.records.record_format import RecordFormat
 
 
 def read_domains(
@@ -19,11 +21,13 @@ def read_domains(
     form: RecordFormat,
     user_field: str,
     on_error: OnError | None,
+    counts: RunCounts,
     console: Console,
 ) -> list[Domain]:
-    """One domain for each catalog; files that share one are one domain."""
+    """One domain for each catalog; files that share one are one domain. ``counts`` are kept up to date."""
     from llm4dsr_cli.finetune.data import SHORTEST_WINDOW, Domain
     from llm4dsr_cli.records.record import load_catalog
+    from llm4dsr_cli.records.unjudged import Unjudged
 
     nameless = short = 0
     files: dict[str | None, list[str]] = {}
@@ -31,12 +35,16 @@ def read_domains(
         files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
     domains = []
     for catalog_path, paths in files.items():
-        catalog = load_catalog(catalog_path, form)
+        first = paths[0]
+        catalog = load_catalog(catalog_path, form, record_ids=lambda first=first: first_ids(first, form))  # type: ignore[misc]
+        tell_catalog(catalog, console)
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
-            more, unnamed = read_sequences(path, form, catalog, user_field, on_error)
+            more, unnamed = read_sequences(path, form, catalog, user_field, on_error, counts)
             sequences += [(one.owner, list(one.titles)) for one in more]
             nameless += unnamed
+        tell_unjudged(counts, catalog, console)
+        counts.unjudged = Unjudged()
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
         domains.append(Domain.build(_name(paths[0]), titles, sequences))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, warn_of_nameless
+from llm4dsr_cli.commands.inputs import exit_code, tell_unjudged, warn_of_nameless
 from llm4dsr_cli.commands.options import (
     ErrorOptions,
     ModelOptions,
@@ -22,6 +22,8 @@ from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.streams import check_out, write_out
 
 if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.console import Console
     from llm4dsr_cli.evaluation.labelled_data import LabelledData
     from llm4dsr_cli.records.record import OnError
 
@@ -74,32 +76,47 @@ class NoiseOptions(OptionSet):
         if self.labels_field is not None and self.inject is not None:
             raise OptionError("--labels-field and --inject contradict each other", remedy="give one of them")
 
-    def load(self, source: str, records: RecordOptions, user_field: str, on_error: OnError | None) -> LabelledData:
-        """The records of ``source`` with labels, of their own or of noise that is injected."""
+    def load(
+        self,
+        source: str,
+        records: RecordOptions,
+        user_field: str,
+        on_error: OnError | None,
+        counts: RunCounts,
+        console: Console,
+    ) -> LabelledData:
+        """The records of ``source`` with labels, of their own or of noise that is injected; ``counts`` are kept."""
         from llm4dsr_cli.evaluation.labelled_data import LabelledData, labels_of
+        from llm4dsr_cli.records.parsing import parse_record
         from llm4dsr_cli.records.reader import LineReader, read_parsed
-        from llm4dsr_cli.records.record import Record, parse_record
+        from llm4dsr_cli.records.record import Record
 
-        form, catalog = records.format(), records.load_catalog()
+        form, catalog = records.format(), records.load_catalog(source, console)
 
         def parse(line: bytes, where: str) -> Record:
             record = parse_record(line, where, form, catalog)
             if self.labels_field is not None:
                 labels_of(record, self.labels_field)  # a line without labels is one that --on-error is about
+            counts.add(record)
             return record
 
         with LineReader.open(source) as reader:
             read = (record for batch in read_parsed(reader, 1024, parse, on_error) for record in batch)
             if self.labels_field is not None:
-                return LabelledData.read(read, self.labels_field, user_field=user_field)
-            titles = None if catalog is None else [title for _, title in catalog if title is not None]
-            rate = DEFAULT_INJECTED if self.inject is None else self.inject
-            return LabelledData.inject(read, rate, seed=self.seed, catalog=titles, user_field=user_field)
+                data = LabelledData.read(read, self.labels_field, user_field=user_field)
+            else:
+                titles = None if catalog is None else [title for _, title in catalog if title is not None]
+                rate = DEFAULT_INJECTED if self.inject is None else self.inject
+                data = LabelledData.inject(read, rate, seed=self.seed, catalog=titles, user_field=user_field)
+        tell_unjudged(counts, catalog, console)
+        return data
 
 
 @option_sets
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="DATA", help="JSONL, one sequence a line; - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="JSONL, one sequence a line, oldest item first; - for standard input.")
+    ],
     records: RecordOptions,
     noise: NoiseOptions,
     gate: MeasuredGateOptions,
@@ -166,7 +183,7 @@ def evaluate(
         OutputFile(plot)
     gate_file = gate.load()
     user_field = gate.user_field_of(gate_file)
-    data = noise.load(source, records, user_field, on_record_error)
+    data = noise.load(source, records, user_field, on_record_error, counts, console)
     if data.nameless and gate_file is not None and gate_file.user_field is not None:
         raise OptionError(
             f'{data.nameless:,} records have no "{user_field}", by which the gate knows whose counts to leave out',

@@ -189,7 +189,8 @@ class TrainingOptions(OptionSet):
 @option_sets
 def finetune(
     train: Annotated[
-        list[str], typer.Argument(metavar="TRAIN...", help="JSONL of sequences; several files may be given.")
+        list[str],
+        typer.Argument(metavar="TRAIN...", help="JSONL of sequences, oldest item first; several files may be given."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.gguf", help="The denoiser to write.")],
     fields: FieldOptions,
@@ -261,7 +262,7 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    domains = read_domains(train, catalogs, fields.format(), user_field, on_record_error, console)
+    domains = read_domains(train, catalogs, fields.format(), user_field, on_record_error, counts, console)
     console.say(_parts(training.part, start, settings, suggestions))
     try:
         with console.progress() as advance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.records.catalog import Catalog
-    from llm4dsr_cli.records.record import OnError, RecordFormat
+    from llm4dsr_cli.records.record import OnError
+    from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.writer import OutputFile
-    from llm4dsr_cli.sequences import ItemSequence
+    from llm4dsr_cli.sequences import JudgeableSequence
 
 SHOWN_REJECTS = 10
+_IDS = 1000  # of the records, are enough to tell columns apart
 SKIPPED = 3
 
 
@@ -27,20 +30,60 @@ def is_pipe(source: str) -> bool:
 
 
 def read_sequences(
-    source: str, form: RecordFormat, catalog: Catalog | None, user_field: str, on_error: OnError | None
-) -> tuple[list[ItemSequence], int]:
-    """The records as sequences, and how many of them name nobody."""
+    source: str,
+    form: RecordFormat,
+    catalog: Catalog | None,
+    user_field: str,
+    on_error: OnError | None,
+    counts: RunCounts,
+) -> tuple[list[JudgeableSequence], int]:
+    """The records as sequences of what can be judged, and how many of them name nobody; ``counts`` gets them all."""
     from llm4dsr_cli.records.reader import LineReader, read_records
-    from llm4dsr_cli.records.record import user_of
-    from llm4dsr_cli.sequences import ItemSequence
 
-    sequences: list[ItemSequence] = []
+    sequences: list[JudgeableSequence] = []
     nameless = 0
     with LineReader.open(source) as reader:
         for batch in read_records(reader, 1024, form, catalog, on_error):
-            sequences += [ItemSequence(one.titles, user_of(one, user_field), one.ids) for one in batch]
-            nameless += sum(record.data.get(user_field) is None for record in batch)
+            for record in batch:
+                counts.add(record)
+                sequences.append(record.sequence(user_field).judgeable())
+                nameless += record.data.get(user_field) is None
     return sequences, nameless
+
+
+def first_ids(source: str, form: RecordFormat) -> set[str]:
+    """Ids of the first records of a file, as texts; none of an input that can be read only once, or is no such file."""
+    from llm4dsr_cli.errors import Llm4dsrError
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
+
+    found: set[str] = set()
+    if not can_be_read_twice(source):
+        return found
+    # A catalog of nothing: strings are ids. What is wrong with the input is told when it is read.
+    with suppress(Llm4dsrError), LineReader.open(source) as reader:
+        for batch in read_records(reader, 64, form, Catalog(), lambda error, line: None):
+            found.update(str(id_) for record in batch for id_ in record.ids if id_ is not None)
+            if len(found) >= _IDS:
+                break
+    return found
+
+
+def tell_catalog(catalog: Catalog | None, console: Console) -> None:
+    """Say where a catalog's ids and titles come from, and what in it contradicts itself."""
+    if catalog is None:
+        return
+    console.say(catalog.about)
+    if catalog.contradictions:
+        more = f", and {catalog.contradictions - 1:,} more are like it" if catalog.contradictions > 1 else ""
+        console.warn(f"{catalog.contradiction}{more}: the first of them counts")
+
+
+def tell_unjudged(counts: RunCounts, catalog: Catalog | None, console: Console, undone: str = "were left out") -> None:
+    """Say how many items nobody could judge, if there are any."""
+    told = counts.unjudged.describe(catalog, undone=undone)
+    if told is not None:
+        console.warn(told)
 
 
 def warn_of_nameless(console: Console, count: int, user_field: str, otherwise: str) -> None:

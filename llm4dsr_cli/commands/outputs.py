@@ -67,7 +67,7 @@ class Outputs:
         """
         import orjson
 
-        from llm4dsr_cli.cleaning.report import report, summary, warnings
+        from llm4dsr_cli.cleaning.report import notes, report, summary, warnings
         from llm4dsr_cli.records.writer import together
 
         out, audit = self._files["OUT"], self._files.get("--audit")
@@ -90,6 +90,8 @@ class Outputs:
                 to.write(orjson.dumps(report(cleaner, seconds, self.gate), option=orjson.OPT_INDENT_2))
         for warning in warnings(cleaner):
             console.warn(warning)
+        for note in notes(cleaner):
+            console.say(note)
         console.say(summary(cleaner, seconds))
         return exit_code(cleaner.counts, self.rejects, console)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, skipping
+from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_unjudged
 from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.errors import CatalogError, Llm4dsrError, OptionError
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @option_sets
 def score(
-    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL, one sequence a line; - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="JSONL, one sequence a line, oldest item first; - for standard input.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
     records: RecordOptions,
     errors: RejectOptions,
@@ -47,7 +49,7 @@ def score(
     from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
     from llm4dsr_cli.records.scored_line import original_line, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile, check_paths, together
-    from llm4dsr_cli.scores import BATCH_RECORDS, Scores
+    from llm4dsr_cli.scores import BATCH_RECORDS
 
     console = run.console()
     read = {"IN": source, **records.inputs()}
@@ -65,7 +67,7 @@ def score(
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     model.check()
-    form, titles = records.format(), records.load_catalog()
+    form, titles = records.format(), records.load_catalog(source, console)
     counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:
@@ -81,12 +83,13 @@ def score(
                 "--titles-field": form.titles_field,
                 "--item-id-field": form.item_id_field,
                 "--item-title-field": form.item_title_field,
+                "--catalog-id-field": form.catalog_id_field,
+                "--catalog-title-field": form.catalog_title_field,
+                "--padding-id": "\n".join(form.padding_ids) or None,
+                "--newest-first": "yes" if form.newest_first else None,
                 **_model(denoiser),
             }
             out = kept = ResumableFile(target, state, resume=resume)
-
-        def score_batch(batch: list[Record]) -> list[Scores]:
-            return denoiser.score(record.titles for record in batch)
 
         try:
             with together([out] if rejects_file is None else [out, rejects_file]), console.progress() as advance:
@@ -95,7 +98,7 @@ def score(
                 batches = read_parsed(reader, BATCH_RECORDS, parse, on_record_error)
                 if kept:
                     batches = kept.remaining(batches, original_line)
-                for lines in score_records(batches, score_batch, denoiser.sha256, counts):
+                for lines in score_records(batches, denoiser, counts):
                     for line in lines:
                         out.write(line)
                     out.flush()
@@ -107,6 +110,7 @@ def score(
             for sentence in _how_to_go_on(kept, counts):
                 console.say(sentence)
             raise
+    tell_unjudged(counts, titles, console, "were not judged, their probability is null")
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")
     return exit_code(counts, rejects, console)

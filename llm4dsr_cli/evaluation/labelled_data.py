@@ -1,11 +1,12 @@
 """Labelled data: sequences whose noise is known, from a field of the records or because it was injected.
 
-Titles and labels are kept apart, so that a scorer can be given the one without the other.
+Titles and labels are kept apart, so that a scorer can be given the one without the other. Padding, and items without a
+title, are left out, with their labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.noise import Indices, inject_noise
 from llm4dsr_cli.records.json_lines import kind, quote, quote_names
-from llm4dsr_cli.records.record import Record, user_of
+from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.sequences import IndexedSequences
 
 Labels = NDArray[np.int8]
@@ -43,7 +44,7 @@ class LabelledData:
 
     @classmethod
     def read(cls, records: Iterable[Record], labels_field: str, *, user_field: str = "user_id") -> LabelledData:
-        """From records with a list of labels, 0 or 1 for every item.
+        """From records with a list of labels, 0 or 1 for every item; those of items without a title are not used.
 
         Raises:
             RecordError: a record has no labels, or others.
@@ -52,7 +53,7 @@ class LabelledData:
 
         def labelled() -> Iterable[Record]:
             for record in records:
-                labels.append(labels_of(record, labels_field))
+                labels.append(labels_of(record, labels_field)[record.judged])
                 yield record
 
         found, _, nameless = _indexed(labelled(), (), user_field)
@@ -119,16 +120,17 @@ class LabelledData:
 def _indexed(
     records: Iterable[Record], catalog: Iterable[str], user_field: str
 ) -> tuple[IndexedSequences, list[str], int]:
-    """The records' sequences, their places (``file:line``), and how many records name no user."""
+    """The records' sequences of what can be judged, their places (``file:line``), and how many name no user."""
     places: list[str] = []
     nameless = 0
 
-    def pairs() -> Iterable[tuple[Hashable, list[str]]]:
+    def pairs() -> Iterable[tuple[Hashable, Sequence[str]]]:
         nonlocal nameless
         for record in records:
             places.append(record.where)
             nameless += record.data.get(user_field) is None
-            yield user_of(record, user_field), record.titles
+            sequence = record.sequence(user_field).judgeable()
+            yield sequence.owner, sequence.titles
 
     return IndexedSequences.build(pairs(), catalog), places, nameless
 

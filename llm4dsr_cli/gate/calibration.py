@@ -101,7 +101,7 @@ def calibrate(
     others set the fused thresholds; the denoiser's own thresholds, which need no fitting, use them all.
 
     Args:
-        sequences: of all users; a user may have several.
+        sequences: of all users; a user may have several. Items without a title are left out.
         scorer: the denoiser that the gate is for.
         catalog: titles to draw noise from; with none, those in the data.
         user_field: the records' field that the users come from, for whoever uses the gate; None if from none.
@@ -111,7 +111,7 @@ def calibrate(
         OptionError: too few sequences or titles.
     """
     settings = settings or CalibrationSettings()
-    data = [(sequence.owner, sequence.titles) for sequence in sequences]
+    data = [(one.owner, one.titles) for one in (sequence.judgeable() for sequence in sequences)]
     noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
     scores: list[Scores] = []

@@ -48,7 +48,7 @@ class Gate:
         At least one item is always kept: of a sequence that is suspicious throughout, the least suspicious one.
 
         Args:
-            log_odds: noise log-odds, shape (n_items,).
+            log_odds: noise log-odds, shape (n_items,); NaN for an item that nobody could judge, which is never edited.
 
         Returns:
             bool array of the same shape, True = edit.
@@ -56,7 +56,8 @@ class Gate:
         n = len(log_odds)
         edits = np.asarray(log_odds) > self.threshold
         edits[max(0, n - self.protect_last) :] = False
-        allowed = max(0, n - 1)
+        # One that was judged stays: alone beside others that were not, it says nothing of itself.
+        allowed = max(0, n - 1 - int(np.isnan(log_odds).sum()))
         if self.max_edits is not None:
             allowed = min(allowed, int(self.max_edits if self.max_edits >= 1 else round(self.max_edits * n, 9)))
         flagged = np.flatnonzero(edits)

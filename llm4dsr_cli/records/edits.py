@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import orjson
+
 from llm4dsr_cli.records.json_lines import dumps
+from llm4dsr_cli.records.names import Names, names_of, value_at
 from llm4dsr_cli.records.record import Record
 
 Action = Literal["drop", "mark", "replace"]
@@ -48,22 +51,30 @@ class EditedRecord:
 
 
 def edit_record(
-    record: Record, edits: Sequence[Edit], *, add: Mapping[str, Any], output_line: int, threshold: float
+    record: Record,
+    edits: Sequence[Edit],
+    *,
+    add: Mapping[str, Any],
+    output_line: int,
+    threshold: float,
+    parallel: Sequence[Names] = (),
 ) -> EditedRecord:
     """Apply edits to a record.
 
-    A dropped item takes its entries in all parallel lists with it. A record with neither edits nor additions keeps its
-    bytes.
+    A dropped item takes its entries in all parallel lists with it. What is not edited keeps its bytes; the audit has
+    the bytes of what was there.
 
     Args:
         edits: at most one an item, in the order of the items.
         add: fields to append.
         output_line: number of the record's line in the output, from 1, for the audit.
         threshold: noise probability above which items were flagged, for the audit.
+        parallel: the names that lead to each list, besides the titles', that runs parallel to the items.
 
     Raises:
         RecordError: a field to be added is there already.
     """
+    form = record.record_format
     dropped, put = dropped_and_put(edits)
     audit = [
         dumps(
@@ -73,9 +84,9 @@ def edit_record(
                 "position": edit.position,
                 "action": edit.action,
                 "title": record.titles[edit.position],
-                "from": record.data[record.record_format.items_field][edit.position],
-                **_parallel_values(record, edit.position),
-                "to": edit.item,
+                "from": _was(record, names_of(record.data, form.items_field), edit.position),
+                **_parallel_values(record, parallel, edit.position),
+                "to": orjson.Fragment(dumps(edit.item)),
                 "noise_probability": edit.noise_probability,
                 "threshold": threshold,
                 **edit.about,
@@ -83,7 +94,7 @@ def edit_record(
         )
         for edit in edits
     ]
-    return EditedRecord(record.render(drop=dropped, add=add, put=put), audit, len(put))
+    return EditedRecord(record.render(dropped, add, put, parallel), audit, len(put))
 
 
 def dropped_and_put(edits: Sequence[Edit]) -> tuple[list[int], dict[int, tuple[Any, str]]]:
@@ -92,8 +103,17 @@ def dropped_and_put(edits: Sequence[Edit]) -> tuple[list[int], dict[int, tuple[A
     return dropped, {edit.position: (edit.item, edit.title) for edit in edits if edit.action == "replace"}
 
 
-def _parallel_values(record: Record, position: int) -> dict[str, Any]:
+def _parallel_values(record: Record, parallel: Sequence[Names], position: int) -> dict[str, Any]:
     """The entries of the parallel lists that go with an item, so that a dropped one can be put back."""
-    form = record.record_format
-    names = [*([form.titles_field] if form.titles_field else []), *form.parallel_fields]
-    return {"parallel": {name: record.data[name][position] for name in names}} if names else {}
+    titles_field = record.record_format.titles_field
+    own = [] if titles_field is None else [names_of(record.data, titles_field)]
+    lists = dict.fromkeys([*own, *parallel])
+    return {"parallel": {".".join(names): _was(record, names, position) for names in lists}} if lists else {}
+
+
+def _was(record: Record, names: Names, position: int) -> orjson.Fragment:
+    """An entry of a list as it stands in the record's line."""
+    if record.line is None:
+        return orjson.Fragment(dumps(value_at(record.data, names)[position]))
+    start, end = record.lists()[names].entries[position]
+    return orjson.Fragment(record.line[start:end])

@@ -1,4 +1,4 @@
-"""One line of JSON to an object and back, with numbers kept and errors that fit into one sentence."""
+"""One line of JSON to a value and back, with numbers kept, and words of the user's for messages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 from typing import Any
 
 import orjson
-
-from llm4dsr_cli.errors import Llm4dsrError
 
 QUOTED_CHARACTERS = 60
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -48,33 +46,6 @@ def dumps(value: Any) -> bytes:
             raise ValueError("nested too deeply") from None
 
 
-def parse_object(line: bytes, where: str, error: type[Llm4dsrError]) -> dict[str, Any]:
-    """The JSON object that ``line`` holds.
-
-    Raises ``error``, naming ``where``, when the line is not UTF-8, not JSON, or not an object.
-    """
-    one_a_line = "write one JSON object a line"
-    try:
-        value = loads(line)
-    except UnicodeDecodeError as problem:
-        raise error(
-            f"not UTF-8 (byte {problem.start + 1} of the line)",
-            where=where,
-            remedy="convert the file, for instance with iconv -t UTF-8",
-        ) from None
-    except json.JSONDecodeError as problem:
-        raise error(f"not JSON ({problem.msg}, column {problem.colno})", where=where, remedy=one_a_line) from None
-    except ValueError as problem:
-        raise error(f"not JSON that can be read ({problem})", where=where, remedy=one_a_line) from None
-    if not isinstance(value, dict):
-        raise error(
-            f"{kind(value)} where an object should be",
-            where=where,
-            remedy=f"{one_a_line} (jq -c '.[]' turns an array into lines)",
-        )
-    return value
-
-
 def kind(value: object) -> str:
     """What JSON calls the type of ``value``, with its article."""
     names = {
@@ -89,10 +60,10 @@ def kind(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def quote(value: object) -> str:
-    """A short form of the user's ``value`` for an error message: one line, printable, about 60 characters."""
-    text = value if isinstance(value, str) else str(value)
-    cut = text[:QUOTED_CHARACTERS]
+def quote(value: object, characters: int = QUOTED_CHARACTERS) -> str:
+    """A short form of the user's ``value`` for an error message: one line, printable, of about so many characters."""
+    text = "null" if value is None else value if isinstance(value, str) else str(value)
+    cut = text[:characters]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
     shown += "..." if len(cut) < len(text) else ""
     return f'"{shown}"' if isinstance(value, str) else shown

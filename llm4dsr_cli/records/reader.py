@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import queue
-import shlex
 import stat
 import sys
 import threading
@@ -20,11 +19,15 @@ from typing import BinaryIO, cast
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.bounds import BoundedQueue, bounded_batches, bounded_lines, is_full
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.record import OnError, R, Record, RecordFormat, parse_record
+from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, explained, refuse_binary
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import OnError, R, Record
+from llm4dsr_cli.records.record_format import RecordFormat
 
 Line = tuple[int, bytes]  # number from 1, bytes without the line ending
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 
 
 def open_input(path: str | Path) -> BinaryIO:
@@ -32,13 +35,11 @@ def open_input(path: str | Path) -> BinaryIO:
 
     Raises:
         OptionError: ``-`` is a terminal, or there is no standard input.
-        Llm4dsrError: there is no such file, or it is a folder, cannot be read, or is compressed otherwise (``.zst``).
+        Llm4dsrError: there is no such file, or it is a folder, cannot be read, or is called ``.gz`` and is none.
     """
     path = os.fspath(path)
     if path == "-":
         return _standard_input()
-    if path.lower().endswith(".zst"):
-        raise Llm4dsrError("zstd is not supported", where=path, remedy=f"pipe it in with zstd -dc {shlex.quote(path)}")
     try:
         raw = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
     except FileNotFoundError:
@@ -47,7 +48,13 @@ def open_input(path: str | Path) -> BinaryIO:
         raise Llm4dsrError("is a folder", where=path, remedy="give a file") from None
     except OSError as error:
         raise Llm4dsrError(f"cannot be opened ({_reason(error)})", where=path, remedy="give a readable file") from None
-    return cast(BinaryIO, _OwningGzip(raw)) if path.lower().endswith(".gz") else raw
+    if not path.lower().endswith(".gz"):
+        return raw
+    head = raw.peek(len(_GZIP))[: len(_GZIP)]
+    if head not in (_GZIP, b""):
+        raw.close()
+        raise Llm4dsrError("no gzip data", where=path, remedy="take .gz off its name, or fetch the file again")
+    return cast(BinaryIO, _OwningGzip(raw))
 
 
 def can_be_read_twice(path: str | Path) -> bool:
@@ -145,7 +152,10 @@ class LineReader:
         number = 0
         try:
             for number, raw in enumerate(bounded_lines(self._stream, self.name), 1):
-                line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+                line = raw
+                if number == 1:
+                    refuse_binary(raw[:LONGEST_MAGIC], self.name)
+                    line = raw.removeprefix(_BYTE_ORDER_MARK)
                 line = line.removesuffix(b"\n").removesuffix(b"\r")
                 if line.strip():
                     yield number, line
@@ -214,15 +224,18 @@ def read_parsed(
     reader: LineReader, size: int, parse: Callable[[bytes, str], R], on_error: OnError | None = None
 ) -> Iterator[list[R]]:
     """``read_records`` for records that ``parse`` makes of a line and its ``file:line``."""
+    first = True
     for batch in reader.batches(size):
         records: list[R] = []
         for number, line in batch:
             try:
                 records.append(parse(line, f"{reader.name}:{number}"))
-            except RecordError as error:  # noqa: PERF203 - one line at a time is the point
+            except RecordError as error:
+                told = explained(error, [line, *(one for _, one in batch[1:2])]) if first else error
                 if on_error is None:
-                    raise
-                on_error(error, line)
+                    raise told from None
+                on_error(told, line)
+            first = False
         if records:
             yield records
 

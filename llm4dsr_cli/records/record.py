@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.records import splice
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.json_lines import dumps, kind, parse_object, quote, quote_names
+from llm4dsr_cli.records.json_lines import dumps, quote
+from llm4dsr_cli.records.names import Names, names_of, put_at, value_at
+from llm4dsr_cli.records.record_format import RecordFormat
+from llm4dsr_cli.sequences import ItemId, ItemSequence
 from llm4dsr_cli.users import user_text
 
-
-@dataclass(frozen=True)
-class RecordFormat:
-    """Where in a record its items are.
-
-    Attributes:
-        items_field: the list of items.
-        titles_field: a list of titles that runs parallel to the items, if there is one.
-        parallel_fields: other lists that run parallel to the items.
-        item_id_field: the id's field of an item that is an object, and in the catalog; None stands for ``id``, and for
-            the other names that ``Catalog.load`` knows.
-        item_title_field: the title's field, likewise; None stands for ``title``.
-    """
-
-    items_field: str = "items"
-    titles_field: str | None = None
-    parallel_fields: tuple[str, ...] = ()
-    item_id_field: str | None = None
-    item_title_field: str | None = None
-
-    @property
-    def id_name(self) -> str:
-        """The id's field in an object."""
-        return self.item_id_field or "id"
-
-    @property
-    def title_name(self) -> str:
-        """The title's field in an object."""
-        return self.item_title_field or "title"
+# Why nobody can judge an item.
+Lack = Literal["no title", "not in the catalog", "no score"]
 
 
 @dataclass(slots=True)
@@ -52,22 +29,50 @@ class Record:
         where: the record's place for messages, ``file:line``.
         data: the parsed object, not to be changed.
         ids: of the items, shape (n_items,); None for an item without one.
-        titles: of the items, shape (n_items,).
-        record_format: where in ``data`` the items are.
+        titles: of the items, shape (n_items,); None for what nobody can judge: padding, and items that lack a title.
+        record_format: where in ``data`` the items are, with the names of id and title that its items have.
+        lacks: why an item has no title, by position.
+        order: positions of the items without the padding, oldest first.
     """
 
     line: bytes | None
     where: str
     data: dict[str, Any]
-    ids: list[Any | None]
-    titles: list[str]
+    ids: list[ItemId | None]
+    titles: list[str | None]
     record_format: RecordFormat
+    lacks: dict[int, Lack]
+    order: Sequence[int]
+    _lists: dict[Names, splice.ListSpan] | None = field(default=None, init=False, repr=False)
+
+    def sequence(self, user_field: str) -> ItemSequence:
+        """The items without the padding, oldest first, and whose they are."""
+        user = self.data.get(user_field)
+        titles, ids = [self.titles[i] for i in self.order], [self.ids[i] for i in self.order]
+        return ItemSequence(titles, None if user is None else user_text(user), ids)
+
+    @property
+    def judged(self) -> list[int]:
+        """Positions of the items with a title, oldest first."""
+        return [i for i in self.order if self.titles[i] is not None]
+
+    @property
+    def named_lists(self) -> list[Names]:
+        """The names that lead to each list of which the format says that it runs parallel to the items."""
+        return [names_of(self.data, name) for name in self.record_format.parallel_fields]
+
+    @property
+    def item_values(self) -> list[Any]:
+        """The items as they stand in the record."""
+        items: list[Any] = value_at(self.data, names_of(self.data, self.record_format.items_field))
+        return items
 
     def edited(
         self,
         drop: Collection[int] = (),
         add: Mapping[str, Any] | None = None,
         put: Mapping[int, tuple[Any, str]] | None = None,
+        parallel: Iterable[Names] | None = None,
     ) -> dict[str, Any]:
         """The record's object with edits; ``data`` itself when there are none, else a copy that shares other values.
 
@@ -75,6 +80,8 @@ class Record:
             drop: positions, from 0, to leave out of the items and of all lists parallel to them.
             add: fields to append.
             put: another item and its title, by position.
+            parallel: the names that lead to each list, besides the titles', that runs parallel to the items; None for
+                those that the record's format names.
 
         Raises:
             RecordError: a field of ``add`` is there already.
@@ -82,48 +89,93 @@ class Record:
         """
         if not len(drop) and not add and not put:
             return self.data
-        positions = {*drop, *(put or {})}
-        if not positions <= set(range(len(self.titles))):
-            raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
-        names = self.record_format
-        titles_field = [] if names.titles_field is None else [names.titles_field]
+        self._check(drop, add, put)
         data = dict(self.data)
-        for position, (item, title) in (put or {}).items():
-            for name, value in zip([names.items_field, *titles_field], (item, title), strict=False):
-                data[name] = [*data[name][:position], value, *data[name][position + 1 :]]
+        for position, values in (put or {}).items():
+            for names, value in zip(self._own_lists(), values, strict=False):
+                old = value_at(data, names)
+                put_at(data, names, [*old[:position], value, *old[position + 1 :]])
         if len(drop):
             dropped = set(drop)
             # A list that is named twice is still one list.
-            for name in dict.fromkeys([names.items_field, *titles_field, *names.parallel_fields]):
-                data[name] = [value for i, value in enumerate(data[name]) if i not in dropped]
-        for name, value in (add or {}).items():
-            if name in self.data:
-                raise self._error(f"has a field {quote(name)} already", "rename or remove it in the input")
-            data[name] = value
-        return data
+            for names in dict.fromkeys([*self._own_lists(), *self._parallel(parallel)]):
+                put_at(data, names, [value for i, value in enumerate(value_at(data, names)) if i not in dropped])
+        return {**data, **(add or {})}
 
     def render(
         self,
         drop: Collection[int] = (),
         add: Mapping[str, Any] | None = None,
         put: Mapping[int, tuple[Any, str]] | None = None,
+        parallel: Iterable[Names] | None = None,
     ) -> bytes:
-        """The output line, without a newline: ``edited`` as JSON, or the original line when nothing is edited.
+        """The output line, without a newline: ``edited`` as JSON, in which all that is not edited keeps its bytes.
 
         Raises:
             RecordError: a field of ``add`` is there already, or a value cannot be written as JSON.
             IndexError: there is no item in a position.
         """
-        data = self.edited(drop, add, put)
-        if data is self.data and self.line is not None:
+        if self.line is None:
+            return self._dumped(self.edited(drop, add, put, parallel))
+        if not len(drop) and not add and not put:
             return self.line
-        try:
-            return dumps(data)
-        except (TypeError, ValueError) as error:
-            raise self._error(f"cannot be written as JSON ({error})", "simplify the record") from None
+        self._check(drop, add, put)
+        lists = self.lists()
+        cuts: list[splice.Cut] = []
+        for position, values in (put or {}).items():
+            for names, value in zip(self._own_lists(), values, strict=False):
+                if position not in drop:
+                    start, end = lists[names].entries[position]
+                    cuts.append((start, end, self._put(self.line[start:end], position, value)))
+        if len(drop):
+            for names in dict.fromkeys([*self._own_lists(), *self._parallel(parallel)]):
+                cuts += splice.without(lists[names], drop)
+        line = splice.spliced(self.line, cuts)
+        fields = [(self._dumped(name), self._dumped(value)) for name, value in (add or {}).items()]
+        return splice.appended(line, fields, empty=not self.data) if fields else line
 
-    def _error(self, what: str, remedy: str) -> RecordError:
-        return RecordError(what, where=self.where, remedy=remedy)
+    def lists(self) -> dict[Names, splice.ListSpan]:
+        """Where the line's lists are, by the names that lead to each; of a record that has a line."""
+        if self._lists is None:
+            assert self.line is not None
+            self._lists = splice.lists(self.line)
+        return self._lists
+
+    def _own_lists(self) -> list[Names]:
+        """The names that lead to the items, and to their titles where these have a list."""
+        form = self.record_format
+        return [names_of(self.data, name) for name in (form.items_field, form.titles_field) if name is not None]
+
+    def _parallel(self, parallel: Iterable[Names] | None) -> Iterable[Names]:
+        return self.named_lists if parallel is None else parallel
+
+    def _put(self, text: bytes, position: int, value: Any) -> bytes:
+        """What takes the place of an entry: of an object, only the members that are others."""
+        old = self.item_values[position]
+        if not (isinstance(old, dict) and isinstance(value, dict)) or not value.keys() <= old.keys():
+            return self._dumped(value)
+        others = {name: self._dumped(new) for name, new in value.items() if not _same(new, old[name])}
+        return splice.changed(text, others, old.keys() - value.keys())
+
+    def _check(
+        self, drop: Collection[int], add: Mapping[str, Any] | None, put: Mapping[int, tuple[Any, str]] | None
+    ) -> None:
+        positions = {*drop, *(put or {})}
+        if not positions <= set(range(len(self.titles))):
+            raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
+        for name in add or {}:
+            if name in self.data:
+                raise RecordError(
+                    f"has a field {quote(name)} already", where=self.where, remedy="rename or remove it in the input"
+                )
+
+    def _dumped(self, value: Any) -> bytes:
+        try:
+            return dumps(value)
+        except (TypeError, ValueError) as error:
+            raise RecordError(
+                f"cannot be written as JSON ({error})", where=self.where, remedy="simplify the record"
+            ) from None
 
 
 # What is done with a line that is no record.
@@ -131,74 +183,13 @@ OnError = Callable[[RecordError, bytes], None]
 R = TypeVar("R", bound=Record)
 
 
-def parse_record(line: bytes, where: str, record_format: RecordFormat, catalog: Catalog | None) -> Record:
-    """``record_of`` for a line of JSON, without its line ending.
-
-    Raises RecordError when it is no JSON object, and as ``record_of`` does.
-    """
-    return record_of(parse_object(line, where, RecordError), where, record_format, catalog, line=line)
-
-
-def record_of(
-    data: dict[str, Any],
-    where: str,
+def load_catalog(
+    path: str | Path | None,
     record_format: RecordFormat,
-    catalog: Catalog | None,
     *,
-    line: bytes | None = None,
-) -> Record:
-    """The record that an object is.
-
-    Items are objects, ids, or titles, all of one kind. Strings are ids when there is a catalog or a titles field,
-    else titles. A title is the first that is there (not null) of: the object's own, the entry of the titles field,
-    the catalog's.
-
-    Args:
-        data: what JSON can say: dicts with strings as keys, lists, strings, numbers, booleans and None.
-        where: its place for messages, ``file:line``, say.
-        catalog: titles of items that have none in the record.
-        line: what ``data`` was parsed from, to come back byte for byte where nothing is edited.
-
-    Raises:
-        RecordError: the object has another shape, or a title is unknown or blank.
-    """
-    items = _items(data, where, record_format)
-    parallel_titles: list[Any] | None = None
-    if record_format.titles_field is not None:
-        parallel_titles = _parallel_list(data, where, record_format, record_format.titles_field, "`titles_field`")
-    for name in record_format.parallel_fields:
-        _parallel_list(data, where, record_format, name, "`parallel_field`")
-
-    strings_are_titles = parallel_titles is None and catalog is None
-    ids: list[Any | None] = []
-    titles: list[str] = []
-    for i, item in enumerate(items):
-        place = f"{quote(record_format.items_field)}[{i}]"
-        id_, title = item, None
-        if isinstance(item, dict):
-            id_, title = item.get(record_format.id_name), item.get(record_format.title_name)
-            if type(id_) not in (int, str, type(None)):
-                raise RecordError(
-                    f"{place} has {kind(id_)} as {quote(record_format.id_name)}",
-                    where=where,
-                    remedy="use integers or strings",
-                )
-        elif isinstance(item, str) and strings_are_titles:
-            id_, title = None, item
-        if title is None and parallel_titles is not None:
-            title = parallel_titles[i]
-        if title is None:
-            title = _catalog_title(id_, place, where, record_format, catalog)
-        if not isinstance(title, str):
-            raise RecordError(f"the title of {place} is {kind(title)}", where=where, remedy="make it a string")
-        if not title.strip():
-            raise RecordError(f"the title of {place} is blank", where=where, remedy="give it one, or drop the item")
-        ids.append(id_)
-        titles.append(title)
-    return Record(line=line, where=where, data=data, ids=ids, titles=titles, record_format=record_format)
-
-
-def load_catalog(path: str | Path | None, record_format: RecordFormat, *, keep_fields: bool = False) -> Catalog | None:
+    keep_fields: bool = False,
+    record_ids: Callable[[], Collection[str]] | None = None,
+) -> Catalog | None:
     """``Catalog.load`` with the field names of the records; None where there is no catalog.
 
     Raises CatalogError as that does.
@@ -207,81 +198,18 @@ def load_catalog(path: str | Path | None, record_format: RecordFormat, *, keep_f
         return None
     return Catalog.load(
         path,
-        item_id_field=record_format.item_id_field,
-        item_title_field=record_format.item_title_field,
+        item_id_field=record_format.catalog_id_field or record_format.item_id_field,
+        item_title_field=record_format.catalog_title_field or record_format.item_title_field,
         keep_fields=keep_fields,
+        record_ids=record_ids,
     )
 
 
 def user_of(record: Record, user_field: str) -> Hashable:
     """Whose sequence a record is; one that names nobody is of a user of its own, known by its titles."""
-    user = record.data.get(user_field)
-    return tuple(record.titles) if user is None else user_text(user)
+    return record.sequence(user_field).owner
 
 
-def _items(data: dict[str, Any], where: str, record_format: RecordFormat) -> list[Any]:
-    """The list of items, all of them objects, or integers, or strings."""
-    name = quote(record_format.items_field)
-    if record_format.items_field not in data:
-        raise RecordError(
-            f"{name} is missing, the fields are {quote_names(list(data)) or 'none'}",
-            where=where,
-            remedy="say which one holds the items with `items_field`",
-        )
-    items = data[record_format.items_field]
-    if not isinstance(items, list):
-        raise RecordError(
-            f"{name} is {kind(items)}", where=where, remedy="make it a list, or name another with `items_field`"
-        )
-    for i, item in enumerate(items):
-        if type(item) not in (dict, int, str):
-            raise RecordError(
-                f"{name}[{i}] is {kind(item)}", where=where, remedy="use objects, integer or string ids, or titles"
-            )
-        if type(item) is not type(items[0]):
-            raise RecordError(
-                f"{name}[{i}] is {kind(item)}, {name}[0] {kind(items[0])}",
-                where=where,
-                remedy="make all items of one kind",
-            )
-    return items
-
-
-def _parallel_list(data: dict[str, Any], where: str, record_format: RecordFormat, name: str, option: str) -> list[Any]:
-    """The list named ``name``, as long as the items."""
-    if name not in data:
-        raise RecordError(
-            f"{quote(name)} is missing, the fields are {quote_names(list(data))}",
-            where=where,
-            remedy=f"add it, or leave out {option}",
-        )
-    values, items = data[name], data[record_format.items_field]
-    if not isinstance(values, list):
-        raise RecordError(f"{quote(name)} is {kind(values)}", where=where, remedy=f"make it a list, or change {option}")
-    if len(values) != len(items):
-        raise RecordError(
-            f"{quote(name)} has {len(values)} entries, {quote(record_format.items_field)} {len(items)}",
-            where=where,
-            remedy="make them equally long",
-        )
-    return values
-
-
-def _catalog_title(
-    id_: Any | None, place: str, where: str, record_format: RecordFormat, catalog: Catalog | None
-) -> str:
-    if catalog is None:
-        raise RecordError(f"{place} has no title", where=where, remedy="give `catalog`, or titles in the records")
-    if id_ is None:
-        raise RecordError(
-            f"{place} has neither {quote(record_format.title_name)} nor {quote(record_format.id_name)}",
-            where=where,
-            remedy="give it one of them",
-        )
-    try:
-        title = catalog.title(id_)
-    except KeyError:
-        raise RecordError(f"id {quote(id_)} is not in the catalog", where=where, remedy="add it there") from None
-    if title is None:
-        raise RecordError(f"id {quote(id_)} has no title in the catalog", where=where, remedy="add one there")
-    return title
+def _same(new: Any, old: Any) -> bool:
+    """Whether a value is what stands there already; 1, 1.0 and true are three values."""
+    return new is old or dumps(new) == dumps(old)

@@ -2,24 +2,30 @@
 
 A scored line is the original line with two fields put in front of its closing brace,
 ``,"noise_probability":[...],"noise_model":"<first 12 hexadecimal digits of the denoiser file's SHA-256>"``. Taking them
-out gives the original line again, byte for byte. A line that another program (jq, pandas) has written again, with other
-blanks, another order or more fields, is read too: its original is then the record without the two fields.
+out gives the original line again, byte for byte. The probability of an item that nobody could judge is null. A line
+that another program (jq, pandas) has written again, with other blanks, another order or more fields, is read too: its
+original is then the line without the two fields.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import orjson
 
 from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.records import splice
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.edits import PROBABILITY_FIELD
-from llm4dsr_cli.records.json_lines import dumps, kind, parse_object, quote, quote_names
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record, record_of
+from llm4dsr_cli.records.json_lines import kind, quote, quote_names
+from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.parsing import parse_record, record_of
+from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.scores import Scores, log_odds_from, shortest_probabilities
+from llm4dsr_cli.sequences import ItemSequence
 
 MODEL_FIELD = "noise_model"
 MODEL_DIGITS = 12
@@ -33,19 +39,23 @@ class ScoredRecord(Record):
     """A record whose ``line`` and ``data`` are those that were scored, without the two fields.
 
     Attributes:
-        log_odds: canonical noise log-odds, float32, shape (n_items,).
+        log_odds: canonical noise log-odds, float32, shape (n_items,); NaN for items that nobody judged.
         model: first digits of the SHA-256 of the denoiser that gave them.
     """
 
     log_odds: Scores
     model: str
 
+    def sequence(self, user_field: str) -> ItemSequence:
+        """As for ``Record``, with the scores that were kept."""
+        return replace(Record.sequence(self, user_field), log_odds=self.log_odds[list(self.order)])
+
 
 def scored_line(record: Record, log_odds: Scores, sha256: str) -> bytes:
     """The record's line with its noise probabilities, without a newline.
 
     Args:
-        log_odds: noise log-odds, shape (n_items,).
+        log_odds: noise log-odds, shape (n_items,); NaN for an item that nobody judged.
         sha256: of the denoiser's file.
 
     Raises:
@@ -72,7 +82,7 @@ def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: 
     """Read a line that ``scored_line`` wrote, or that another program made of one.
 
     The record's ``line`` is the one that was scored, byte for byte; where another program has written the line again,
-    it is the record without the two fields as compact JSON, its other fields in order.
+    it is that line without the two fields.
 
     Raises:
         RecordError: one of the two fields is missing, there is not one probability for each item, or a value is none;
@@ -88,22 +98,21 @@ def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: 
         end = {name: data.pop(name) for name in (PROBABILITY_FIELD, MODEL_FIELD) if name in data}
         missing = next((name for name in (PROBABILITY_FIELD, MODEL_FIELD) if name not in end), None)
         if missing is not None:
-            fields = quote_names([*data, *end]) or "none"
+            names = quote_names([*data, *end]) or "none"
             raise RecordError(
-                f"{quote(missing)} is missing, the fields are {fields}",
+                f"{quote(missing)} is missing, the fields are {names}",
                 where=where,
                 remedy="run `llm4dsr score` first" if not end else _AGAIN,
             )
-        try:
-            original = dumps(data)
-        except ValueError as error:
-            raise RecordError(
-                f"cannot be written as JSON ({error})", where=where, remedy="simplify the record"
-            ) from None
+        original = splice.changed(line, {}, (PROBABILITY_FIELD, MODEL_FIELD))
     record = record_of(data, where, record_format, catalog, line=original)
     chances, model = _checked(end, where, quote(record_format.items_field), len(record.titles))
-    log_odds = log_odds_from(np.array(chances, dtype=np.float64))
-    return ScoredRecord(original, where, data, record.ids, record.titles, record_format, log_odds, model)
+    log_odds = log_odds_from(np.array(chances, dtype=np.float64))  # NaN for None
+    for position in np.flatnonzero(np.isnan(log_odds)).tolist():
+        if record.titles[position] is not None:
+            record.titles[position], record.lacks[position] = None, "no score"
+    parts = {one.name: getattr(record, one.name) for one in fields(record) if one.init}
+    return ScoredRecord(**parts, log_odds=log_odds, model=model)
 
 
 def original_line(line: bytes) -> bytes | None:
@@ -128,7 +137,7 @@ def _split(line: bytes) -> tuple[bytes, dict[str, Any]] | None:
     return line[:at] + line[len(body) - 1 :], end
 
 
-def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple[list[float], str]:
+def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple[list[float | None], str]:
     """Noise probabilities and denoiser of the two fields."""
     chances, model = end[PROBABILITY_FIELD], end[MODEL_FIELD]
     name = quote(PROBABILITY_FIELD)
@@ -137,7 +146,7 @@ def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple
     if len(chances) != n_items:
         raise RecordError(f"{name} has {len(chances)} entries, {items} {n_items}", where=where, remedy=_AGAIN)
     for place, chance in enumerate(chances):
-        if type(chance) not in (int, float) or not 0 <= chance <= 1:
+        if chance is not None and (type(chance) not in (int, float) or not 0 <= chance <= 1):
             shown = quote(chance) if isinstance(chance, (int, float, str)) else kind(chance)
             raise RecordError(f"{name}[{place}] is {shown}, no probability", where=where, remedy=_AGAIN)
     if not isinstance(model, str) or len(model) != MODEL_DIGITS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llm4dsr_cli.errors import OptionError, RecordError
@@ -39,12 +39,13 @@ class Candidates:
         self._places: list[int] = []  # of the catalog's candidates, among its items; they come first
         self._number: dict[str, int] = {}
         self._number_of_id: dict[str, int] = {}
-        self._not_integers: set[int] = set()  # candidates whose id cannot stand among integers
+        # Candidates whose id cannot stand among integers, and among floats.
+        self._not: dict[type, set[int]] = {int: set(), float: set()}
         self._nameless: set[int] = set()  # candidates without an id
 
     @classmethod
-    def from_catalog(cls, catalog: Catalog) -> Candidates:
-        """All items of a catalog that have a title.
+    def from_catalog(cls, catalog: Catalog, is_padding: Callable[[ItemId], bool] = lambda id_: False) -> Candidates:
+        """All items of a catalog that have a title, but for padding.
 
         For items that are objects, the catalog has to be loaded with ``keep_fields``: ``check_fields`` and ``item``
         raise OptionError where it was not and a record's objects have fields of the catalog.
@@ -52,7 +53,7 @@ class Candidates:
         result = cls()
         result._catalog = catalog
         for place, (id_, title) in enumerate(catalog):
-            if title is not None:
+            if title is not None and not is_padding(id_):
                 result.add(title, id_)
                 if len(result) > len(result._places):
                     result._places.append(place)
@@ -73,39 +74,43 @@ class Candidates:
             self.ids.append(id_)
             if id_ is None:
                 self._nameless.add(number)
-            elif _as_integer(id_) is None:
-                self._not_integers.add(number)
+            else:
+                for kind, those in self._not.items():
+                    if _as_number(id_, kind) is None:
+                        those.add(number)
         self._number.setdefault(clean, number)
         if key is not None:
             self._number_of_id.setdefault(key, number)
 
     def add_items(self, sequence: ItemSequence) -> None:
-        """Take in all items of a sequence, of which only ids and titles are known."""
+        """Take in all items of a sequence that have a title; only that and their ids are known of them."""
         for id_, title in zip(sequence.ids, sequence.titles, strict=True):
-            self.add(title, id_)
+            if title is not None:
+                self.add(title, id_)
 
     def numbers(self, sequence: ItemSequence) -> frozenset[int]:
         """The candidates that may not be proposed for a sequence.
 
         They are those that it has already, known by their title or by their id, and the ``misfits``.
         """
-        by_title = (self._number.get(clean_title(title)) for title in sequence.titles)
-        by_id = (self._number_of_id.get(str(id_)) for id_ in sequence.ids if id_ is not None)
-        misfits = self._misfits(sequence.ids)
+        ids = [*sequence.ids, *sequence.unjudged_ids]
+        by_title = (self._number.get(clean_title(title)) for title in sequence.titles if title is not None)
+        by_id = (self._number_of_id.get(str(id_)) for id_ in ids if id_ is not None)
+        misfits = self._misfits(ids)
         self.left_out = max(self.left_out, sum(map(len, misfits)))
         return frozenset(number for number in (*by_title, *by_id) if number is not None).union(*misfits)
 
     def misfits(self, ids: Sequence[ItemId | None]) -> frozenset[int]:
         """The candidates that cannot stand beside items of these ids, because their own are of another kind.
 
-        Among integers, an id has to be an integer, or a text that spells one: ``x9`` and ``007`` do not. Among items
-        with ids, a candidate has to have one.
+        Among integers, an id has to be an integer, or a text that spells one: ``x9`` and ``007`` do not; likewise among
+        floats. Among items with ids, a candidate has to have one.
         """
         return frozenset().union(*self._misfits(ids))
 
     def _misfits(self, ids: Sequence[ItemId | None]) -> list[set[int]]:
         kinds = {type(id_) for id_ in ids if id_ is not None}
-        result = [self._not_integers] if int in kinds else []
+        result = [those for kind, those in self._not.items() if kind in kinds]
         return [*result, self._nameless] if kinds else result
 
     def item(self, number: int, record: Record, position: int) -> Any:
@@ -124,7 +129,7 @@ class Candidates:
             OptionError: the item has fields of the catalog, which were not kept.
         """
         self.check_fields(record)
-        old = _items(record)[position]
+        old = record.item_values[position]
         id_ = self._id(number, record, position)
         if not isinstance(old, dict):
             return self.titles[number] if record.ids[position] is None else id_
@@ -156,8 +161,8 @@ class Candidates:
         """The catalog's value of a field, of the type that the record has there."""
         if self._catalog is None or not self._catalog.is_table:
             return value
-        items = _items(record)
-        models = (item.get(name) for item in (items[position], *items))
+        items = [item for item in record.item_values if isinstance(item, dict)]
+        models = (item.get(name) for item in (record.item_values[position], *items))
         typed = value_of(value, models, self._catalog.column_types.get(name))
         if typed is None and value.strip():
             self.unread[name] += 1
@@ -173,7 +178,7 @@ class Candidates:
             return
         form = record.record_format
         names = self._catalog.field_names - {form.id_name, form.title_name}
-        for item in _items(record):
+        for item in record.item_values:
             if isinstance(item, dict) and not names.isdisjoint(item):
                 shared = quote_names([name for name in item if name in names])
                 raise OptionError(
@@ -188,10 +193,10 @@ class Candidates:
         kind = type(next(others, new))  # an object may have no id of its own
         if new is None or type(new) is kind:
             return new
-        converted = str(new) if kind is str else _as_integer(new)
+        converted = str(new) if kind is str else _as_number(new, kind)
         if converted is None:
             raise RecordError(
-                f"has integer ids, and the catalog's {quote(new)} is none",
+                f"has {'integer' if kind is int else 'float'} ids, and the catalog's {quote(new)} is none",
                 where=record.where,
                 remedy="give a catalog with ids like the records'",
             )
@@ -201,15 +206,10 @@ class Candidates:
         return len(self.titles)
 
 
-def _items(record: Record) -> list[Any]:
-    items: list[Any] = record.data[record.record_format.items_field]
-    return items
-
-
-def _as_integer(id_: int | str) -> int | None:
-    """The integer that an id is, or is written as; None where it is none: 007 is not what records call 7."""
+def _as_number(id_: ItemId, kind: type) -> int | float | None:
+    """The integer or float that an id is, or is written as; None where it is none: 007 is not what records call 7."""
     try:
-        number = int(id_)
-    except ValueError:
+        number: int | float = kind(id_)
+    except (ValueError, OverflowError):
         return None
     return number if str(number) == str(id_) else None

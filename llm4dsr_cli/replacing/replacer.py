@@ -17,7 +17,7 @@ from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
 from llm4dsr_cli.scores import Scores
-from llm4dsr_cli.sequences import ItemId, ItemSequence
+from llm4dsr_cli.sequences import ItemId, ItemSequence, JudgeableSequence
 from llm4dsr_cli.windows import Window, overlapping_windows
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Replacer:
         evidence: Evidence | None,
         counted: Iterable[ItemSequence] | None,
         load_suggester: Callable[[], Suggester],
+        is_padding: Callable[[ItemId], bool] = lambda id_: False,
     ) -> Replacer:
         """The replacer that a proposer's name and the data allow.
 
@@ -91,11 +92,12 @@ class Replacer:
             evidence: who has what, for the proposer "counts"; without it, ``counted`` is counted.
             counted: sequences of the data, read at most once, and only where they are needed.
             load_suggester: called for the proposer "generate".
+            is_padding: whether an id of the catalog fills sequences up, and is no item.
 
         Raises:
             OptionError: neither catalog, evidence nor sequences where they are needed.
         """
-        candidates = None if catalog is None else Candidates.from_catalog(catalog)
+        candidates = None if catalog is None else Candidates.from_catalog(catalog, is_padding)
         counts = proposer == "counts" and evidence is None
         if candidates is None or counts:
             if counted is None:
@@ -119,11 +121,11 @@ class Replacer:
 
     def replace(
         self,
-        sequences: Sequence[ItemSequence],
+        sequences: Sequence[JudgeableSequence],
         log_odds: Sequence[Scores],
         flagged: Sequence[NDArray[np.bool_]],
         threshold: float,
-        score: Callable[[list[ItemSequence]], list[Scores]],
+        score: Callable[[Sequence[JudgeableSequence]], list[Scores]],
     ) -> list[dict[int, Replacement]]:
         """What is proposed for the flagged items of some sequences.
 
@@ -196,21 +198,23 @@ class Replacer:
                 result.append((window, positions.tolist()))
         return result
 
-    def _gaps(self, sequence: ItemSequence, window: Window, positions: list[int], flagged: NDArray[np.bool_]) -> Gaps:
+    def _gaps(
+        self, sequence: JudgeableSequence, window: Window, positions: list[int], flagged: NDArray[np.bool_]
+    ) -> Gaps:
         others = [i for i in range(window.start, window.end) if not flagged[i]]
         return Gaps(
             [sequence.titles[i] for i in others], len(positions), self.candidates.numbers(sequence), sequence.owner
         )
 
-    def _altered(self, sequence: ItemSequence, positions: list[int], proposal: Proposal) -> ItemSequence:
+    def _altered(self, sequence: JudgeableSequence, positions: list[int], proposal: Proposal) -> JudgeableSequence:
         titles = list(sequence.titles)
         for position, candidate in zip(positions, proposal.candidates, strict=False):
             titles[position] = self.candidates.titles[candidate]
         return sequence.altered(titles)
 
 
-def _seen(sequences: Iterable[ItemSequence], candidates: Candidates) -> Iterator[ItemSequence]:
-    """The sequences as they come, with their items taken in as candidates."""
+def _seen(sequences: Iterable[ItemSequence], candidates: Candidates) -> Iterator[JudgeableSequence]:
+    """What can be judged of the sequences as they come, with their items taken in as candidates."""
     for sequence in sequences:
         candidates.add_items(sequence)
-        yield sequence
+        yield sequence.judgeable()

@@ -21,7 +21,8 @@ from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.records.record import Record, parse_record
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal
 from llm4dsr_cli.replacing.replacer import Replacer

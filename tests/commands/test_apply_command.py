@@ -139,7 +139,8 @@ def test_fusion_uses_the_gate_and_leaves_the_user_out(workplace: Path, llm4dsr: 
 
 def kept(path: Path, scores: list[list[float]], sha256: str = "a" * 64) -> Path:
     """A scored file of titles that are all different."""
-    from llm4dsr_cli.records.record import RecordFormat, parse_record
+    from llm4dsr_cli.records.parsing import parse_record
+    from llm4dsr_cli.records.record_format import RecordFormat
 
     lines = []
     for n, log_odds in enumerate(scores):

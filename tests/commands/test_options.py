@@ -14,7 +14,7 @@ from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.model.denoiser import Denoiser
-from llm4dsr_cli.records.record import RecordFormat
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.generate.suggester import Suggester
 
 SETS = [kind for _, kind in inspect.getmembers(options, inspect.isclass) if issubclass(kind, OptionSet)]

@@ -25,7 +25,8 @@ from llm4dsr_cli.evaluation.strata import LENGTHS, bins, by_quintile
 from llm4dsr_cli.gate.evidence import Evidence, user_hash
 from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.records.record import Record, parse_record
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.thresholds import Calibration
 
 pytestmark = pytest.mark.usefixtures("warm_environment")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import CatalogError, OptionError
 from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.titles import title_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -126,7 +127,7 @@ def test_fields_that_were_not_kept_are_refused(tmp_path: Path, name: str) -> Non
 def test_kept_fields_equal_a_naive_reading(tmp_path_factory, more: list[dict[str, object]], n: int) -> None:
     """Guards: the fields of a neighbour, at the borders of what is kept together."""
     rows = [
-        {"id": i, "title": "t", **{f"_{key}": value for key, value in more[i % len(more)].items()}} for i in range(n)
+        {"id": i, "title": "t", **{f"x{key}": value for key, value in more[i % len(more)].items()}} for i in range(n)
     ]
     path = tmp_path_factory.mktemp("kept") / "c.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(rows)), "utf-8")
@@ -187,8 +188,145 @@ def test_named_fields_win_over_the_usual_ones(tmp_path: Path) -> None:
     assert Catalog.load(path, item_title_field="label:token_seq").title(1) == "right"
 
 
-def test_the_first_column_is_the_id_when_none_is_called_so(tmp_path: Path) -> None:
-    assert list(Catalog.load(saved(tmp_path, "c.csv", "asin,name\nB1,Heat\n"))) == [("B1", "Heat")]
+NAMES = [
+    ("item_id", "title"),
+    ("itemId", "item_title"),
+    ("movieId", "movie_title"),
+    ("Item ID", "Title"),
+    ("asin", "name"),
+    ("parent_asin", "title"),
+    ("news_id", "title"),
+    ("product_id", "app_name"),
+    ("sku", "title"),
+    ("bookId", "Book-Title"),
+    ("gmap_id", "name"),
+    ("ID", "TITLE"),
+]
+BESIDE = ["", "Unnamed: 0", "rank", "index", "userId", "user_id", "rating", "genres", "valid", "category_id"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "item", "jsonl"])
+@pytest.mark.parametrize(("id_name", "title_name"), NAMES)
+def test_ids_and_titles_are_found_by_their_names(tmp_path: Path, kind: str, id_name: str, title_name: str) -> None:
+    """Guards: the nameless index of a data frame, a rank or a user's id taken for the id, so that every title is
+    another's; and a name that differs in capitals alone."""
+    cells = {**{name: str(900 + n) for n, name in enumerate(BESIDE)}, title_name: "Heat", id_name: "7"}
+    if kind == "jsonl":
+        text = json.dumps(cells)
+    else:
+        mark = "," if kind == "csv" else "\t"
+        text = f"{mark.join(cells)}\n{mark.join(cells.values())}\n"
+    catalog = Catalog.load(saved(tmp_path, f"c.{kind}", text), keep_fields=True)
+    assert list(catalog) == [("7", "Heat")]
+    assert catalog.about == f'catalog {tmp_path}/c.{kind}: ids from "{id_name}", titles from "{title_name}"'
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_two_fields_that_may_hold_the_ids_are_asked_about(tmp_path: Path, kind: str) -> None:
+    """Guards: the number of a row taken for the id of the item beside it."""
+    rows = [{"id": str(n), "movieId": str(n + shift), "title": f"t{n}"} for n, shift in ((1, 4), (2, 50), (3, 70))]
+    lines = (
+        [json.dumps(row) for row in rows]
+        if kind == "jsonl"
+        else ["id,movieId,title", *map(",".join, map(dict.values, rows))]
+    )
+    path = saved(tmp_path, f"c.{kind}", "\n".join(lines))
+    asked = f'c.{kind}:1: "id" and "movieId" may each hold the ids: say which does with `item_id_field`'
+    assert refusal(path) == asked
+    for held, wanted in (
+        ({"5", "52", "73"}, "5"),
+        ({"1", "2", "3", "5"}, "1"),
+        ({"1", "5"}, None),
+        (set(), None),
+        ({"x"}, None),
+    ):
+        if wanted is None:
+            with pytest.raises(CatalogError, match="may each hold the ids"):
+                Catalog.load(path, record_ids=lambda held=held: held)
+        else:
+            assert Catalog.load(path, record_ids=lambda held=held: held).ids[0] == wanted
+    assert Catalog.load(path, item_id_field="id").ids == ["1", "2", "3"]
+    assert Catalog.load(path, item_id_field="movieId").ids == ["5", "52", "73"]
+
+
+def test_an_object_of_titles_by_id_is_a_catalog(tmp_path: Path) -> None:
+    """Guards: id2name.json of the papers refused, on one line or over many."""
+    titles = {"1": "Toy Story", "2": "Heat", "x": None, "4": 1984, "5": "nan"}
+    wanted = [("1", "Toy Story"), ("2", "Heat"), ("x", None), ("4", "1984"), ("5", None)]
+    for indent in (None, 4):
+        for name in ("id2name.json", "id2name.json.gz", "c.jsonl"):
+            catalog = Catalog.load(saved(tmp_path, name, json.dumps(titles, indent=indent)), keep_fields=True)
+            assert list(catalog) == wanted
+            assert catalog.about.endswith("ids are the names of an object, titles its values")
+            assert catalog.fields(0) == {}
+        objects = {id_: {"title": title, "year": 1995} for id_, title in titles.items()}
+        catalog = Catalog.load(saved(tmp_path, "m.json", json.dumps(objects, indent=indent)), keep_fields=True)
+        assert list(catalog) == wanted
+        assert catalog.fields(1) == {"title": "Heat", "year": 1995}
+
+
+def test_what_is_no_title_is_none_and_numbers_are(tmp_path: Path) -> None:
+    """Guards: "nan" judged as if it were a film's name; a catalog refused for a film called 1984."""
+    lines = ['{"id": 1, "title": 1984}', '{"id": 2, "title": 2.5}', '{"id": 3, "title": ["A", "B"]}', '{"id": 4.0}']
+    catalog = Catalog.load(saved(tmp_path, "c.jsonl", "\n".join(lines)))
+    assert list(catalog) == [(1, "1984"), (2, "2.5"), (3, None), (4.0, None)]
+    words = ["nan", "NaN", "None", "null", "NULL", "<NA>", "", "  ", "Nan", "none", "1984"]
+    table = "id,title\n" + "".join(f"{n},{word}\n" for n, word in enumerate(words))
+    found = [title for _, title in Catalog.load(saved(tmp_path, "c.csv", table))]
+    assert found == [None] * 8 + ["Nan", "none", "1984"]
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        ("0108775015", "108775015"),
+        ("1", "1.0"),
+        ("1.0", "1"),
+        ("1", " 1 "),
+        (" 1", "1"),
+        ("a1B2-c3", "A1b2-C3"),
+        ("007", "7"),
+        ("0", "00"),
+    ],
+)
+def test_near_spellings_of_ids_are_found(known: str, asked: str) -> None:
+    """Guards: a whole run of unjudged items without a word on why: a float, a lost zero, capitals, a blank."""
+    catalog = Catalog([("x", "a"), (known, "b"), ("10", "c"), ("100", "d")])
+    assert catalog.near([asked, "nothing like it"]) == {asked: known}
+
+
+def test_a_long_field_is_read(tmp_path: Path) -> None:
+    """Guards: csv's limit of 131,072 characters, told with a remedy that is none."""
+    for name, mark in (("c.csv", ","), ("c.tsv", "\t")):
+        path = saved(tmp_path, name, f"id{mark}text{mark}title\n1{mark}{'x' * 300_000}{mark}Heat\n")
+        assert Catalog.load(path).title(1) == "Heat"
+
+
+def test_rows_without_anything_are_blank(tmp_path: Path) -> None:
+    """Guards: a spreadsheet's empty rows, which are written with their commas."""
+    assert list(Catalog.load(saved(tmp_path, "c.csv", "id,title\n1,a\n,\n\n2,b\n,\n"))) == [("1", "a"), ("2", "b")]
+
+
+@unhurried
+@given(
+    st.lists(st.text(st.sampled_from('ab" ,'), max_size=6), min_size=1, max_size=5),
+    st.lists(st.text(st.sampled_from('ab" ,'), max_size=6), min_size=1, max_size=5),
+)
+def test_a_tsv_that_quotes_nothing_is_read_line_by_line(tmp_path_factory, one: list[str], other: list[str]) -> None:
+    """Guards: a title that begins with a quotation mark stops the catalog, or swallows the lines after it."""
+    rows = [(str(n), title) for n, title in enumerate([*one, '"Heroes', *other, 'The "'])]
+    path = tmp_path_factory.mktemp("tsv") / "c.tsv"
+    path.write_text("id\ttitle\n" + "".join(f"{id_}\t{title}\n" for id_, title in rows))
+    found = dict(Catalog.load(path))
+    assert list(found) == [id_ for id_, _ in rows]
+    for id_, title in rows:
+        balanced = (
+            len(title) > 1
+            and title.startswith('"')
+            and title.endswith('"')
+            and '"' not in title[1:-1].replace('""', "")
+        )
+        assert found[id_] == title_of(title[1:-1].replace('""', '"') if balanced else title)
 
 
 def test_quotation_marks_mean_nothing_to_recbole(tmp_path: Path) -> None:
@@ -201,7 +339,7 @@ def test_quotation_marks_mean_nothing_to_recbole(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))))
 def test_tables_written_by_python_are_read_back(tmp_path_factory, rows: list[tuple[int, str]]) -> None:
     """Guards: separators, quotation marks and newlines in titles."""
-    titles = {str(id_): title if title.strip() else None for id_, title in rows}
+    titles = {str(id_): title_of(title) for id_, title in rows}
     folder = tmp_path_factory.mktemp("tables")
     for name, dialect in (("c.csv", "excel"), ("c.tsv", "excel-tab")):
         with (folder / name).open("w", encoding="utf-8", newline="") as file:
@@ -212,16 +350,21 @@ def test_tables_written_by_python_are_read_back(tmp_path_factory, rows: list[tup
         assert dict(Catalog.load(folder / name)) == {"first": "first", **titles}
 
 
-def test_the_same_title_twice_is_harmless_another_one_is_not(tmp_path: Path) -> None:
-    """Guards: the last of two titles winning in silence; line numbers off by blank or repeated lines."""
+def test_of_two_titles_the_first_counts_and_it_is_told(tmp_path: Path) -> None:
+    """Guards: a catalog of millions refused for one product; the last of two titles winning in silence; a title that is
+    missing in the first line of an item; line numbers off by blank or repeated lines."""
     lines = ['{"id": 5, "title": "a"}', '{"id": "5", "title": "a"}', "", '{"id": 6, "title": "b"}']
-    assert Catalog.load(saved(tmp_path, "c.jsonl", "\n".join(lines))).ids == [5, 6]
-    path = saved(tmp_path, "c.jsonl", "\n".join([*lines, '{"id": "6", "title": "c"}']))
-    assert refusal(path) == 'c.jsonl:5: id "6" has another title in line 4: keep one of the two lines'
-    path = saved(tmp_path, "c.csv", 'id,title\n1,"a\nb"\n2,c\n1,d\n')
-    assert refusal(path) == 'c.csv:5: id "1" has another title in line 2: keep one of the two lines'
-    with pytest.raises(CatalogError, match="id 5 has two titles"):
-        Catalog([(5, "a"), (5, "b")])
+    catalog = Catalog.load(saved(tmp_path, "c.jsonl", "\n".join(lines)))
+    assert (catalog.ids, catalog.contradictions) == ([5, 6], 0)
+    more = ['{"id": "6", "title": "c"}', '{"id": 7}', '{"id": 7, "title": "d"}', '{"id": 7}', '{"id": 5, "title": "e"}']
+    catalog = Catalog.load(saved(tmp_path, "c.jsonl", "\n".join([*lines, *more])))
+    assert list(catalog) == [(5, "a"), (6, "b"), (7, "d")]
+    assert catalog.contradictions == 2
+    assert catalog.contradiction == f'{tmp_path}/c.jsonl:5: id "6" has two titles, "b" and "c"'
+    catalog = Catalog.load(saved(tmp_path, "c.csv", 'id,title\n1,"a\nb"\n2,c\n1,d\n'))
+    assert catalog.contradiction.startswith(f'{tmp_path}/c.csv:5: id "1" has two titles')
+    pairs = Catalog([(5, "a"), (5, "b")])
+    assert (list(pairs), pairs.contradiction) == ([(5, "a")], 'id 5 has two titles, "a" and "b"')
 
 
 @pytest.mark.parametrize(
@@ -235,23 +378,51 @@ def test_the_same_title_twice_is_harmless_another_one_is_not(tmp_path: Path) -> 
         ("c.csv", b"id,title\n1,\xe9t\xe9\n", "c.csv:2: not UTF-8 (byte 3 of the line)"),
         ("c.jsonl", '{"id": 1, "title": "a"}\n{"id": ', "c.jsonl:2: not JSON ("),
         ("c.jsonl", "[1, 2]", "c.jsonl:1: a list where an object should be"),
-        ("c.jsonl", '{"asin": 1, "title": "a"}', 'c.jsonl:1: "id" is missing, the fields are "asin", "title"'),
-        ("c.jsonl", '{"id": 1, "name": "a"}\n', 'c.jsonl: no line has "title", the fields are "id", "name"'),
-        ("c.jsonl", '{"id": 1.5, "title": "a"}', 'c.jsonl:1: "id" is a float'),
+        ("c.jsonl", '{"number": 1, "title": "a"}', 'c.jsonl:1: "id" is missing, the fields are "number", "title"'),
+        ("c.jsonl", '{"id": 1, "label": "a"}\n', 'c.jsonl: no line has "title", the fields are "id", "label"'),
         ("c.jsonl", '{"id": true, "title": "a"}', 'c.jsonl:1: "id" is a boolean'),
         ("c.jsonl", '{"id": "", "title": "a"}', 'c.jsonl:1: "id" is empty'),
-        ("c.jsonl", '{"id": 1, "title": 1984}', 'c.jsonl:1: "title" is an integer'),
         ("c.jsonl", "\n", "c.jsonl: holds no items"),
         ("c.csv", "", "c.csv: holds no items"),
         ("c.csv", "id,title\n", "c.csv: holds no items"),
-        ("c.csv", "id,label\n1,a\n", 'c.csv:1: no column "title", the columns are "id", "label"'),
-        ("c.csv", "title,label\na,b\n", 'c.csv:1: no column of ids, the columns are "title", "label"'),
+        ("c.csv", "id,label\n1,a\n", 'c.csv:1: no column "title", the header is "id,label": name the columns'),
+        ("c.csv", "title,label\na,b\n", 'c.csv:1: no column of ids, the header is "title,label": say which'),
+        ("c.csv", "id;title\n1;a\n", 'c.csv:1: one column alone, the header is "id;title": put commas'),
+        ("c.csv", "sep=;\nid;title\n1;a\n", 'c.csv:1: one column alone, the header is "sep=;": put commas'),
+        ("c.csv", "# films\nid,title\n1,a\n", 'c.csv:1: one column alone, the header is "# films": put commas'),
+        ("c.tsv", "id,title\n1,a\n", 'c.tsv:1: one column alone, the header is "id,title": put tabs'),
+        (
+            "c.item",
+            "id:token,title:token_seq\n1,a",
+            'c.item:1: one column alone, the header is "id:token,title:token_seq": put',
+        ),
+        (
+            "c.tsv",
+            "N1\tsports\tThe game\n",
+            r'c.tsv:1: no column "title", the header is "N1\tsports\tThe game": name the columns in',
+        ),
         ("c.csv", "id,title\n1,Good, Bad\n", "c.csv:2: 3 columns where the header has 2: quote"),
         ("c.csv", "id,title\n1\n", "c.csv:2: 1 columns where the header has 2"),
         ("c.csv", "id,title\n,a\n", 'c.csv:2: "id" is empty'),
-        ("c.tsv", 'id\ttitle\n1\ta\n2\t"Heroes\n3\tc\n', "c.tsv:3: not a table that can be read"),
+        ("c.tsv", 'id\ttitle\n1\ta\n2\t"Heroes\n3\tc\td\n', "c.tsv:3: not a table that can be read"),
         ("c.csv", 'id,title\n1,"Low" by Bowie\n', "c.csv:2: not a table that can be read"),
         ("c.parquet", "", 'c.parquet: not a known kind of catalog (".parquet")'),
+        ("c.parquet", b"PAR1\x15\x04\x15\x00", "c.parquet: Parquet, not text: make JSON lines of it: python3 -c"),
+        ("c.csv", b"PAR1\x15\x04\x15\x00", "c.csv: Parquet, not text"),
+        ("c.csv", "id,title\n1,a\n".encode("utf-16"), "c.csv: UTF-16, not text: convert it, first: iconv -f UTF-16"),
+        ("c.csv", "id,title\n1,a\n".encode("utf-16-le"), "c.csv: UTF-16LE, not UTF-8: convert it"),
+        (
+            "c.csv",
+            "id,title\n1,Am\u00e9lie\n".encode("latin-1"),
+            "c.csv:2: not UTF-8 (byte 5 of the line): convert it, if",
+        ),
+        ("u.item", "1|Toy Story (1995)|01-Jan-1995||x|0|0\n", "u.item:1: MovieLens' u.item, without a header"),
+        ("movies.dat", "1::Toy Story (1995)::Comedy\n", "movies.dat: MovieLens' movies.dat, without a header"),
+        ("c.json", '[\n{"id": 1, "title": "a"}\n]\n', "c.json:1: not JSON lines but an array over several lines"),
+        ("c.json", '[{"id": 1, "title": "a"}]\n', "c.json:1: a list where an object should be"),
+        ("c.json", '{\n"id": 1,\n"title": "a"\n}\n', "c.json:1: not JSON lines but an object over several lines"),
+        ("c.json", '{"Heat": 1, "Ran": 2}\n', "c.json: an object of numbers: are these ids by title?: turn it round"),
+        ("c.jsonl", "{'id': 1, 'title': 'a'}\n", "c.jsonl:1: not JSON but Python: write JSON: python3 -c"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -274,7 +445,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_fields_by_name_are_refused(tmp_path: Path) -> None:
     """Guards: flags of the command line, told to somebody who calls ``Catalog.load``."""
-    for name, text in (("c.csv", "asin,label\n1,a\n"), ("c.jsonl", '{"asin": 1, "label": "a"}')):
+    for name, text in (("c.csv", "asin,label\n1,a\n"), ("c.jsonl", '{"asin": 1, "label": "a"}\n{"asin": 2}')):
         assert "with `item_title_field`" in refusal(saved(tmp_path, name, text), item_id_field="asin")
         assert "with `item_id_field`" in refusal(
             saved(tmp_path, name, text), item_title_field="label", item_id_field="x"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input, read_records
-from llm4dsr_cli.records.record import RecordFormat
+from llm4dsr_cli.records.record_format import RecordFormat
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX")
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.record import Record, RecordFormat, parse_record
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.cells import value_of
 
@@ -56,7 +58,7 @@ def test_an_item_seen_under_two_titles_is_one_candidate() -> None:
     for item in ({"id": 5, "title": "Heat"}, {"id": "5", "title": "Heat (1995)"}, {"id": 6, "title": "Up"}):
         seen.add_items(record([item]))
     assert (seen.ids, seen.titles) == ([5, 6], ["Heat", "Up"])
-    assert seen.numbers(record(["Heat (1995)"])) == {0}
+    assert seen.numbers(record(["Heat (1995)"]).sequence("user_id")) == {0}
 
 
 def test_titles_alone_are_candidates_without_ids() -> None:
@@ -85,7 +87,7 @@ def test_the_items_of_a_record_are_known_by_title_and_by_id() -> None:
         (record([1, 4], catalog), {"Heat", "Ran", "Brazil"}),
         (record([{"title": "Alien"}, {"id": 9, "title": "Nameless"}]), {"Brazil"}),
     ):
-        assert candidates.numbers(one) == {number[title] for title in wanted}
+        assert candidates.numbers(one.sequence("user_id")) == {number[title] for title in wanted}
 
 
 @unhurried
@@ -180,7 +182,7 @@ def test_what_may_be_proposed_can_be_put_anywhere(items: list[tuple[Any, str]], 
         candidates.add(title, id_)
     beside = None if isinstance(old[0], dict) else [f"own {i}" for i in range(len(old))]
     one = record(old, titles=beside)
-    excluded = candidates.numbers(one)
+    excluded = candidates.numbers(one.sequence("user_id"))
     misfits = candidates.misfits(one.ids)
     assert misfits <= excluded
     assert candidates.left_out == len(misfits)
@@ -213,10 +215,10 @@ def test_items_that_are_no_records_are_left_out_and_counted(tmp_path: Path) -> N
     catalog = loaded(tmp_path, "id,title\n1,a\nx9,b\n007,c\n2,d\n", "catalog.csv")
     candidates = Candidates.from_catalog(catalog)
     assert candidates.misfits(["1"]) == frozenset()
-    assert candidates.numbers(record(["1"], catalog)) == {0}
+    assert candidates.numbers(record(["1"], catalog).sequence("user_id")) == {0}
     assert candidates.left_out == 0
-    assert candidates.numbers(record([1], catalog)) == {0, 1, 2}
-    assert candidates.numbers(record([{"title": "z"}, {"id": 2}], catalog)) == {1, 2, 3}
+    assert candidates.numbers(record([1], catalog).sequence("user_id")) == {0, 1, 2}
+    assert candidates.numbers(record([{"title": "z"}, {"id": 2}], catalog).sequence("user_id")) == {1, 2, 3}
     assert candidates.left_out == 2
 
 
