@@ -68,10 +68,7 @@ _HOMES = {
     "cleaning.cleaner": ("Cleaner",),
     "cleaning.decision": ("Decision",),
     "cleaning.report": ("report",),
-    "cleaning.run": (
-        "Cleaning",
-        "Scorer",
-    ),
+    "cleaning.run": ("Cleaning",),
     "cleaning.scoring": (
         "KeptScores",
         "score_records",
@@ -158,6 +155,7 @@ _HOMES = {
         "Replacer",
     ),
     "scores": (
+        "Scorer",
         "log_odds_of",
         "probability",
     ),

@@ -19,6 +19,7 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 _HELD = _ENDING + [getattr(signal, name) for name in ("SIGALRM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 _SHOW_CURSOR = "\x1b[?25h"
 
+_heeding = False  # the process is a command's
 _heard: int | None = None  # the ending signal that came
 
 
@@ -34,8 +35,8 @@ def heed() -> None:
     first whose exception Python drops (in a ``__del__``, say), ends the process at once, but for its parts. One that is
     ignored, as SIGHUP under ``nohup``, stays ignored.
     """
-    global _heard
-    _heard = None
+    global _heeding, _heard
+    _heeding, _heard = True, None
     for number in _ENDING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _end)
@@ -44,6 +45,8 @@ def heed() -> None:
 
 def stop_heeding() -> None:
     """Let signals end the process by themselves: all is done, and an exception would find nobody to catch it."""
+    global _heeding
+    _heeding = False
     for number in _ENDING:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.SIG_DFL)
@@ -80,6 +83,16 @@ def held() -> Iterator[None]:
             signal.signal(number, handler)
         for number, frame in came:
             handlers[number](number, frame)
+
+
+def give_up(sentence: str) -> None:
+    """Say why C code is about to abort the process, which leaves no parts; a command exits with 1 instead."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"llm4dsr: {sentence}\n")
+        sys.stderr.flush()
+    parts.remove_all()
+    if _heeding:
+        os._exit(1)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

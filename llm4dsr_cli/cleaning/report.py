@@ -90,6 +90,13 @@ def warnings(cleaner: Cleaner[R]) -> list[str]:
         found.append(
             f"the gate was calibrated with `protect_last` {gate.protect_last}: it promises nothing for items after"
         )
+    if cleaning.candidates is not None and cleaning.candidates.left_out:
+        found.append(
+            f"{cleaning.candidates.left_out:,} items replace nothing: their ids are of another kind than the records'"
+        )
+    if cleaning.candidates is not None and cleaning.candidates.unread:
+        fields = ", ".join(f"{quote(name)} ({n:,} times)" for name, n in cleaning.candidates.unread.items())
+        found.append(f"null stands where the catalog's text is no value of the field's type: {fields}")
     if cleaning.replacer is not None and cleaning.replacer.candidates.without_id:
         found.append(
             f'items that were replaced have no "{cleaning.record_format.id_name}": their other fields are the old '

@@ -17,7 +17,7 @@ from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
 from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
 from llm4dsr_cli.defaults import USER_FIELD
-from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.gate.coverage import Coverage
 from llm4dsr_cli.gate.gate import budget_threshold
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -49,9 +49,10 @@ class Cleaning:
         coverage: how many of the items that were decided about the gate file has counted; None without one.
         replacer: proposes items; for the action "replace".
         catalog, record_format, user_field: how ``clean`` reads records.
+        budgeted: for settings with a budget, the noise log-odds that spend it; ``within_budget`` finds them.
 
     Raises:
-        OptionError: the action is "replace" and there is no replacer.
+        OptionError: the action is "replace" and there is no replacer; or there is a budget that nobody has spent.
         ModelError: the gate file was calibrated for another denoiser, or promises no rate so low.
     """
 
@@ -65,15 +66,21 @@ class Cleaning:
         catalog: Catalog | None = None,
         record_format: RecordFormat | None = None,
         user_field: str | None = None,
+        budgeted: float | None = None,
     ) -> None:
         settings = settings or CleaningSettings()
+        if settings.budget is not None and budgeted is None:
+            raise OptionError("`budget` takes two passes over the data", remedy="clean with ``within_budget``")
         if settings.action == "replace" and replacer is None:
             raise OptionError('`action` is "replace", and nobody proposes items', remedy="give a `replacer`")
         if gate_file is not None and scorer.sha256 is not None:
             gate_file.check_model(scorer.sha256, "`gate`")
         self.scorer = scorer
         self.settings = settings
-        self.gate = settings.gate(settings.log_odds_threshold(gate_file, scorer.threshold))
+        self._budgeted = budgeted
+        self.gate = settings.gate(
+            settings.log_odds_threshold(gate_file, scorer.threshold) if budgeted is None else budgeted
+        )
         self.gate_file = gate_file
         self.coverage = None if gate_file is None else Coverage(gate_file.evidence)
         self.replacer = replacer
@@ -201,7 +208,12 @@ class Cleaning:
 
     def _scores(self, sequences: Sequence[JudgeableSequence]) -> list[Scores]:
         unknown = [sequence.titles for sequence in sequences if sequence.log_odds is None]
-        given = iter(self.scorer.score(unknown) if unknown else [])
+        found = self.scorer.score(unknown) if unknown else []
+        if [len(log_odds) for log_odds in found] != [len(titles) for titles in unknown]:
+            raise ModelError(f"{self.scorer.name} gave other than one score for each item")
+        if not all(np.isfinite(log_odds).all() for log_odds in found):
+            raise ModelError(f"{self.scorer.name} gave scores that are no numbers")
+        given = iter(found)
         return [next(given) if sequence.log_odds is None else sequence.log_odds for sequence in sequences]
 
     def decide(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Iterator[Decision]:
@@ -212,6 +224,8 @@ class Cleaning:
         """
         for batch in _batches(sequences):
             yield from self.decide_batch(batch)
+        if self.coverage is not None:
+            self.coverage.check()
 
     def decide_batch(self, sequences: Sequence[ItemSequence]) -> list[Decision]:
         """``decide`` for sequences that are scored together; a score depends a little on those beside it.
@@ -292,14 +306,23 @@ class Cleaning:
     def gated(self, **changes: Any) -> Cleaning:
         """A cleaning with other ``CleaningSettings``, which shares this one's denoiser, and does not close it.
 
-        Of ``threshold``, ``false_edit_rate`` and ``budget`` a new one takes the place of the old.
+        A new ``threshold`` or ``false_edit_rate`` takes the place of the old one, and of a budget; ``within_budget``
+        gives a cleaning with a budget.
+
+        Raises:
+            OptionError: as ``CleaningSettings``.
         """
         ways = ("threshold", "false_edit_rate", "budget")
-        if any(changes.get(way) is not None for way in ways):
+        anew = any(changes.get(way) is not None for way in ways)
+        if anew:
             changes = {**dict.fromkeys(ways), **changes}
+        return self._with(replace(self.settings, **changes), None if anew else self._budgeted)
+
+    def _with(self, settings: CleaningSettings, budgeted: float | None) -> Cleaning:
         return Cleaning(
             self.scorer,
-            replace(self.settings, **changes),
+            settings,
+            budgeted=budgeted,
             gate_file=self.gate_file,
             replacer=self.replacer,
             catalog=self.catalog,
@@ -312,11 +335,9 @@ class Cleaning:
 
         The sequences are scored, or their kept scores read, to find the threshold; cleaning them is a second pass.
         """
+        settings = replace(self.settings, threshold=None, false_edit_rate=None, budget=share)
         scores = (log_odds for batch in _batches(sequences) for log_odds in self.log_odds(batch))
-        cleaning = self.gated(budget=share)
-        threshold = budget_threshold(scores, share, protect_last=self.settings.protect_last)
-        cleaning.gate = replace(cleaning.gate, threshold=threshold)
-        return cleaning
+        return self._with(settings, budget_threshold(scores, share, protect_last=settings.protect_last))
 
     def close(self) -> None:
         """Free the models that ``load`` has loaded; harmless when there is none."""

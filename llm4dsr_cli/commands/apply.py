@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,13 @@ def apply(
     gate_file, form, catalog = gate.load(), records.format(), records.load_catalog(source, console)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate is not None)
     cleaning = Cleaning(
-        kept, settings, gate_file=gate_file, catalog=catalog, record_format=form, user_field=gate.user_field
+        kept,
+        settings,
+        gate_file=gate_file,
+        catalog=catalog,
+        record_format=form,
+        user_field=gate.user_field,
+        budgeted=None if budget is None else math.inf,  # the first pass finds it
     )
 
     def scored(reader: LineReader, on_error: OnError | None) -> Iterator[list[ScoredRecord]]:

@@ -111,6 +111,8 @@ def calibrate(
         OptionError: too few sequences or titles.
     """
     settings = settings or CalibrationSettings()
+    if scorer.name is None or scorer.sha256 is None:
+        raise OptionError("a gate is for a denoiser that is known by name and hash", remedy="give a `Denoiser`")
     data = [(one.owner, one.titles) for one in (sequence.judgeable() for sequence in sequences)]
     noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
@@ -123,8 +125,8 @@ def calibrate(
         items,
         evidence,
         users=[sequence.user for sequence in noisy],
-        model_name=str(scorer.name),
-        model_sha256=str(scorer.sha256),
+        model_name=scorer.name,
+        model_sha256=scorer.sha256,
         settings=settings,
     )
     return replace(gate, user_field=user_field)

@@ -5,11 +5,12 @@ No other module touches it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.cores import FreeCores
 from llm4dsr_cli.model.library import check_version, does_not_load
-from llm4dsr_cli.signals import held
+from llm4dsr_cli.signals import give_up, held
 
 try:
     import llama_cpp
@@ -61,8 +62,23 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         log.log(_GGML_LEVELS.get(level, logging.DEBUG), line)
 
 
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
+def _on_abort(message: bytes) -> None:
+    """llama.cpp is about to abort the process, which it does where it asserts something and where memory is short."""
+    said = message.decode("utf-8", "replace").rpartition("/")[2]
+    if "mem_buffer" in said:
+        error: ModelError = OutOfMemoryError(said)
+    else:
+        remedy = "the model's file may be damaged or too new; fetch or make it again, or give it more memory"
+        error = ModelError(f"llama.cpp gave up ({said})", remedy=remedy)
+    give_up(str(error))
+
+
 # Without a callback llama.cpp writes its log to file descriptor 2; llama_cpp's own callback prints errors there.
 llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+# llama_cpp does not declare it; on Windows it is in another library.
+with contextlib.suppress(AttributeError):
+    llama_cpp.llama_cpp._lib.ggml_set_abort_callback(_on_abort)
 
 
 def _call(function: Callable[..., Any], *arguments: object) -> Any:
@@ -70,6 +86,17 @@ def _call(function: Callable[..., Any], *arguments: object) -> Any:
     _last_errors.clear()
     with held():
         return function(*arguments)
+
+
+@contextlib.contextmanager
+def _closed_on_error(loading: Model | Context) -> Iterator[None]:
+    """Free what the block makes when a signal's handler raises as soon as it is made."""
+    try:
+        with held():
+            yield
+    except BaseException:
+        loading.close()
+        raise
 
 
 def _failure(what: str, *, where: str | None = None, remedy: str | None = None) -> ModelError:
@@ -108,14 +135,17 @@ class Model:
         params.vocab_only = vocab_only
         # llama.cpp's AMX kernels crash on the first decode with quantized weights (ggml-org/llama.cpp issue 20824).
         params.use_extra_bufts = b"AMX_INT8 = 1" not in _call(llama_cpp.llama_print_system_info)
-        self._model = _call(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
+        self._path = path
+        self._model = None
+        with _closed_on_error(self):
+            self._model = _call(llama_cpp.llama_model_load_from_file, os.fsencode(path), params)
+            if self._model:
+                _open_files.append(path)
         if not self._model:
             raise _failure(
                 "llama.cpp cannot load it", where=str(path), remedy="the file may be damaged; fetch or make it again"
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._path = path
-        _open_files.append(path)
 
     @property
     def handle(self) -> object:
@@ -138,10 +168,10 @@ class Model:
         return np.frombuffer(buffer, dtype=np.int32, count=n).copy()
 
     def close(self) -> None:
-        if self._model:
-            _call(llama_cpp.llama_model_free, self._model)
-            self._model = None
+        model, self._model = self._model, None
+        if model:
             _open_files.remove(self._path)
+            _call(llama_cpp.llama_model_free, model)
 
     def __enter__(self) -> Model:
         return self
@@ -187,7 +217,10 @@ class Context:
         params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.no_perf = True
-        self._context = _call(llama_cpp.llama_init_from_model, model.handle, params)
+        self._context = None
+        self._batch: Any = None
+        with _closed_on_error(self):
+            self._context = _call(llama_cpp.llama_init_from_model, model.handle, params)
         if not self._context:
             raise _failure(f"llama.cpp cannot make a context of {cells} tokens")
         llama_cpp.llama_set_causal_attn(self._context, causal)
@@ -267,16 +300,20 @@ class Context:
         return results
 
     def _use_free_cores(self) -> None:
-        if self._cores is not None and (threads := self._cores.threads()) != self._threads:
+        if self._cores is None or _process_of_threads not in (None, os.getpid()):
+            return
+        if (threads := self._cores.threads()) != self._threads:
             llama_cpp.llama_set_n_threads(self._context, threads, threads)
             self._threads = threads
 
     def close(self) -> None:
         """Free the context; the model stays the caller's."""
-        if self._context:
+        context, self._context = self._context, None
+        if self._batch is not None:
             llama_cpp.llama_batch_free(self._batch)
-            _call(llama_cpp.llama_free, self._context)
-            self._context = None
+            self._batch = None
+        if context:
+            _call(llama_cpp.llama_free, context)
 
 
 def _fill(pointer: object, values: NDArray[np.integer], dtype: type[np.integer] = np.int32) -> None:

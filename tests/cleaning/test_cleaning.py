@@ -16,7 +16,17 @@ from command_line import sequences as random_titles
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm4dsr_cli import Catalog, Cleaner, Cleaning, Denoiser, ItemSequence, KeptScores, OptionError, RecordFormat
+from llm4dsr_cli import (
+    Catalog,
+    Cleaner,
+    Cleaning,
+    Denoiser,
+    ItemSequence,
+    KeptScores,
+    ModelError,
+    OptionError,
+    RecordFormat,
+)
 from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
@@ -219,7 +229,25 @@ def test_several_gates_decide_by_one_scoring() -> None:
     # Two of nine items: the 3 and a 2; the other 2 ties with the threshold, and both stay.
     budget = cleaning.within_budget(0.23, scored)
     assert [d.flagged.tolist() for d in budget.decide(scored)] == [[True, False, False], [False] * 3, [False] * 3]
+    marked = budget.gated(action="mark")
+    assert [d.flagged.tolist() for d in marked.decide(scored)] == [d.flagged.tolist() for d in budget.decide(scored)]
+    for with_budget in (lambda: cleaning.gated(budget=0.2), lambda: Cleaning(judge, CleaningSettings(budget=0.2))):
+        with pytest.raises(OptionError, match="within_budget"):
+            with_budget()
     assert len(judge.batches) == 1
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(np.nan, "no numbers"), (None, "one score for each item")])
+def test_a_scorer_that_gives_no_numbers_is_refused_by_name(wrong: float | None, words: str) -> None:
+    """Guards: NaN that is silently "belongs", and scores of another item."""
+
+    class Broken(Judge):
+        def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+            found = super().score(sequences)
+            return found[1:] if wrong is None else [np.full_like(scores, wrong) for scores in found]
+
+    with pytest.raises(ModelError, match=f"judge gave .*{words}"):
+        list(Cleaning(Broken(by_number), CleaningSettings(threshold=0.5)).decide([["a 1", "b 2"], ["c 3"]]))
 
 
 def test_kept_scores_judge_nothing_new() -> None:

@@ -257,7 +257,14 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
     gate = found["gate"]
     assert gate.pop("threshold") == pytest.approx(0.6)
     limits = {"max_edits": 2, "protect_last": 1}
-    assert gate == {"false_edit_rate": None, "budget": None, **limits, "file": None, "fusion": False}
+    assert gate == {
+        "false_edit_rate": None,
+        "budget": None,
+        **limits,
+        "file": None,
+        "fusion": False,
+        "items_counted": None,
+    }
     assert found["action"] == "drop"
     assert found["model"]["name"] == "tiny-denoiser"
     assert found["model"]["sha256"] == sha256(tiny_denoiser.read_bytes()).hexdigest()

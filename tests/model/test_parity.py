@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 TITLES = [
     ["abc def", "x y z", "foo", "abc", "The End", "q"],
     ["one"],
-    ["q"] * 6,
+    [*"qrstuv"],
     ["a longer title that will be cut somewhere", "b", "", "dd"],
 ]
 
