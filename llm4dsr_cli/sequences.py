@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -72,16 +72,16 @@ class ItemSequence:
             [*self.unjudged_ids, *(id_ for i in others if (id_ := self.ids[i]) is not None)],
         )
 
+    def altered(self, titles: Sequence[str]) -> JudgeableSequence:
+        """The same user's sequence with other titles, which nobody has judged yet."""
+        return JudgeableSequence(titles, self.owner, self.ids, None, self.unjudged_ids)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgeableSequence(ItemSequence):
     """A sequence of which every item can be judged."""
 
     titles: Sequence[str]
-
-    def altered(self, titles: Sequence[str]) -> JudgeableSequence:
-        """The same user's sequence with other titles, which nobody has judged yet."""
-        return replace(self, titles=titles, user=self.owner, log_odds=None)
 
 
 @dataclass(frozen=True)

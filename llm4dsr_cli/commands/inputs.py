@@ -79,7 +79,7 @@ def tell_catalog(catalog: Catalog | None, console: Console) -> None:
         console.warn(f"{catalog.contradiction}{more}: the first of them counts")
 
 
-def tell_unjudged(counts: RunCounts, catalog: Catalog | None, console: Console, undone: str = "were left out") -> None:
+def tell_unjudged(counts: RunCounts, catalog: Catalog | None, console: Console, undone: str = "left out") -> None:
     """Say how many items nobody could judge, if there are any."""
     told = counts.unjudged.describe(catalog, undone=undone)
     if told is not None:

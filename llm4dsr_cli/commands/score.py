@@ -110,7 +110,7 @@ def score(
             for sentence in _how_to_go_on(kept, counts):
                 console.say(sentence)
             raise
-    tell_unjudged(counts, titles, console, "were not judged, their probability is null")
+    tell_unjudged(counts, titles, console, "not judged, with null for a probability")
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")
     return exit_code(counts, rejects, console)

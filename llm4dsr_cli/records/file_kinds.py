@@ -35,7 +35,6 @@ _KINDS = (
     _Kind(b"PAR1", "Parquet", f"make JSON lines of it: {_PANDAS.replace('{reader}', 'read_parquet')}"),
     _Kind(b"ARROW1", "Arrow", f"make JSON lines of it: {_PANDAS.replace('{reader}', 'read_feather')}"),
     _Kind(b"FEA1", "Feather", f"make JSON lines of it: {_PANDAS.replace('{reader}', 'read_feather')}"),
-    _Kind(b"ORC", "ORC", f"make JSON lines of it: {_PANDAS.replace('{reader}', 'read_orc')}"),
     _Kind(b"Obj\x01", "Avro", "make JSON lines of it: avro-tools tojson {file} > {file}.jsonl"),
     _Kind(b"\x89HDF", "HDF5", "make JSON lines of it with the program that wrote it"),
     _Kind(b"SQLite format 3", "an SQLite database", "make JSON lines of a table with sqlite3 and json_object(...)"),
@@ -59,7 +58,8 @@ def refuse_binary(head: bytes, where: str) -> None:
     """
     file = file_of(f"{where}:1")
     for magic, name, remedy in _KINDS:
-        if head.startswith(magic):
+        # A magic of letters alone may begin a text, too.
+        if head.startswith(magic) and (not magic.isalnum() or re.search(rb"[^\t\r\n -~]|1AY&SY", head)):
             raise Llm4dsrError(f"{name}, not text", where=where, remedy=remedy.format(file=file.strip("'")))
     if _PICKLE.match(head):
         raise Llm4dsrError(

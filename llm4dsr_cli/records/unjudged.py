@@ -13,9 +13,9 @@ from llm4dsr_cli.sequences import ItemId
 # So many ids are compared with the catalog's, to find near spellings.
 _REMEMBERED = 1000
 _WORDS: dict[Lack, str] = {
-    "no title": "have no title",
-    "not in the catalog": "are not in the catalog",
-    "no score": "were not scored",
+    "no title": "without a title",
+    "not in the catalog": "not in the catalog",
+    "no score": "without a score",
 }
 
 
@@ -48,7 +48,7 @@ class Unjudged:
         """How many items there are."""
         return sum(self.items.values())
 
-    def describe(self, catalog: Catalog | None, *, undone: str = "were left as they are, unjudged") -> str | None:
+    def describe(self, catalog: Catalog | None, *, undone: str = "left as they are, unjudged") -> str | None:
         """One sentence about them, with an example each, and an id that the catalog spells otherwise; None without any.
 
         Args:
@@ -63,7 +63,8 @@ class Unjudged:
             parts.append(f"{count:,} {_WORDS[lack]} ({example})")
         near = {} if catalog is None else catalog.near(self._unknown)
         spelled = "".join(f"; id {_shown(id_)} is not in the catalog, {_shown(near[id_])} is" for id_ in [*near][:1])
-        return f"{self.total:,} items {undone}: {', '.join(parts)}{spelled}"
+        items = "1 item" if self.total == 1 else f"{self.total:,} items"
+        return f"{items} {undone}: {', '.join(parts)}{spelled}"
 
     def as_dict(self) -> dict[str, Any]:
         """By reason, for reports."""

@@ -334,8 +334,9 @@ def test_ids_of_another_name_are_replaced_with_their_titles(tmp_path: Path, clea
     ]
     source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     names = ["--item-id-field", "asin", "--item-title-field", "name"]
-    for catalog in ([], ["--catalog", tmp_path / "catalog.jsonl"]):
-        outcome = clean(source, target, *REPLACE, *names, *catalog)
+    known = ["--catalog", tmp_path / "catalog.jsonl"]
+    for options in (names, [*names, *known], [], known):
+        outcome = clean(source, target, *REPLACE, *options)
         assert outcome.code == 0, outcome.err
         assert "--item-id-field" not in outcome.err
         replaced = 0
@@ -344,6 +345,12 @@ def test_ids_of_another_name_are_replaced_with_their_titles(tmp_path: Path, clea
                 assert {name: item[name] for name in ("asin", "name")} in rows
                 replaced += item not in before["items"]
         assert replaced > 10
-    assert "--item-id-field" in clean(source, target, *REPLACE, "--item-title-field", "name").err
-    outcome = clean(source, target, *REPLACE, *names[2:], "--catalog", tmp_path / "catalog.jsonl")
+    rows = [{"number": row["asin"], "label": row["name"]} for row in rows]
+    write(tmp_path / "catalog.jsonl", rows)
+    write(
+        source,
+        [{"user_id": u, "items": [{**rows[i % 50], "stars": u} for i in t]} for u, t in enumerate(tastes(30, 3))],
+    )
+    assert "--item-id-field" in clean(source, target, *REPLACE, "--item-title-field", "label").err
+    outcome = clean(source, target, *REPLACE, "--item-title-field", "label", "--catalog", tmp_path / "catalog.jsonl")
     outcome.failed(1, "catalog.jsonl:1", '"id" is missing', "--item-id-field")

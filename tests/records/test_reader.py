@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 from command_line import without_rights
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
 from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input, read_records
 from llm4dsr_cli.records.record_format import RecordFormat
 
@@ -72,6 +73,15 @@ def refusal(path: Path | str) -> str:
     return str(caught.value).replace(f"{Path(path).parent}/", "")
 
 
+def is_text(lines: list[bytes]) -> bool:
+    """Whether these lines do not begin as a file of another kind does."""
+    try:
+        refuse_binary(b"\n".join(lines)[:LONGEST_MAGIC].split(b"\n")[0] + b"\n", "in")
+    except Llm4dsrError:
+        return False
+    return True
+
+
 @unhurried
 @given(
     st.lists(st.binary(max_size=6)), st.integers(1, 4), st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.booleans()
@@ -81,6 +91,7 @@ def test_lines_are_numbered_and_stripped_of_endings_only(
 ) -> None:
     """Guards: lines lost or renumbered by blanks, endings, byte order marks or batch borders; spaces eaten."""
     lines = [line.replace(b"\n", b" ").replace(b"\r", b" ").replace(b"\xef", b" ") for line in lines]
+    assume(is_text(lines))
     plain = tmp_path_factory.mktemp("lines") / "in.jsonl"
     content = b"\xef\xbb\xbf" * mark + ending.join(lines) + ending * ended
     expected = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -98,6 +109,7 @@ def test_lines_are_numbered_and_stripped_of_endings_only(
 def test_a_pipe_gives_the_lines_of_a_file(lines: list[bytes], size: int) -> None:
     """Guards: lines lost, doubled or reordered between the two threads; batches empty or too large."""
     lines = [line.replace(b"\n", b"x").replace(b"\r", b"x") + b"x" for line in lines]
+    assume(is_text(lines))
     pipe = Pipe()
     with pipe.reader as reader:
         pipe.put(b"\n".join(lines) or b"\n")
@@ -260,7 +272,6 @@ def test_a_compressed_input_may_be_spelled_in_capitals(tmp_path: Path, name: str
         assert reader.name == str(tmp_path / name)
     with open_input(as_path(tmp_path / name)) as stream:
         assert stream.read() == b"a\nb\n"
-    assert "zstd is not supported" in refusal(tmp_path / "IN.ZST")
 
 
 def environment() -> dict[str, str]:
@@ -312,15 +323,11 @@ def test_inputs_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == "none: no such file: check the path"
     (tmp_path / "folder").mkdir()
     assert refusal(tmp_path / "folder") == "folder: is a folder: give a file"
-    assert (
-        refusal(tmp_path / "in.jsonl.zst")
-        == "in.jsonl.zst: zstd is not supported: pipe it in with zstd -dc in.jsonl.zst"
-    )
     cut = tmp_path / "in.gz"
     cut.write_bytes(gzip.compress(b"a\nb\n")[:-4])
     assert refusal(cut) == "in.gz:3: damaged or cut short gzip data: fetch or compress the file again"
     cut.write_bytes(b"plain text\n")
-    assert refusal(cut).startswith("in.gz:1: damaged or cut short gzip data")
+    assert refusal(cut) == "in.gz: no gzip data: take .gz off its name, or fetch the file again"
     damaged = bytearray(gzip.compress(os.urandom(1000)))
     damaged[12] ^= 0xFF
     cut.write_bytes(damaged)
