@@ -105,7 +105,7 @@ class FieldOptions(OptionSet):
     catalog_id_field: Annotated[
         str | None,
         typer.Option(
-            "--catalog-id-field", metavar="NAME", help="The catalog's field of ids. [default: as --item-id-field]"
+            "--catalog-id-field", metavar="NAME", help="The catalog's field of ids. [default: that of the records]"
         ),
     ] = None
     catalog_title_field: Annotated[
@@ -113,7 +113,7 @@ class FieldOptions(OptionSet):
         typer.Option(
             "--catalog-title-field",
             metavar="NAME",
-            help="The catalog's field of titles. [default: as --item-title-field]",
+            help="The catalog's field of titles. [default: that of the records]",
         ),
     ] = None
     padding_id: Annotated[
