@@ -297,7 +297,7 @@ def test_two_processes_may_pull_at_once(tmp_path: Path, cache: Path, wheels: Pat
 def test_a_cache_that_cannot_be_made_is_an_output_error(tmp_path: Path, cache: Path, wheels: Path) -> None:
     """Guards a traceback in a container with a read-only home."""
     cache.write_text("in the way")
-    with pytest.raises(OutputError, match=r"cannot be made: .*: set LLM4DSR_CACHE"):
+    with pytest.raises(OutputError, match=r"cannot be made .*: set LLM4DSR_CACHE"):
         pull("tiny", registry=registry_with(tmp_path), say=silent)
 
 

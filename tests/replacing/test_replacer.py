@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal
 from llm4dsr_cli.replacing.replacer import Replacement, Replacer
-from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.sequences import ItemSequence, JudgeableSequence
 from llm4dsr_cli.windows import overlapping_windows
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +51,10 @@ class Scorer:
     def __call__(self, sequences: list[ItemSequence]) -> list[np.ndarray]:
         self.calls.append([list(sequence.titles) for sequence in sequences])
         return [np.array(self.of(list(sequence.titles)), dtype=np.float32) for sequence in sequences]
+
+
+def judgeable(titles: list[str], user: Any = None) -> JudgeableSequence:
+    return ItemSequence(titles, user).judgeable()
 
 
 def replacement(candidate: int, score: float, log_odds: Any, accepted: bool) -> Replacement:
@@ -159,7 +163,7 @@ def test_a_batch_is_replaced_as_its_records_are_one_by_one(
 
 def test_flagged_items_of_a_sequence_are_replaced_together() -> None:
     """Guards: each gap filled and judged with the other's noise still in place, where neither proposal would do."""
-    one = ItemSequence(["a 0", "b 0", "c 0"])
+    one = judgeable(["a 0", "b 0", "c 0"])
     replacer, listed = replacer_of(lambda gaps: [(NUMBER["a 1"], NUMBER["a 2"])])
     scorer = Scorer(alone)
     (found,) = replacer.replace([one], [np.array([2.0, 2.0, 2.0])], [flags(".xx")], -1.0, scorer)
@@ -179,7 +183,7 @@ def test_what_is_accepted_is_neither_flagged_nor_hardly_better(before: float, af
     """Guards: noise put in noise's place, an edit that changes a record for next to nothing."""
     replacer, _ = replacer_of(lambda gaps: [(5,)])
     scorer = Scorer(lambda titles: [after, -5.0])
-    (found,) = replacer.replace([ItemSequence(["b 0", "a 0"])], [np.array([before, -5.0])], [flags("x.")], 1.0, scorer)
+    (found,) = replacer.replace([judgeable(["b 0", "a 0"])], [np.array([before, -5.0])], [flags("x.")], 1.0, scorer)
     assert found == {0: replacement(5, -5.0, pytest.approx(after), accepted)}
 
 
@@ -188,7 +192,7 @@ def test_of_several_proposals_the_one_that_the_detector_likes_best_is_taken() ->
     replacer, _ = replacer_of(lambda gaps: [(NUMBER["b 1"],), (NUMBER["a 5"],), (NUMBER["c 1"],)], n_proposals=3)
     scorer = Scorer(alone)
     (found,) = replacer.replace(
-        [ItemSequence(["a 0", "c 0", "a 1"])], [np.array([0, 2.0, 0])], [flags(".x.")], 0.0, scorer
+        [judgeable(["a 0", "c 0", "a 1"])], [np.array([0, 2.0, 0])], [flags(".x.")], 0.0, scorer
     )
     assert found == {1: replacement(NUMBER["a 5"], -float(NUMBER["a 5"]), -2.0, True)}
     assert len(scorer.calls) == 1
@@ -201,7 +205,7 @@ def test_two_windows_put_no_item_into_a_sequence_twice_and_a_refused_one_blocks_
     for odds, accepted in (((-3, -3), (True, False)), ((2, -3), (False, True)), ((-3, 2), (True, False))):
         replacer, listed = replacer_of(lambda gaps: [(NUMBER["b 5"],)], max_window=4)
         scorer = Scorer(lambda titles, odds=odds: [odds[0], *[-1.0] * 5, odds[1]])
-        (found,) = replacer.replace([ItemSequence(titles)], [np.full(7, 4.0)], edits, 0.0, scorer)
+        (found,) = replacer.replace([judgeable(titles)], [np.full(7, 4.0)], edits, 0.0, scorer)
         assert {position: r.accepted for position, r in found.items()} == {0: accepted[0], 6: accepted[1]}
         # Of the whole sequence, not of the window alone.
         assert [gaps.excluded for gaps in listed.asked] == [frozenset(NUMBER[title] for title in titles)] * 2
@@ -210,7 +214,7 @@ def test_two_windows_put_no_item_into_a_sequence_twice_and_a_refused_one_blocks_
 
 def test_where_nothing_is_proposed_nothing_is_replaced_nor_scored() -> None:
     """Guards: a proposer without an idea, or with fewer items than gaps, that stops the run."""
-    one = ItemSequence(["b 0", "c 0", "a 0"])
+    one = judgeable(["b 0", "c 0", "a 0"])
     for answer, edits, found in (
         (lambda gaps: [], flags("xx."), {}),
         (lambda gaps: [(NUMBER["a 1"],)], flags("..."), {}),
