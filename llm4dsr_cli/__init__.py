@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.replacer import Replacement, Replacer
     from llm4dsr_cli.scores import Scorer, log_odds_of, probability
     from llm4dsr_cli.sequences import ItemSequence
-    from llm4dsr_cli.thresholds import Calibration
+    from llm4dsr_cli.thresholds import ThresholdCurve
 
 # Imported on first use, so that ``llm4dsr --help`` loads neither numpy nor llama.cpp.
 _HOMES = {
@@ -160,14 +160,13 @@ _HOMES = {
         "probability",
     ),
     "sequences": ("ItemSequence",),
-    "thresholds": ("Calibration",),
+    "thresholds": ("ThresholdCurve",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 # Earlier names of the same things.
-_FORMER_NAMES = {"Counts": "RunCounts"}
+_FORMER_NAMES = {"Calibration": "ThresholdCurve", "Counts": "RunCounts"}
 
 __all__ = [
-    "Calibration",
     "CalibrationSettings",
     "Candidates",
     "Catalog",
@@ -213,6 +212,7 @@ __all__ = [
     "ScoredRecord",
     "Scorer",
     "Suggester",
+    "ThresholdCurve",
     "__version__",
     "budget_threshold",
     "calibrate",

@@ -12,8 +12,8 @@ from llm4dsr_cli.errors import ModelError, OptionError
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A threshold curve: scores of items that belong, on windows that training did not see.
+class ThresholdCurve:
+    """What share of the items that belong lies above which noise log-odds; from windows that training did not see.
 
     Attributes:
         rates: false-edit rates between 0 and 1, ascending, shape (n,).
@@ -38,7 +38,7 @@ class Calibration:
             raise ValueError("a threshold curve of no number of items")
 
     @classmethod
-    def fit(cls, belonging: NDArray[np.floating[Any]], users: NDArray[np.integer[Any]] | None = None) -> Calibration:
+    def fit(cls, belonging: NDArray[np.floating[Any]], users: NDArray[np.integer[Any]] | None = None) -> ThresholdCurve:
         """From the noise log-odds of items that belong, shape (n_items,), and whose items they are.
 
         The threshold for a rate is the hierarchical conformal quantile (Lee, Barber and Willett, arXiv 2306.06342):

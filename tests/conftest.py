@@ -14,7 +14,7 @@ from hypothesis import settings
 from llm4dsr_cli.cache import cache_folder
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 # A busy machine is no bug.
 settings.register_profile("unhurried", deadline=None)
@@ -142,7 +142,7 @@ def write_tiny_adapter(
         base_sha256=file_sha256(base),
         base_architecture="llama",
         licence="Apache-2.0",
-        calibration=Calibration.fit(rng.standard_normal(5000)) if calibrated else None,
+        calibration=ThresholdCurve.fit(rng.standard_normal(5000)) if calibrated else None,
         training={"windows": 0},
         layers=layers,
         suggestion_alpha=SUGGESTER_ALPHA if suggests else None,

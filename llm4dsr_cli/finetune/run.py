@@ -33,7 +33,7 @@ from llm4dsr_cli.model.merged_model import Part, merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.model.registry import Registry
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
 HELD_OUT_RATE = 0.1
@@ -187,7 +187,7 @@ def _make_detector(job: Job, settings: Settings, licence: str) -> Finetuned:
         adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
         write_adapters(adapter, metadata, trained.after)
         belonging, after = _scores(adapter, job.base, merged, [calibration, test])
-        fitted = Calibration.fit(*_belonging(belonging, calibration))
+        fitted = ThresholdCurve.fit(*_belonging(belonging, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
         write_adapters(outputs.denoiser, replace(metadata, calibration=fitted), trained.after, start.suggester)
 
@@ -241,7 +241,9 @@ def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> tuple
     return score[label == 0], user[label == 0]
 
 
-def _power(calibration: Calibration, log_odds: list[np.ndarray], windows: list[LabelledWindow]) -> EditQuality | None:
+def _power(
+    calibration: ThresholdCurve, log_odds: list[np.ndarray], windows: list[LabelledWindow]
+) -> EditQuality | None:
     try:
         threshold = calibration.threshold(FALSE_EDIT_RATE)
     except ModelError:  # too few items for so low a rate

@@ -17,7 +17,7 @@ from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
 from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
@@ -199,7 +199,7 @@ def fit_gate(
     fusion = Fusion.fit(to_fit.features, to_fit.labels)
     fused, alone = fusion.log_odds(to_cut.features), items.features[:, 0].astype(np.float32)
     calibrations = {
-        name: Calibration.fit(scores[part.labels == 0], part.user[part.labels == 0])
+        name: ThresholdCurve.fit(scores[part.labels == 0], part.user[part.labels == 0])
         for name, scores, part in (("fused", fused, to_cut), ("alone", alone, items))
     }
     return GateFile(
@@ -220,7 +220,7 @@ def fit_gate(
     )
 
 
-def _summary(calibration: Calibration, log_odds: Scores, items: ScoredItems) -> dict[str, Any]:
+def _summary(calibration: ThresholdCurve, log_odds: Scores, items: ScoredItems) -> dict[str, Any]:
     belongs = items.labels == 0
     rates = []
     for rate in STATED_RATES:

@@ -25,7 +25,7 @@ from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.gate.evidence import Evidence, ascends, user_hash
 from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion, fusion_features
 from llm4dsr_cli.scores import Scores
-from llm4dsr_cli.thresholds import Calibration, check_rate
+from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
 FILE_VERSION = 2  # 1 knew items by titles as they are written
 MAKE_ONE = "make one with: llm4dsr calibrate DATA --output my.gate"
@@ -73,8 +73,8 @@ class GateFile:
 
     model_name: str
     model_sha256: str
-    alone: Calibration
-    fused: Calibration
+    alone: ThresholdCurve
+    fused: ThresholdCurve
     fusion: Fusion
     evidence: Evidence
     calibration_users: NDArray[np.uint64]
@@ -187,8 +187,8 @@ class GateFile:
             return cls(
                 model_name=about["model_name"],
                 model_sha256=about["model_sha256"],
-                alone=Calibration(arrays["rates"], arrays["alone"], about["n_items"]["alone"]),
-                fused=Calibration(arrays["fused_rates"], arrays["fused"], about["n_items"]["fused"]),
+                alone=ThresholdCurve(arrays["rates"], arrays["alone"], about["n_items"]["alone"]),
+                fused=ThresholdCurve(arrays["fused_rates"], arrays["fused"], about["n_items"]["fused"]),
                 fusion=Fusion(about["bias"], arrays["weights"], arrays["mean"], arrays["deviation"]),
                 evidence=Evidence(**{name: arrays[name] for name in EVIDENCE}),
                 calibration_users=arrays["calibration_users"],

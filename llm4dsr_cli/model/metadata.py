@@ -16,7 +16,7 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.model.prompts import PromptFormat, find_format
-from llm4dsr_cli.thresholds import Calibration, check_rate
+from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
 FILE_VERSION = 2  # 1 is a denoiser that suggests nothing
 # In front of the names of the tensors by which a denoiser suggests titles.
@@ -47,7 +47,7 @@ class DenoiserMetadata:
     base_sha256: str
     base_architecture: str
     licence: str
-    calibration: Calibration | None = None
+    calibration: ThresholdCurve | None = None
     training: dict[str, Any] = field(default_factory=dict)
     layers: int | None = None
     suggestion_alpha: float | None = None
@@ -120,7 +120,7 @@ class DenoiserMetadata:
                 )
             calibration = None
             if "llm4dsr.calibration.n_items" in values:
-                calibration = Calibration(
+                calibration = ThresholdCurve(
                     np.array(values["llm4dsr.calibration.rates"], dtype=np.float32),
                     np.array(values["llm4dsr.calibration.log_odds"], dtype=np.float32),
                     int(values["llm4dsr.calibration.n_items"]),

@@ -37,7 +37,7 @@ from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal
 from llm4dsr_cli.replacing.replacer import Replacer
 from llm4dsr_cli.scores import Scores, log_odds_of, probability
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 
 class Judge:
@@ -78,7 +78,7 @@ def by_number(title: str) -> float:
 
 def gate_of(evidence: Evidence, weights: Sequence[float], **more: Any) -> GateFile:
     """A gate whose fused log-odds are a plain weighted sum of the features."""
-    curve = Calibration(np.array([0.01, 0.1], dtype=np.float32), np.array([2.0, 1.0], dtype=np.float32), 100)
+    curve = ThresholdCurve(np.array([0.01, 0.1], dtype=np.float32), np.array([2.0, 1.0], dtype=np.float32), 100)
     fusion = Fusion(0.0, np.array(weights, dtype=np.float64), np.zeros(N_FEATURES), np.ones(N_FEATURES))
     return GateFile("judge", "a" * 64, curve, curve, fusion, evidence, np.zeros(0, dtype=np.uint64), {}, **more)
 

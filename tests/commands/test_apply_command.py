@@ -22,7 +22,7 @@ from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.scored_line import scored_line
 from llm4dsr_cli.scores import canonical
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -40,8 +40,8 @@ def write_gate(path: Path, model: Path, records: list[dict[str, Any]], sha256: s
     GateFile(
         model_name="tiny-denoiser",
         model_sha256=sha256 or file_sha256(model),
-        alone=Calibration.fit(rng.standard_normal(2000)),
-        fused=Calibration.fit(rng.standard_normal(2000)),
+        alone=ThresholdCurve.fit(rng.standard_normal(2000)),
+        fused=ThresholdCurve.fit(rng.standard_normal(2000)),
         fusion=Fusion(-0.2, np.array([0.5, 0.1, -0.4, 0.2, -0.8, -0.3, 0.6]), np.zeros(n), np.ones(n)),
         evidence=Evidence.count((record["user"], record["items"]) for record in records),
         calibration_users=np.empty(0, dtype=np.uint64),

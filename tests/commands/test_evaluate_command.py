@@ -25,7 +25,7 @@ from llm4dsr_cli import (
 from llm4dsr_cli.gate.evidence import Evidence, user_hash
 from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -185,8 +185,8 @@ def test_a_gate_file_sets_the_threshold_and_leaves_its_users_out(
     gate = GateFile(
         model_name="tiny-denoiser",
         model_sha256=sha256(tiny_denoiser.read_bytes()).hexdigest(),
-        alone=Calibration.fit(rng.standard_normal(500)),
-        fused=Calibration.fit(rng.standard_normal(500) - 2),
+        alone=ThresholdCurve.fit(rng.standard_normal(500)),
+        fused=ThresholdCurve.fit(rng.standard_normal(500) - 2),
         fusion=Fusion(-1.0, np.array([0.5, 0.1, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(7), np.ones(7)),
         evidence=Evidence.count([(row["user_id"], row["items"]) for row in records]),
         calibration_users=np.array(sorted(user_hash(f"u{k}") for k in range(5)), dtype=np.uint64),

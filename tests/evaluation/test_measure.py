@@ -27,7 +27,7 @@ from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.parsing import parse_record
 from llm4dsr_cli.records.record import Record
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -63,8 +63,8 @@ def make_gate(denoiser: Denoiser, data: LabelledData, calibrated_on: list[Any]) 
     return GateFile(
         model_name="tiny-denoiser",
         model_sha256=denoiser.sha256,
-        alone=Calibration.fit(rng.standard_normal(500)),
-        fused=Calibration.fit(rng.standard_normal(500) - 2),
+        alone=ThresholdCurve.fit(rng.standard_normal(500)),
+        fused=ThresholdCurve.fit(rng.standard_normal(500) - 2),
         fusion=Fusion(-1.0, np.array([0.5, 0.1, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(7), np.ones(7)),
         evidence=Evidence.count(pairs),
         calibration_users=np.array(sorted(user_hash(user) for user in calibrated_on), dtype=np.uint64),

@@ -27,7 +27,7 @@ from llm4dsr_cli.gate.fusion import N_FEATURES
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.sequences import ItemSequence
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 GROUPS, PER_GROUP = 5, 30
 TITLES = [f"group {group} thing {number}" for group in range(GROUPS) for number in range(PER_GROUP)]
@@ -240,7 +240,7 @@ def test_the_rate_is_kept_on_average_however_alike_a_users_items_are(n_users: in
     rng = np.random.default_rng(0)
     rate, rates = 0.02, []
     for _ in range(400):
-        threshold = Calibration.fit(alike(n_users, n_items, share, rng), np.repeat(np.arange(n_users), n_items))
+        threshold = ThresholdCurve.fit(alike(n_users, n_items, share, rng), np.repeat(np.arange(n_users), n_items))
         rates.append((alike(300, 1, 0.0, rng) > threshold.threshold(rate)).mean())
     assert np.mean(rates) <= rate + 0.0015
 
@@ -248,11 +248,11 @@ def test_the_rate_is_kept_on_average_however_alike_a_users_items_are(n_users: in
 def test_users_of_one_item_each_give_the_plain_conformal_quantile() -> None:
     """Guards the weighted rank against an off-by-one."""
     scores = np.random.default_rng(0).normal(size=999)
-    by_user, plain = Calibration.fit(scores, np.arange(999)), Calibration.fit(scores)
+    by_user, plain = ThresholdCurve.fit(scores, np.arange(999)), ThresholdCurve.fit(scores)
     np.testing.assert_array_equal(by_user.log_odds, plain.log_odds)
     assert plain.threshold(0.05) == np.sort(scores).astype(np.float32)[950 - 1]
     with pytest.raises(ModelError, match="cannot promise"):
-        Calibration.fit(np.arange(2000.0), np.repeat(np.arange(50), 40)).threshold(0.01)
+        ThresholdCurve.fit(np.arange(2000.0), np.repeat(np.arange(50), 40)).threshold(0.01)
 
 
 @pytest.mark.parametrize(("n_users", "share", "rate"), [(300, 0.0, 0.05), (300, 0.9, 0.05), (200, 0.6, 0.01)])
@@ -264,7 +264,7 @@ def test_the_bound_covers_what_calibrations_do(n_users: int, share: float, rate:
     for _ in range(60):
         cut, new = alike(n_users, 10, share, rng), alike(n_users, 10, share, rng)
         bound = rate_bound(rate, cut, user, n_new=len(new))
-        covered.append((new > Calibration.fit(cut, user).threshold(rate)).mean() <= bound)
+        covered.append((new > ThresholdCurve.fit(cut, user).threshold(rate)).mean() <= bound)
     assert np.mean(covered) >= 0.88
     assert rate < rate_bound(rate, alike(n_users, 10, 0, rng), user) < 2 * rate
 
@@ -273,8 +273,8 @@ def test_a_user_with_many_items_weighs_as_one() -> None:
     """Guards a threshold that one heavy account sets for all others."""
     scores = np.concatenate([np.full(1000, 10.0), np.arange(199) / 199])
     users = np.concatenate([np.zeros(1000, dtype=int), np.arange(1, 200)])
-    assert Calibration.fit(scores, users).threshold(0.05) < 1
-    assert Calibration.fit(scores).threshold(0.05) == 10
+    assert ThresholdCurve.fit(scores, users).threshold(0.05) < 1
+    assert ThresholdCurve.fit(scores).threshold(0.05) == 10
 
 
 def test_the_bound_is_wider_where_a_users_items_go_together() -> None:

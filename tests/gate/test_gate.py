@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.scores import log_odds_of
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 # A busy machine is no bug.
 unhurried = settings(deadline=None, max_examples=100)
@@ -132,7 +132,7 @@ def test_the_calibrated_threshold_keeps_its_rate(n: int, rate: float, draws: int
     """
     calibrations = np.random.default_rng(0).standard_normal((draws, n)).astype(np.float32)
     # The probability that a fresh score lies above the threshold, without the noise of drawing one.
-    above = [_normal_tail(Calibration.fit(scores).threshold(rate)) for scores in calibrations]
+    above = [_normal_tail(ThresholdCurve.fit(scores).threshold(rate)) for scores in calibrations]
     expected = math.floor((n + 1) * rate + 1e-9) / (n + 1)
     tolerance = 4 * np.std(above) / math.sqrt(draws)
     assert tolerance < 0.8 / (n + 1)
@@ -144,7 +144,7 @@ def test_the_threshold_is_the_conformal_quantile_itself(n: int) -> None:
     """Guards a quantile rank off by one, exactly: among n distinct scores, floor((n + 1) rate) - 1 lie above the
     threshold, the new one being the one that may."""
     scores = np.random.default_rng(n).permutation(n).astype(np.float32)
-    calibration = Calibration.fit(scores)
+    calibration = ThresholdCurve.fit(scores)
     for rate in (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5):
         may = math.floor((n + 1) * rate + 1e-9)
         if may == 0:
@@ -162,7 +162,7 @@ def test_the_threshold_is_the_conformal_quantile_itself(n: int) -> None:
 )
 def test_no_rate_gets_a_laxer_threshold_than_promised(scores: np.ndarray, rate: float, other: float) -> None:
     """Guards rounding up between the rates that the curve holds, ties, and a curve that is not monotone."""
-    calibration = Calibration.fit(scores)
+    calibration = ThresholdCurve.fit(scores)
     n = len(scores)
     try:
         threshold = calibration.threshold(rate)

@@ -17,7 +17,7 @@ from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 TITLES = [f"{name} {kind}" for name in ("red", "blue", "big", "old") for kind in ("ball", "book", "boat", "brick")]
 Arrays = dict[str, np.ndarray]
@@ -29,8 +29,8 @@ def make_gate() -> GateFile:
     return GateFile(
         model_name="model",
         model_sha256="0" * 64,
-        alone=Calibration.fit(rng.normal(size=300)),
-        fused=Calibration.fit(rng.normal(size=200)),
+        alone=ThresholdCurve.fit(rng.normal(size=300)),
+        fused=ThresholdCurve.fit(rng.normal(size=200)),
         fusion=Fusion(-1.0, rng.normal(size=N_FEATURES), rng.normal(size=N_FEATURES), np.ones(N_FEATURES)),
         evidence=Evidence.count(data),
         calibration_users=Evidence.count(data).users[:5],

@@ -17,7 +17,7 @@ from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
-from llm4dsr_cli.thresholds import Calibration
+from llm4dsr_cli.thresholds import ThresholdCurve
 
 METADATA = DenoiserMetadata(
     name='films & books "v1" 映画',
@@ -28,7 +28,7 @@ METADATA = DenoiserMetadata(
     base_sha256="ab" * 32,
     base_architecture="llama",
     licence="CC-BY-NC-4.0",
-    calibration=Calibration.fit(np.random.default_rng(0).standard_normal(2000)),
+    calibration=ThresholdCurve.fit(np.random.default_rng(0).standard_normal(2000)),
     training={"domains": [{"name": "films", "users": 3}], "seconds": 1.5, "note": "é\n"},
 )
 
@@ -243,11 +243,11 @@ def test_values_that_no_training_could_give_are_refused(tiny_denoiser: Path, cha
 def test_what_is_no_threshold_curve_is_refused(rates: Any, log_odds: Any, n_items: Any) -> None:
     """Guards a stranger's curve by which everything, or nothing, is noise; denoisers and gate files share the check."""
     with pytest.raises(ValueError, match="threshold curve"):
-        Calibration(np.array(rates), np.array(log_odds), n_items)
+        ThresholdCurve(np.array(rates), np.array(log_odds), n_items)
 
 
 def test_every_curve_that_is_fitted_is_one() -> None:
     """Guards a check that refuses what calibration makes: of nobody's items, of one item, of items that tie."""
     for n_items, spread in ((0, 1), (1, 1), (50, 0), (5_000, 1)):
         scores = np.random.default_rng(n_items).normal(0, spread, n_items)
-        assert Calibration.fit(scores).n_items == n_items
+        assert ThresholdCurve.fit(scores).n_items == n_items
