@@ -70,21 +70,21 @@ def apply(
     if budget is not None and not can_be_read_twice(source):
         raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
     console = run.console()
-    gate_file, form, catalog = gate.load(), records.format(), records.load_catalog(source, console)
+    gate_file, record_format, catalog = gate.load(), records.format(), records.load_catalog(source, console)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate is not None)
     cleaning = Cleaning(
         kept,
         settings,
         gate_file=gate_file,
         catalog=catalog,
-        record_format=form,
+        record_format=record_format,
         user_field=gate.user_field,
         budgeted=None if budget is None else math.inf,  # the first pass finds it
     )
 
     def scored(reader: LineReader, on_error: OnError | None) -> Iterator[list[ScoredRecord]]:
         for batch in read_parsed(
-            reader, BATCH_RECORDS, lambda line, where: parse_scored(line, where, form, catalog), on_error
+            reader, BATCH_RECORDS, lambda line, where: parse_scored(line, where, record_format, catalog), on_error
         ):
             kept.check(batch)
             yield batch

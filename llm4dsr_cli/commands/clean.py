@@ -90,12 +90,12 @@ def clean(
     if action == "replace" and reads_twice and not twice:
         _refuse_pipe(records.catalog)
     console = run.console()
-    gate_file, form = gate.load(), records.format()
+    gate_file, record_format = gate.load(), records.format()
     catalog = records.load_catalog(source, console, keep_fields=action == "replace")
     user_field = gate.user_field_of(gate_file)
 
     def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
-        return read_records(reader, BATCH_RECORDS, form, catalog, on_error)
+        return read_records(reader, BATCH_RECORDS, record_format, catalog, on_error)
 
     def counted() -> Iterator[ItemSequence]:
         console.say(f"reading {source} for the items that may replace others ...")
@@ -118,7 +118,7 @@ def clean(
             counted=counted(),
             **said,
             proposer=proposer or "counts",  # type: ignore[arg-type]  # checked above
-            record_format=form,
+            record_format=record_format,
             user_field=user_field,
             **model.arguments(),
             say=console.say,

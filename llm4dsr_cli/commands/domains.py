@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def read_domains(
     train: list[str],
     catalogs: list[str],
-    form: RecordFormat,
+    record_format: RecordFormat,
     user_field: str,
     on_error: OnError | None,
     counts: RunCounts,
@@ -36,11 +37,11 @@ def read_domains(
     domains = []
     for catalog_path, paths in files.items():
         first = paths[0]
-        catalog = load_catalog(catalog_path, form, record_ids=lambda first=first: first_ids(first, form))  # type: ignore[misc]
+        catalog = load_catalog(catalog_path, record_format, record_ids=partial(first_ids, first, record_format))
         tell_catalog(catalog, console)
         sequences: list[tuple[Any, list[str]]] = []
         for path in paths:
-            more, unnamed = read_sequences(path, form, catalog, user_field, on_error, counts)
+            more, unnamed = read_sequences(path, record_format, catalog, user_field, on_error, counts)
             sequences += [(one.owner, list(one.titles)) for one in more]
             nameless += unnamed
         tell_unjudged(counts, catalog, console)

@@ -91,10 +91,10 @@ class NoiseOptions(OptionSet):
         from llm4dsr_cli.records.reader import LineReader, read_parsed
         from llm4dsr_cli.records.record import Record
 
-        form, catalog = records.format(), records.load_catalog(source, console)
+        record_format, catalog = records.format(), records.load_catalog(source, console)
 
         def parse(line: bytes, where: str) -> Record:
-            record = parse_record(line, where, form, catalog)
+            record = parse_record(line, where, record_format, catalog)
             if self.labels_field is not None:
                 labels_of(record, self.labels_field)  # a line without labels is one that --on-error is about
             counts.add(record)

@@ -31,7 +31,7 @@ def is_pipe(source: str) -> bool:
 
 def read_sequences(
     source: str,
-    form: RecordFormat,
+    record_format: RecordFormat,
     catalog: Catalog | None,
     user_field: str,
     on_error: OnError | None,
@@ -43,7 +43,7 @@ def read_sequences(
     sequences: list[JudgeableSequence] = []
     nameless = 0
     with LineReader.open(source) as reader:
-        for batch in read_records(reader, 1024, form, catalog, on_error):
+        for batch in read_records(reader, 1024, record_format, catalog, on_error):
             for record in batch:
                 counts.add(record)
                 sequences.append(record.sequence(user_field).judgeable())
@@ -51,7 +51,7 @@ def read_sequences(
     return sequences, nameless
 
 
-def first_ids(source: str, form: RecordFormat) -> set[str]:
+def first_ids(source: str, record_format: RecordFormat) -> set[str]:
     """Ids of the first records of a file, as texts; none of an input that can be read only once, or is no such file."""
     from llm4dsr_cli.errors import Llm4dsrError
     from llm4dsr_cli.records.catalog import Catalog
@@ -62,7 +62,7 @@ def first_ids(source: str, form: RecordFormat) -> set[str]:
         return found
     # A catalog of nothing: strings are ids. What is wrong with the input is told when it is read.
     with suppress(Llm4dsrError), LineReader.open(source) as reader:
-        for batch in read_records(reader, 64, form, Catalog(), lambda error, line: None):
+        for batch in read_records(reader, 64, record_format, Catalog(), lambda error, line: None):
             found.update(str(id_) for record in batch for id_ in record.ids if id_ is not None)
             if len(found) >= _IDS:
                 break

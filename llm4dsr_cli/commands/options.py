@@ -156,8 +156,10 @@ class RecordOptions(FieldOptions, CatalogOption):  # a dataclass takes the field
         """
         from llm4dsr_cli.records.record import load_catalog
 
-        form = self.format()
-        catalog = load_catalog(self.catalog, form, keep_fields=keep_fields, record_ids=lambda: first_ids(source, form))
+        record_format = self.format()
+        catalog = load_catalog(
+            self.catalog, record_format, keep_fields=keep_fields, record_ids=lambda: first_ids(source, record_format)
+        )
         tell_catalog(catalog, console)
         return catalog
 

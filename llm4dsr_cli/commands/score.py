@@ -67,11 +67,11 @@ def score(
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     model.check()
-    form, titles = records.format(), records.load_catalog(source, console)
+    record_format, titles = records.format(), records.load_catalog(source, console)
     counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:
-        return parse_unscored(line, where, form, titles)
+        return parse_unscored(line, where, record_format, titles)
 
     with LineReader.open(source) as reader, model.load(console.say) as denoiser:
         kept: ResumableFile | None = None
@@ -79,14 +79,14 @@ def score(
             state = {
                 "IN": file_sha256(source, Llm4dsrError),
                 "--catalog": None if records.catalog is None else file_sha256(records.catalog, CatalogError),
-                "--items-field": form.items_field,
-                "--titles-field": form.titles_field,
-                "--item-id-field": form.item_id_field,
-                "--item-title-field": form.item_title_field,
-                "--catalog-id-field": form.catalog_id_field,
-                "--catalog-title-field": form.catalog_title_field,
-                "--padding-id": "\n".join(form.padding_ids) or None,
-                "--newest-first": "yes" if form.newest_first else None,
+                "--items-field": record_format.items_field,
+                "--titles-field": record_format.titles_field,
+                "--item-id-field": record_format.item_id_field,
+                "--item-title-field": record_format.item_title_field,
+                "--catalog-id-field": record_format.catalog_id_field,
+                "--catalog-title-field": record_format.catalog_title_field,
+                "--padding-id": "\n".join(record_format.padding_ids) or None,
+                "--newest-first": "yes" if record_format.newest_first else None,
                 **_model(denoiser),
             }
             out = kept = ResumableFile(target, state, resume=resume)

@@ -74,7 +74,7 @@ def edit_record(
     Raises:
         RecordError: a field to be added is there already.
     """
-    form = record.record_format
+    record_format = record.record_format
     dropped, put = dropped_and_put(edits)
     audit = [
         dumps(
@@ -84,7 +84,7 @@ def edit_record(
                 "position": edit.position,
                 "action": edit.action,
                 "title": record.titles[edit.position],
-                "from": _was(record, names_of(record.data, form.items_field), edit.position),
+                "from": _was(record, names_of(record.data, record_format.items_field), edit.position),
                 **_parallel_values(record, parallel, edit.position),
                 "to": orjson.Fragment(dumps(edit.item)),
                 "noise_probability": edit.noise_probability,

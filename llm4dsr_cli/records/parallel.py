@@ -30,7 +30,9 @@ def lists_of(data: dict[str, Any]) -> Iterator[tuple[Names, list[Any]]]:
             waiting += [((*path, name), inner) for name, inner in reversed(value.items())]
 
 
-def named_list(data: dict[str, Any], where: str, form: RecordFormat, n_items: int, name: str, option: str) -> list[Any]:
+def named_list(
+    data: dict[str, Any], where: str, record_format: RecordFormat, n_items: int, name: str, option: str
+) -> list[Any]:
     """The list that an option names, as long as the items. Raises RecordError for anything else."""
     found = find(data, name)
     if found is None:
@@ -43,7 +45,7 @@ def named_list(data: dict[str, Any], where: str, form: RecordFormat, n_items: in
     if not isinstance(values, list):
         raise RecordError(f"{quote(name)} is {kind(values)}", where=where, remedy=f"make it a list, or change {option}")
     if len(values) != n_items:
-        raise RecordError(_lengths(name, values, form, n_items), where=where, remedy="make them equally long")
+        raise RecordError(_lengths(name, values, record_format, n_items), where=where, remedy="make them equally long")
     return values
 
 
@@ -70,7 +72,7 @@ class ParallelLists:
             with the place where they were not.
     """
 
-    form: RecordFormat
+    record_format: RecordFormat
     kept: dict[str, None] = field(default_factory=dict, init=False)
     left: dict[str, str] = field(default_factory=dict, init=False)
     _seen: dict[Names, _Seen] = field(default_factory=dict, init=False)
@@ -95,7 +97,7 @@ class ParallelLists:
         Raises:
             RecordError: a list is as long as the items in the other records, but not in this one.
         """
-        form = self.form
+        record_format = self.record_format
         paths = record.named_lists
         if not dropping:
             return paths
@@ -103,8 +105,9 @@ class ParallelLists:
             name = ".".join(path)
             if self._is_parallel(path):
                 if len(values) != len(record.titles):
+                    lengths = _lengths(name, values, record_format, len(record.titles))
                     raise RecordError(
-                        f"{_lengths(name, values, form, len(record.titles))}, and as many in the records before",
+                        f"{lengths}, and as many in the records before",
                         where=record.where,
                         remedy="make them equally long, or say that it is something else with `not_parallel`",
                     )
@@ -116,10 +119,15 @@ class ParallelLists:
 
     def _candidates(self, record: Record) -> Iterator[tuple[Names, list[Any]]]:
         """The record's lists that no option is about."""
-        form = self.form
-        named = {form.items_field, form.titles_field, *form.parallel_fields, *form.not_parallel}
+        record_format = self.record_format
+        named = {
+            record_format.items_field,
+            record_format.titles_field,
+            *record_format.parallel_fields,
+            *record_format.not_parallel,
+        }
         for path, values in lists_of(record.data):
-            if ".".join(path) not in named and path[0] not in form.not_parallel:
+            if ".".join(path) not in named and path[0] not in record_format.not_parallel:
                 yield path, values
 
     def _is_parallel(self, path: Names) -> bool:
@@ -129,5 +137,5 @@ class ParallelLists:
         return seen.decided
 
 
-def _lengths(name: str, values: list[Any], form: RecordFormat, n_items: int) -> str:
-    return f"{quote(name)} has {len(values)} entries, {quote(form.items_field)} {n_items}"
+def _lengths(name: str, values: list[Any], record_format: RecordFormat, n_items: int) -> str:
+    return f"{quote(name)} has {len(values)} entries, {quote(record_format.items_field)} {n_items}"

@@ -153,31 +153,34 @@ def _named_by(
             where=where,
             remedy="say which with `item_id_field`",
         )
-    form = record_format.named_by(names, titles=catalog is None)
-    if form.title_name in names or form.titles_field is not None:
-        return form
+    record_format = record_format.named_by(names, titles=catalog is None)
+    if record_format.title_name in names or record_format.titles_field is not None:
+        return record_format
     if catalog is None:
-        _check_titles(objects, where, form)
-    elif form.id_name not in names:
+        _check_titles(objects, where, record_format)
+    elif record_format.id_name not in names:
+        title, id_ = quote(record_format.title_name), quote(record_format.id_name)
         raise RecordError(
-            f"{_place(form, 0)} has neither {quote(form.title_name)} nor {quote(form.id_name)}",
+            f"{_place(record_format, 0)} has neither {title} nor {id_}",
             where=where,
             remedy="give it one of them, or name them with `item_id_field` and `item_title_field`",
         )
-    return form
+    return record_format
 
 
-def _check_titles(items: list[Any], where: str, form: RecordFormat) -> None:
+def _check_titles(items: list[Any], where: str, record_format: RecordFormat) -> None:
     """Raises RecordError unless all of the items are padding: none of them has a title, and none can have one."""
     for i, item in enumerate(items):
-        if not form.is_padding(item.get(form.id_name) if isinstance(item, dict) else item):
+        if not record_format.is_padding(item.get(record_format.id_name) if isinstance(item, dict) else item):
             raise RecordError(
-                f"{_place(form, i)} has no title", where=where, remedy="give `catalog`, or titles in the records"
+                f"{_place(record_format, i)} has no title",
+                where=where,
+                remedy="give `catalog`, or titles in the records",
             )
 
 
-def _place(form: RecordFormat, position: int) -> str:
-    return f"{quote(form.items_field)}[{position}]"
+def _place(record_format: RecordFormat, position: int) -> str:
+    return f"{quote(record_format.items_field)}[{position}]"
 
 
 def _catalog_title(id_: Any | None, catalog: Catalog | None, lacks: dict[int, Lack], position: int) -> str | None:

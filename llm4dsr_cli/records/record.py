@@ -143,8 +143,12 @@ class Record:
 
     def _own_lists(self) -> list[Names]:
         """The names that lead to the items, and to their titles where these have a list."""
-        form = self.record_format
-        return [names_of(self.data, name) for name in (form.items_field, form.titles_field) if name is not None]
+        record_format = self.record_format
+        return [
+            names_of(self.data, name)
+            for name in (record_format.items_field, record_format.titles_field)
+            if name is not None
+        ]
 
     def _parallel(self, parallel: Iterable[Names] | None) -> Iterable[Names]:
         return self.named_lists if parallel is None else parallel

@@ -78,5 +78,5 @@ class RecordFormat:
 
 
 @lru_cache(maxsize=64)
-def _renamed(form: RecordFormat, changes: tuple[tuple[str, str], ...]) -> RecordFormat:
-    return replace(form, **dict(changes))  # type: ignore[arg-type]
+def _renamed(record_format: RecordFormat, changes: tuple[tuple[str, str], ...]) -> RecordFormat:
+    return replace(record_format, **dict(changes))  # type: ignore[arg-type]

@@ -176,8 +176,8 @@ class Candidates:
         """
         if self._catalog is None or self._catalog.keeps_fields:
             return
-        form = record.record_format
-        names = self._catalog.field_names - {form.id_name, form.title_name}
+        record_format = record.record_format
+        names = self._catalog.field_names - {record_format.id_name, record_format.title_name}
         for item in record.item_values:
             if isinstance(item, dict) and not names.isdisjoint(item):
                 shared = quote_names([name for name in item if name in names])
