@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm4dsr_cli.commands.inputs import may_hold_objects
 from llm4dsr_cli.commands.options import (
     EditedRecordOptions,
     GateOptions,
@@ -91,7 +92,8 @@ def clean(
         _refuse_pipe(records.catalog)
     console = run.console()
     gate_file, record_format = gate.load(), records.format()
-    catalog = records.load_catalog(source, console, keep_fields=action == "replace")
+    keep_fields = action == "replace" and records.catalog is not None and may_hold_objects(source)
+    catalog = records.load_catalog(source, console, keep_fields=keep_fields)
     user_field = gate.user_field_of(gate_file)
 
     def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:

@@ -69,6 +69,23 @@ def first_ids(source: str, record_format: RecordFormat) -> set[str]:
     return found
 
 
+def may_hold_objects(source: str) -> bool:
+    """Whether a record may have an object within: items that are objects take all of the catalog's fields.
+
+    Bare ids never need them, and a catalog's descriptions may be larger than all the rest. True for an input that can
+    be read only once.
+    """
+    from llm4dsr_cli.errors import Llm4dsrError
+    from llm4dsr_cli.records.reader import LineReader, can_be_read_twice
+
+    if not can_be_read_twice(source):
+        return True
+    # What is wrong with the input is told when it is read.
+    with suppress(Llm4dsrError), LineReader.open(source) as reader:
+        return any(line.count(b"{") > 1 for batch in reader.batches(1024) for _, line in batch)
+    return True
+
+
 def tell_catalog(catalog: Catalog | None, console: Console) -> None:
     """Say where a catalog's ids and titles come from, and what in it contradicts itself."""
     if catalog is None:
