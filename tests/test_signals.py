@@ -135,35 +135,6 @@ def test_what_is_ignored_stays_ignored(folder: Path, engine: list[str]) -> None:
     assert files(folder).keys() == {"out.jsonl", "audit.jsonl"}
 
 
-# Cleaning up takes so long that somebody loses patience.
-SLOW = (
-    HEEDED
-    + """
-import sys, time
-from llm4dsr_cli.records.writer import OutputFile
-def slowly(*_):
-    print("cleaning up", flush=True)
-    time.sleep(1000)
-OutputFile.__exit__ = slowly
-"""
-)
-
-
-@pytest.mark.parametrize("second", CODES, ids=lambda number: number.name)
-def test_a_second_signal_ends_at_once_and_leaves_no_parts(
-    folder: Path, engine: list[str], second: signal.Signals
-) -> None:
-    """Guards: parts left behind, or a traceback, by whoever presses Ctrl-C twice."""
-    with started(preceded_by(SLOW), folder, engine) as process:
-        assert process.stdout and process.stderr
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == b"cleaning up\n"
-        process.send_signal(second)
-        assert process.wait(PATIENCE) == CODES[second]
-        assert process.stderr.read() == b""
-    assert files(folder) == {"out.jsonl": b"before"}
-
-
 # The signal comes in a finalizer, of which Python ignores exceptions.
 DROPPED = (
     HEEDED
