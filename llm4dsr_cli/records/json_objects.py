@@ -41,11 +41,11 @@ def parse_object(line: bytes, where: str, error: type[Llm4dsrError]) -> dict[str
     if not isinstance(value, dict):
         bare = isinstance(value, list) and not any(isinstance(entry, (dict, list)) for entry in value)
         # A list of objects is a file's worth of records; a list of ids is one record without its name.
-        turned = "'{items: .}' makes objects of lists" if bare else "'.[]' turns an array into lines"
+        command = f": jq -c {shlex.quote('{items: .}' if bare else '.[]')} {file_of(where)} > NEW"
         raise error(
             f"{kind(value)} where an object should be",
             where=where,
-            remedy=f"{ONE_A_LINE} (jq -c {turned})" if isinstance(value, list) else ONE_A_LINE,
+            remedy=ONE_A_LINE + (command if isinstance(value, list) else ""),
         )
     return value
 
