@@ -99,7 +99,7 @@ def test_an_edited_line_says_what_the_edited_object_says(example: tuple[str, int
     drop, put = data.draw(places), data.draw(places)
     item = found["items"][0]
     new = {"rating": 5, "id": 8, "title": "new"} if isinstance(item, dict) else "new" if isinstance(item, str) else 8
-    edits = {i: (new, "new") for i in put}
+    edits = dict.fromkeys(put, (new, "new"))
     add = data.draw(st.sampled_from([None, {"flag": [1] * n}]))
     result = record.render(drop, add, edits)
     kept = [i for i in range(n) if i not in drop]
