@@ -129,8 +129,8 @@ def put_back(line: bytes, names: tuple[str, ...], position: int, entry: bytes, s
 @unhurried
 @given(records(), st.data())
 def test_the_audit_gives_the_bytes_back(example: tuple[str, int], data: st.DataObject) -> None:
-    """Guards: a float that comes back with other digits, -0 as 0, a key that was there twice once, when an edit is taken
-    back; any byte of the record that an edit had no reason to touch."""
+    """Guards: a float that comes back with other digits, -0 as 0, a key that was there twice once, when an edit is
+    taken back; any byte of the record that an edit had no reason to touch."""
     line, n = example
     found = json.loads(line)
     record = parse_record(line.encode(), "here", form_of(found), None)
