@@ -59,7 +59,7 @@ def gaps(n: int, seed: int) -> list[dict[str, Any]]:
 def test_the_rest_of_a_sequence_is_judged_as_if_unknown_items_were_not_there(
     tmp_path: Path, clean: Call, llm4dsr: Call, engine: list[str], tiny_denoiser: Path, catalog: Path
 ) -> None:
-    """Guards: a third of the histories thrown away for 2% of the items; "nan" judged; scores that move with the gaps."""
+    """Guards: a third of the histories thrown away for 2% of the items; "nan" judged; scores that move with gaps."""
     records = gaps(70, seed=1)
     source, target, report = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl", tmp_path / "report.json"
     known = ["--catalog", catalog]
