@@ -7,10 +7,11 @@ scanner finds where the lists of an object are, and where each of their entries 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from llm4dsr_cli.records.names import Names
 
@@ -96,7 +97,7 @@ def lists(line: bytes) -> dict[Names, ListSpan]:
                 found[path] = ListSpan(line, start, end - 1)
         elif mark == _QUOTE and top.path is not None and top.key is None:
             if not top.is_list:
-                top.key = json.loads(token[0])
+                top.key = orjson.loads(token[0])
         elif mark != _COLON and path is not None:
             _forget(found, path)
     return found
@@ -139,7 +140,7 @@ def members(text: bytes) -> list[Member]:
             found.append(Member(key[0], key[1], (value, end)))
             key, value = None, -1
         elif key is None and depth == 1 and mark == _QUOTE:
-            key = json.loads(token[0]), start
+            key = orjson.loads(token[0]), start
         elif key is not None and value < 0 and mark != _COLON:
             value = start
         if mark in b"[{" and ends_here - start == 1:
