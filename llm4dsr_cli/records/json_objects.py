@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+import warnings
 from typing import Any, NoReturn
 
 from llm4dsr_cli.errors import Llm4dsrError
@@ -102,7 +103,9 @@ def _constants(text: str) -> list[str] | None:
 def _is_python(text: str) -> bool:
     """Whether it is what Python's ``repr`` makes of a dict or a list, or begins like that."""
     try:
-        return isinstance(ast.literal_eval(text), (dict, list))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # "1or" is no business of the user's
+            return isinstance(ast.literal_eval(text), (dict, list))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text.startswith("{'")
 
