@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -63,6 +64,9 @@ class ItemSequence:
     def judgeable(self) -> JudgeableSequence:
         """The sequence without the items that nobody can judge."""
         judged = self.judged.tolist()
+        if len(judged) == len(self.titles):
+            titles = cast("Sequence[str]", self.titles)
+            return JudgeableSequence(titles, self.owner, self.ids, self.log_odds, self.unjudged_ids)
         others = sorted(set(range(len(self.titles))).difference(judged))
         return JudgeableSequence(
             [title for i in judged if (title := self.titles[i]) is not None],

@@ -62,6 +62,8 @@ class Decision:
         So a record's padding comes back, and its order.
         """
         at = list(places)
+        if at == list(range(n)):
+            return self
         log_odds, flagged = np.full(n, np.nan, dtype=np.float32), np.zeros(n, dtype=np.bool_)
         log_odds[at], flagged[at] = self.log_odds, self.flagged
         proposals = {at[position]: proposal for position, proposal in self.proposals.items()}

@@ -354,6 +354,9 @@ def _spread(sequences: Sequence[ItemSequence], scores: Sequence[Scores]) -> list
     """Scores of the items that can be judged, at their places among all of them; NaN for the others."""
     spread = []
     for sequence, found in zip(sequences, scores, strict=True):
+        if len(found) == len(sequence.titles):
+            spread.append(found)
+            continue
         whole = np.full(len(sequence.titles), np.nan, dtype=np.float32)
         whole[sequence.judged] = found
         spread.append(whole)

@@ -13,7 +13,7 @@ from llm4dsr_cli.records.shapes import interaction_fields, tabulated
 
 LONGEST_MAGIC = 16
 _PANDAS = (
-    "python3 -c \"import pandas as pd; pd.{reader}('{file}').to_json('{file}.jsonl', orient='records', lines=True)\""
+    "python3 -c \"import pandas as pd; pd.{reader}('{name}').to_json('{name}.jsonl', orient='records', lines=True)\""
 )
 
 
@@ -60,7 +60,12 @@ def refuse_binary(head: bytes, where: str) -> None:
     for magic, name, remedy in _KINDS:
         # A magic of letters alone may begin a text, too.
         if head.startswith(magic) and (not magic.isalnum() or re.search(rb"[^\t\r\n -~]|1AY&SY", head)):
-            raise Llm4dsrError(f"{name}, not text", where=where, remedy=remedy.format(file=file.strip("'")))
+            plain = "FILE" if "'" in where else where
+            raise Llm4dsrError(
+                f"{name}, not {'UTF-8' if name.startswith('UTF') else 'text'}",
+                where=where,
+                remedy=remedy.format(file=file, name=plain),
+            )
     if _PICKLE.match(head):
         raise Llm4dsrError(
             "a Python pickle, not text", where=where, remedy="make JSON lines of it with the program that wrote it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+import warnings
 from typing import Any, NoReturn
 
 from llm4dsr_cli.errors import Llm4dsrError
@@ -41,11 +42,11 @@ def parse_object(line: bytes, where: str, error: type[Llm4dsrError]) -> dict[str
     if not isinstance(value, dict):
         bare = isinstance(value, list) and not any(isinstance(entry, (dict, list)) for entry in value)
         # A list of objects is a file's worth of records; a list of ids is one record without its name.
-        turned = "'{items: .}' makes objects of lists" if bare else "'.[]' turns an array into lines"
+        command = f": jq -c {shlex.quote('{items: .}' if bare else '.[]')} {file_of(where)} > NEW"
         raise error(
             f"{kind(value)} where an object should be",
             where=where,
-            remedy=f"{ONE_A_LINE} (jq -c {turned})" if isinstance(value, list) else ONE_A_LINE,
+            remedy=ONE_A_LINE + (command if isinstance(value, list) else ""),
         )
     return value
 
@@ -102,7 +103,9 @@ def _constants(text: str) -> list[str] | None:
 def _is_python(text: str) -> bool:
     """Whether it is what Python's ``repr`` makes of a dict or a list, or begins like that."""
     try:
-        return isinstance(ast.literal_eval(text), (dict, list))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # "1or" is no business of the user's
+            return isinstance(ast.literal_eval(text), (dict, list))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text.startswith("{'")
 

@@ -129,7 +129,7 @@ class Record:
                     cuts.append((start, end, self._put(self.line[start:end], position, value)))
         if len(drop):
             for names in dict.fromkeys([*self._own_lists(), *self._parallel(parallel)]):
-                cuts += splice.without(lists[names], drop)
+                cuts += splice.without(lists[names].entries, drop)
         line = splice.spliced(self.line, cuts)
         fields = [(self._dumped(name), self._dumped(value)) for name, value in (add or {}).items()]
         return splice.appended(line, fields, empty=not self.data) if fields else line

@@ -7,26 +7,41 @@ scanner finds where the lists of an object are, and where each of their entries 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from llm4dsr_cli.records.names import Names
 
 Span = tuple[int, int]  # of bytes, the end not included
 Cut = tuple[int, int, bytes]  # a span and what takes its place
 
-_TOKEN = re.compile(rb'[\[\]{}:,]|"[^"\\]*(?:\\.[^"\\]*)*"|[^\s\[\]{}:,"]+', re.DOTALL)
+# A list of numbers and words is one token: there are many of them, and few are looked into.
+_TOKEN = re.compile(rb'\[[^\[\]{}"]*\]|[\[\]{}:,]|"[^"\\]*(?:\\.[^"\\]*)*"|[^\s\[\]{}:,"]+', re.DOTALL)
+_COLON, _COMMA, _OPENS, _QUOTE = b':,["'
 
 
-@dataclass(frozen=True, slots=True)
 class ListSpan:
-    """A list of a line: the span of each entry, and where its brackets stand."""
+    """A list of a line: where its brackets stand, and the span of each entry.
 
-    entries: list[Span]
-    opened: int
-    closed: int
+    Attributes:
+        opened, closed: where its first and its last byte are.
+    """
+
+    __slots__ = ("_entries", "_line", "closed", "opened")
+
+    def __init__(self, line: bytes, opened: int, closed: int) -> None:
+        self._line, self.opened, self.closed = line, opened, closed
+        self._entries: list[Span] | None = None
+
+    @property
+    def entries(self) -> list[Span]:
+        """The spans of the entries, in order."""
+        if self._entries is None:
+            self._entries = _entries(self._line, self.opened + 1, self.closed)
+        return self._entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +56,12 @@ class Member:
 class _Open:
     """A list or an object that has not ended yet."""
 
-    __slots__ = ("entries", "is_list", "key", "opened", "path", "start")
+    __slots__ = ("is_list", "key", "opened", "path")
 
-    def __init__(self, opened: int, *, is_list: bool, path: Names | None) -> None:
+    def __init__(self, opened: int, path: Names | None, *, is_list: bool) -> None:
         self.opened, self.is_list = opened, is_list
         self.path = path  # None inside a list
         self.key: str | None = None  # of the member that is being read
-        self.start: int | None = None  # of the entry that is being read
-        self.entries: list[Span] = []
 
 
 def lists(line: bytes) -> dict[Names, ListSpan]:
@@ -61,37 +74,51 @@ def lists(line: bytes) -> dict[Names, ListSpan]:
     """
     found: dict[Names, ListSpan] = {}
     stack: list[_Open] = []
-    end = 0  # of the token before
     for token in _TOKEN.finditer(line):
-        mark = line[token.start()]
-        top = stack[-1] if stack else None
-        if mark in b",]}" and top is not None:
-            if top.is_list and top.start is not None:
-                top.entries.append((top.start, end))
-            top.start = top.key = None
-            if mark != 0x2C:  # a comma
-                stack.pop()
-                if top.is_list and top.path:
-                    found[top.path] = ListSpan(top.entries, top.opened, token.start())
+        start, end = token.span()
+        mark = line[start]
+        if not stack:
+            stack.append(_Open(start, (), is_list=False))
+            continue
+        top = stack[-1]
+        path = None if top.path is None or top.key is None else (*top.path, top.key)
+        if mark == _COMMA:
+            top.key = None
+        elif mark in b"]}":
+            stack.pop()
+            if top.is_list and top.path is not None:
+                found[top.path] = ListSpan(line, top.opened, start)
         elif mark in b"[{":
-            path: Names | None = None
-            if top is None:
-                path = ()
-            elif not top.is_list and top.path is not None and top.key is not None:
-                path = (*top.path, top.key)
+            if path is not None:
                 _forget(found, path)
-            if top is not None and top.start is None:
-                top.start = token.start()
-            stack.append(_Open(token.start(), is_list=mark == 0x5B, path=path))
-        elif top is not None and mark != 0x3A:  # a colon
-            if top.is_list:
-                top.start = token.start() if top.start is None else top.start
-            elif top.key is None and mark == 0x22 and top.path is not None:
-                top.key = json.loads(token[0])
-            elif top.key is not None and top.path is not None:
-                _forget(found, (*top.path, top.key))
-        end = token.end()
+            if end - start == 1:
+                stack.append(_Open(start, path, is_list=mark == _OPENS))
+            elif path is not None:
+                found[path] = ListSpan(line, start, end - 1)
+        elif mark == _QUOTE and top.path is not None and top.key is None:
+            if not top.is_list:
+                top.key = orjson.loads(token[0])
+        elif mark != _COLON and path is not None:
+            _forget(found, path)
     return found
+
+
+def _entries(line: bytes, start: int, end: int) -> list[Span]:
+    """The spans of a list's entries, between its brackets."""
+    found: list[Span] = []
+    depth, begins, ends = 0, -1, -1
+    for token in _TOKEN.finditer(line, start, end):
+        at, ends_here = token.span()
+        mark = line[at]
+        if mark == _COMMA and not depth:
+            found.append((begins, ends))
+            begins = -1
+        elif begins < 0:
+            begins = at
+        if ends_here - at == 1:
+            depth += (mark in b"[{") - (mark in b"]}")
+        ends = ends_here
+    return [*found, (begins, ends)] if begins >= 0 else found
 
 
 def members(text: bytes) -> list[Member]:
@@ -105,31 +132,31 @@ def members(text: bytes) -> list[Member]:
     key: tuple[str, int] | None = None
     value = -1  # where it begins
     for token in _TOKEN.finditer(text):
-        mark = text[token.start()]
+        start, ends_here = token.span()
+        mark = text[start]
         if mark in b"]}":
             depth -= 1
-        if key is not None and ((mark == 0x2C and depth == 1) or (mark == 0x7D and depth == 0)):
+        if key is not None and ((mark == _COMMA and depth == 1) or (mark in b"}" and depth == 0)):
             found.append(Member(key[0], key[1], (value, end)))
             key, value = None, -1
-        elif key is None and depth == 1 and mark == 0x22:
-            key = json.loads(token[0]), token.start()
-        elif key is not None and value < 0 and mark != 0x3A:
-            value = token.start()
-        if mark in b"[{":
+        elif key is None and depth == 1 and mark == _QUOTE:
+            key = orjson.loads(token[0]), start
+        elif key is not None and value < 0 and mark != _COLON:
+            value = start
+        if mark in b"[{" and ends_here - start == 1:
             depth += 1
-        end = token.end()
+        end = ends_here
     return found
 
 
-def without(span: ListSpan, drop: Collection[int]) -> list[Cut]:
-    """What takes entries out of a list: each goes with the separator before it, the first ones with those behind."""
-    kept = [i for i in range(len(span.entries)) if i not in drop]
+def without(entries: Sequence[Span], drop: Collection[int]) -> list[Cut]:
+    """What takes some entries out: each goes with the separator before it, the first ones with those behind them."""
+    kept = [i for i in range(len(entries)) if i not in drop]
     if not kept:
-        return [(span.entries[0][0], span.entries[-1][1], b"")] if span.entries else []
+        return [(entries[0][0], entries[-1][1], b"")] if entries else []
     first = kept[0]
-    cuts: list[Cut] = [(span.entries[0][0], span.entries[first][0], b"")] if first else []
-    cuts += [(span.entries[i - 1][1], span.entries[i][1], b"") for i in drop if i > first]
-    return cuts
+    cuts: list[Cut] = [(entries[0][0], entries[first][0], b"")] if first else []
+    return cuts + [(entries[i - 1][1], entries[i][1], b"") for i in drop if i > first]
 
 
 def changed(text: bytes, values: Mapping[str, bytes], remove: Collection[str] = ()) -> bytes:
@@ -141,8 +168,7 @@ def changed(text: bytes, values: Mapping[str, bytes], remove: Collection[str] = 
     cuts: list[Cut] = [(*member.value, values[member.name]) for member in found if member.name in values]
     gone = {i for i, member in enumerate(found) if member.name in remove}
     if gone:
-        spans = [(member.start, member.value[1]) for member in found]
-        cuts += without(ListSpan(spans, 0, len(text)), gone)
+        cuts += without([(member.start, member.value[1]) for member in found], gone)
     return spliced(text, cuts)
 
 

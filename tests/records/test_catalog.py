@@ -409,7 +409,7 @@ def test_of_two_titles_the_first_counts_and_it_is_told(tmp_path: Path) -> None:
         ("c.parquet", "", 'c.parquet: not a known kind of catalog (".parquet")'),
         ("c.parquet", b"PAR1\x15\x04\x15\x00", "c.parquet: Parquet, not text: make JSON lines of it: python3 -c"),
         ("c.csv", b"PAR1\x15\x04\x15\x00", "c.csv: Parquet, not text"),
-        ("c.csv", "id,title\n1,a\n".encode("utf-16"), "c.csv: UTF-16, not text: convert it, first: iconv -f UTF-16"),
+        ("c.csv", "id,title\n1,a\n".encode("utf-16"), "c.csv: UTF-16, not UTF-8: convert it, first: iconv -f UTF-16"),
         ("c.csv", "id,title\n1,a\n".encode("utf-16-le"), "c.csv: UTF-16LE, not UTF-8: convert it"),
         (
             "c.csv",

@@ -229,6 +229,7 @@ def test_positions_that_do_not_exist_are_refused(position: int) -> None:
     [
         (b'{"items": ["\xff"]}', "not UTF-8 (byte 13 of the line)"),
         (b'{"items": ["a"]', "not JSON ("),
+        (b'{"items": ["a"], "x": 1or}', "not JSON ("),  # of which Python would warn
         (b'{"items": ["a"], "x": NaN}', "not JSON but with NaN, which JSON has not: write null: python3"),
         (b'{"items": ["\\ud800"]}', "not JSON ("),
         (b'{"items": ["\\ud800"], "x": 99999999999999999999}', "not JSON ("),
