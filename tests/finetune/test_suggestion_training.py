@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(base: Path) -> Model:
-    return Model(base, vocab_only=True)
+def vocabulary(base: Path) -> Iterator[Model]:
+    with Model(base, vocab_only=True) as model:
+        yield model
 
 
 @pytest.fixture(scope="module")

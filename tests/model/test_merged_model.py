@@ -332,10 +332,11 @@ def test_the_choice_of_a_weight_type_is_timed_as_it_is_going_to_run(
     gpu_layers: list[int | None] = []
     monkeypatch.setattr(module, "Engine", Timed)
     monkeypatch.setattr(module, "Model", Loaded)
+    others = open_files()
     with Denoiser.load(tiny_denoiser, base=tiny_base, weights="auto", threads=1, gpu_layers=0) as denoiser:
-        assert open_files() == (denoiser.runtime,)
+        assert open_files() == (*others, denoiser.runtime)
     assert asked == [(0, 1), (0, 1)]
-    assert open_files() == ()
+    assert open_files() == others
 
 
 def test_every_weight_type_can_be_asked_for() -> None:
