@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from llm4dsr_cli import signals, streams
+from llm4dsr_cli import parts, signals, streams
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
@@ -22,6 +22,7 @@ def main() -> None:
     try:
         code = _code()
     finally:
+        parts.remove_all()  # an interrupt may have come between the opening of one and what would discard it
         signals.stop_heeding()
         streams.give_up_out()
     sys.exit(code)

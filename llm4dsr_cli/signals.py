@@ -21,6 +21,7 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 _heeding = False  # the process is a command's
 _heard: int | None = None  # the ending signal that came
+_hook_before = sys.unraisablehook
 
 
 def exit_code(number: int) -> int:
@@ -35,8 +36,8 @@ def heed() -> None:
     first whose exception Python drops (in a ``__del__``, say), ends the process at once, but for its parts. One that is
     ignored, as SIGHUP under ``nohup``, stays ignored.
     """
-    global _heeding, _heard
-    _heeding, _heard = True, None
+    global _heeding, _heard, _hook_before
+    _heeding, _heard, _hook_before = True, None, sys.unraisablehook
     for number in _ENDING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _end)
@@ -47,6 +48,7 @@ def stop_heeding() -> None:
     """Let signals end the process by themselves: all is done, and an exception would find nobody to catch it."""
     global _heeding
     _heeding = False
+    sys.unraisablehook = _hook_before
     for number in _ENDING:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.SIG_DFL)
@@ -108,7 +110,7 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 def _dropped(unraisable: sys.UnraisableHookArgs) -> None:
     if _heard is not None and isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
         _end_at_once(_heard)
-    sys.__unraisablehook__(unraisable)
+    _hook_before(unraisable)
 
 
 def _end_at_once(number: int) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,8 +56,11 @@ def call(monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[bytes],
     """Run the command line in this process, with standard output and error captured."""
     monkeypatch.setattr(sys, "argv", ["llm4dsr", *map(str, arguments)])
     capture.readouterr()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(SystemExit) as end:
         main()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     out, err = capture.readouterr()
     return Outcome(int(end.value.code or 0), out, err.decode())
 

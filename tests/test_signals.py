@@ -165,6 +165,30 @@ def test_a_signal_that_python_would_drop_ends_the_run(
     assert files(folder) == {"out.jsonl": b"before"}
 
 
+# The signal comes when an output is open, and not yet with those that are discarded.
+BETWEEN = (
+    HEEDED
+    + """
+import os
+from llm4dsr_cli.records.writer import OutputFile
+enter = OutputFile.__enter__
+def entered(self):
+    enter(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return self
+OutputFile.__enter__ = entered
+"""
+)
+
+
+def test_a_signal_between_two_steps_leaves_no_part(tmp_path: Path, folder: Path, engine: list[str]) -> None:
+    source = write(tmp_path / "in.jsonl", [{"items": titles} for titles in sequences(3)])
+    command = [*preceded_by(BETWEEN), *arguments(source, folder, engine)]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (143, b"")
+    assert files(folder) == {"out.jsonl": b"before"}
+
+
 class Late(Exception):
     """What a caller's handler raises."""
 

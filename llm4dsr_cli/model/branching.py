@@ -13,6 +13,9 @@ from llm4dsr_cli.model.llama import MAX_SEQUENCES, Context, Model, Tokens
 
 # Two sets of sequences: the branches of this step and those of the next, which take over their cells.
 MAX_BRANCHES = MAX_SEQUENCES // 2
+# For a single token llama.cpp sums the attention to so many cells in as many parts as there are threads (ggml-cpu's
+# ops.cpp, use_split_kv_path), so that the result depends on their number; not for two tokens.
+_SPLIT_CELLS = 512
 _LAST = np.zeros(1, dtype=np.int32)
 
 
@@ -107,7 +110,13 @@ class Branching:
         starts = [self._lengths[parent] for parent in parents]
         self._branches, self._lengths = branches, [start + 1 for start in starts]
         pieces = [np.array([token], dtype=np.int32) for token in tokens]
-        return np.concatenate(self._context.decode(pieces, branches, starts, [_LAST] * len(pieces)))
+        if len(pieces) != 1 or self.cells < _SPLIT_CELLS:
+            return np.concatenate(self._context.decode(pieces, branches, starts, [_LAST] * len(pieces)))
+        twin = branches[0] + 1
+        self._context.share(branches[0], twin)
+        rows = self._context.decode(pieces * 2, [*branches, twin], starts * 2, [_LAST] * 2)
+        self._context.forget(twin)
+        return rows[0]
 
     def close(self) -> None:
         """Free the context; the model stays the caller's."""

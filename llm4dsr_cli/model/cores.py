@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
     ``root`` is the folder of ``proc`` and ``sys``.
     """
-    return max(1, int(min([len(_allowed()), *_quotas(root)])))
+    return max(1, int(min(len(_allowed()), cpu_quota(root))))
 
 
 class FreeCores:
@@ -31,14 +32,14 @@ class FreeCores:
 
     def __init__(self) -> None:
         self._usable = self._threads = usable_cores()
-        self._measured_at, self._others = time.monotonic(), _seconds_of_others()
+        self._measured_at, self._others = time.monotonic(), seconds_of_others()
         self._wait = _SHORTEST_S
 
     def threads(self) -> int:
         """The number of threads for what is run next."""
         now = time.monotonic()
         passed = now - self._measured_at
-        if self._others is not None and passed >= self._wait and (others := _seconds_of_others()) is not None:
+        if self._others is not None and passed >= self._wait and (others := seconds_of_others()) is not None:
             free = len(_allowed()) - (others - self._others) / passed
             self._threads = min(max(1, round(free)), self._usable)
             self._measured_at, self._others, self._wait = now, others, _INTERVAL_S
@@ -52,7 +53,7 @@ def _allowed() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _seconds_of_others() -> float | None:
+def seconds_of_others() -> float | None:
     """CPU seconds that other processes have had on the allowed cores; None where the kernel does not tell."""
     try:
         ticks = os.sysconf("SC_CLK_TCK")
@@ -68,21 +69,24 @@ def _seconds_of_others() -> float | None:
     return busy / ticks - own.user - own.system
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """The quotas, in cores, of this process's control groups and of all around them.
+def cpu_quota(root: Path = Path("/")) -> float:
+    """The smallest CPU quota, in cores, of this process's control groups and of all around them; infinity without one.
 
     ``/proc/self/cgroup`` names the groups (man 7 cgroups). A container sees its own group mounted as if it were the
     root, whatever its name: so all folders on the way are looked at. Version 2 of control groups keeps a quota in
     ``cpu.max``, version 1 in ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us``.
     """
-    for folder in _control_groups(root):
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            quota, period = (folder / "cpu.max").read_text().split()
-            yield int(quota) / int(period)
-        with suppress(OSError, ValueError):
-            quota_us = int((folder / "cpu.cfs_quota_us").read_text())
-            if quota_us > 0:
-                yield quota_us / int((folder / "cpu.cfs_period_us").read_text())
+    return min((quota for folder in _control_groups(root) for quota in _quotas(folder)), default=math.inf)
+
+
+def _quotas(folder: Path) -> Iterator[float]:
+    with suppress(OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        if quota_us > 0:  # -1 is none
+            yield quota_us / int((folder / "cpu.cfs_period_us").read_text())
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
@@ -92,8 +96,7 @@ def _control_groups(root: Path) -> Iterator[Path]:
     except (OSError, ValueError):
         return
     mounted = root / "sys/fs/cgroup"
-    for line in lines:
-        number, controllers, name = line.split(":", 2)
+    for number, controllers, name in [line.split(":", 2) for line in lines if line.count(":") >= 2]:
         if number == "0":
             mounts = [mounted, mounted / "unified"]  # "unified" where both versions are in use
         elif "cpu" in controllers.split(","):

@@ -339,3 +339,133 @@ def test_outputs_of_one_run_appear_together_and_the_first_one_last(
         outputs[0].write(b"a")
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"before"}
     assert files(tmp_path) == set(names)
+
+
+def test_new_outputs_are_compared_as_a_disk_without_capitals_would(tmp_path: Path) -> None:
+    """Guards: OUT that its own audit overwrites, on a disk that takes out.jsonl and OUT.jsonl for one file."""
+    (tmp_path / "folder").mkdir()
+    for one, other in (("out.jsonl", "OUT.jsonl"), ("straße", "STRASSE"), ("caf\u00e9", "cafe\u0301")):
+        with pytest.raises(OptionError, match=r"^OUT and --audit are the same file"):
+            check_paths({}, {"OUT": tmp_path / one, "--audit": tmp_path / other})
+        check_paths({}, {"OUT": tmp_path / one, "--audit": tmp_path / "folder" / other})
+    # What is there already tells whether it is one file.
+    (tmp_path / "there").touch()
+    if not (tmp_path / "THERE").exists():
+        check_paths({"IN": tmp_path / "there"}, {"OUT": tmp_path / "THERE"})
+
+
+MOUNTED_TWICE = """
+import subprocess, sys
+from pathlib import Path
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.records.writer import check_paths
+folder, again = map(Path, sys.argv[1:])
+if subprocess.run(["mount", "--bind", folder, again], capture_output=True).returncode:
+    sys.exit("no mount")
+try:
+    check_paths({}, {"OUT": folder / "new", "--audit": again / "new"})
+except OptionError as error:
+    print(error)
+check_paths({}, {"OUT": folder / "new", "--audit": again / "newer"})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts of Linux")
+def test_a_folder_that_is_mounted_twice_is_one_folder(tmp_path: Path) -> None:
+    """Guards: the same by a bind mount. Where no namespace of mounts is allowed, nothing is to be seen."""
+    folder, again = tmp_path / "folder", tmp_path / "again"
+    folder.mkdir()
+    again.mkdir()
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", MOUNTED_TWICE]
+    done = subprocess.run([*command, str(folder), str(again)], capture_output=True, text=True, env=ENVIRONMENT)
+    if done.returncode and os.geteuid() == 0:
+        command = ["unshare", "--mount", *command[4:]]
+        done = subprocess.run([*command, str(folder), str(again)], capture_output=True, text=True, env=ENVIRONMENT)
+    if "no mount" not in done.stderr and "unshare" not in done.stderr:
+        assert done.stdout.startswith("OUT and --audit are the same file"), done.stderr
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("redirections", "paths"),
+    [
+        (">> in.jsonl", ["in.jsonl", "-"]),
+        ("< in.jsonl", ["-", "in.jsonl"]),
+        ("< in.jsonl >> in.jsonl", ["-", "-"]),
+        ("< in.jsonl", ["-", "link.jsonl"]),
+        (">> audit.jsonl", ["in.jsonl", "-", "--audit", "audit.jsonl"]),
+        ("< in.jsonl", ["-", "out.jsonl", "--audit", "hard.jsonl"]),
+        ("< in.jsonl", ["/dev/stdin", "in.jsonl"]),
+    ],
+)
+def test_files_that_the_shell_opened_are_compared_too(tmp_path: Path, redirections: str, paths: list[str]) -> None:
+    """Guards: ``clean in - >> in``, which reads what it writes until the disk is full; and ``clean - in < in``, which
+    replaces the only copy."""
+    source = tmp_path / "in.jsonl"
+    content = b'{"items": ["Alien", "Heat"]}\n' * 3
+    source.write_bytes(content)
+    (tmp_path / "link.jsonl").symlink_to(source)
+    (tmp_path / "hard.jsonl").hardlink_to(source)
+    (tmp_path / "audit.jsonl").touch()
+    there = files(tmp_path)
+    command = [sys.executable, "-m", "llm4dsr_cli", "clean", *paths, "--action", "drop"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert b"are the same file" in done.stderr and done.stderr.count(b"\n") == 1
+    assert source.read_bytes() == content
+    assert files(tmp_path) == there
+
+
+def test_an_audit_that_cannot_take_its_place_is_kept_and_named(tmp_path: Path) -> None:
+    """Guards: edited records in place, their finished audit unlinked, and "nothing was changed"."""
+    out, audit, report = tmp_path / "out.jsonl", tmp_path / "audit.jsonl", tmp_path / "report.json"
+    out.write_bytes(b"before")
+    with pytest.raises(OutputError) as caught, together([OutputFile(out), OutputFile(report), OutputFile(audit)]):
+        audit.mkdir()
+    said = str(caught.value)
+    kept = {name: next(tmp_path.glob(f"{name}.*.kept.jsonl")) for name in ("out", "audit")}
+    assert said == (
+        f"{audit}: is a directory: what was written is in {kept['audit']}; "
+        f"what is to be {out} is in {kept['out']}; {report} is new"
+    )
+    assert out.read_bytes() == b"before" and report.exists()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_records_that_cannot_take_their_place_are_kept(tmp_path: Path) -> None:
+    out, audit = tmp_path / "out", tmp_path / "audit"
+    with pytest.raises(OutputError) as caught, together([OutputFile(out), OutputFile(audit)]):
+        out.mkdir()
+    (kept,) = tmp_path.glob("out.*.kept")
+    assert str(caught.value) == f"{out}: is a directory: what was written is in {kept}; {audit} is new"
+
+
+def test_what_is_kept_is_whole(tmp_path: Path) -> None:
+    """Guards: a kept file without its end, which was still in a buffer; alone, and compressed."""
+    out = tmp_path / "out.jsonl.gz"
+    with pytest.raises(OutputError), OutputFile(out) as output:
+        output.write(b"line")
+        out.mkdir()
+    (kept,) = tmp_path.glob("*.kept.gz")
+    assert gzip.decompress(kept.read_bytes()) == b"line\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that takes no file from anybody")
+def test_a_folder_that_takes_no_file_is_told_before_any_work() -> None:
+    """Guards: ``calibrate -o`` that finds out after all the scoring."""
+    with pytest.raises(OutputError, match=r"^/proc/x\.jsonl: no such file or directory: choose another folder"):
+        OutputFile("/proc/x.jsonl")
+    outcome = subprocess.run(
+        [sys.executable, "-m", "llm4dsr_cli", "calibrate", "/dev/null", "-o", "/proc/x.gate", "--model", "/absent"],
+        capture_output=True,
+        env=ENVIRONMENT,
+    )
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(b"llm4dsr: /proc/x.gate: no such file or directory: choose another folder")
