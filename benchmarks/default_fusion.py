@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.gate.calibration import CalibrationSettings, NoisySequence, ScoredItems, noisy_sequences, scored_items
 from llm4dsr_cli.gate.evidence import Evidence
-from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.records.catalog import Catalog
@@ -131,7 +130,12 @@ def main() -> None:
     if arguments.scores:
         np.savez(
             arguments.scores / "features.npz",
-            **{f"{n}_{k}_{f}": getattr(v, f) for k, d in (("judged", judged), ("sample", samples)) for n, v in d.items() for f in ("features", "labels", "user")},
+            **{
+                f"{n}_{k}_{f}": getattr(v, f)
+                for k, d in (("judged", judged), ("sample", samples))
+                for n, v in d.items()
+                for f in ("features", "labels", "user")
+            },
         )
 
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm4dsr_cli.commands.inputs import skipping
+from llm4dsr_cli.commands.inputs import exit_code
+from llm4dsr_cli.commands.options import ErrorOptions
 from llm4dsr_cli.commands.outlook import show
 from llm4dsr_cli.commands.resumption import how_to_go_on, write_scores
 from llm4dsr_cli.errors import Llm4dsrError
@@ -31,6 +32,7 @@ def clean_file(
     cleaning: Cleaning,
     read: Read,
     outputs: Outputs | None,
+    errors: ErrorOptions,
     console: Console,
     *,
     scratch: str | None,
@@ -43,6 +45,7 @@ def clean_file(
     Args:
         read: the records of a reader, in batches.
         outputs: where the records go; None to say only what would be done.
+        errors: what happens to lines that are no records.
         scratch: the scores are kept in a file named after this, for a run that is stopped; None for a file that goes
             with the run.
         state: what the scores depend on.
@@ -79,7 +82,7 @@ def clean_file(
             stack.enter_context(kept)
             if outputs is not None:
                 stack.enter_context(outputs.open())
-            on_error = skipping(counts, None, console) if outputs is None else outputs.skipping(counts, console)
+            on_error = errors.leaving_out(counts, console) if outputs is None else outputs.skipping(counts, console)
             skips = on_error is not None
             with LineReader.open(source) as reader, console.progress() as advance:
                 batches = kept.remaining(read(reader, on_error), _written_for)
@@ -107,7 +110,7 @@ def clean_file(
         for sentence in how_to_go_on(kept, counts):
             console.say(sentence)
         raise
-    return 0 if outputs is None else outputs.tell(cleaner, console)
+    return exit_code(counts, None, console) if outputs is None else outputs.tell(cleaner, console)
 
 
 def _written_for(line: bytes, record: Record) -> bool:
