@@ -1,0 +1,54 @@
+"""BERT4Rec (Sun et al., "Sequential recommendation with bidirectional encoder representations", CIKM 2019).
+
+Hidden items are guessed from both sides. As in section 3.6 of the paper, some examples hide the last item alone, which
+is what a recommender is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llm4dsr_cli.noise import Indices
+from llm4dsr_cli.trial.recommenders import Weights
+from llm4dsr_cli.trial.recommenders.networks import Network, NetworkRecommender, Training, Transformer
+
+HIDDEN = 0.3
+ONLY_LAST = 0.3
+
+
+class Bert4Rec(NetworkRecommender):
+    """A transformer that sees both ways and learns hidden items.
+
+    Its examples teach less at a time than those of the others: it is given more epochs without a better validation.
+    """
+
+    name = "bert4rec"
+
+    def __init__(self, training: Training | None = None) -> None:
+        super().__init__(training or Training(patience=8))
+
+    def network(self, n_items: int, longest: int) -> Network:
+        self._hidden = n_items + 1
+        return Transformer(n_items, longest + 1, self.training, causal=False)
+
+    def asked(self, history: Indices, network: Network) -> Indices:
+        return np.append(history[1:] if len(history) == self._longest else history, network.hidden)
+
+    def examples(
+        self, sequences: Sequence[Indices], weights: Sequence[Weights], longest: int, rng: np.random.Generator
+    ) -> tuple[list[Indices], list[Indices], list[Weights]]:
+        inputs, targets, counts = [], [], []
+        for whole, weight in zip(sequences, weights, strict=True):
+            for end in range(len(whole), 0, -longest):
+                piece = slice(max(0, end - longest), end)
+                items = whole[piece]
+                hidden = rng.random(len(items)) < HIDDEN
+                if rng.random() < ONLY_LAST or not hidden.any():
+                    hidden[:] = False
+                    hidden[-1] = True
+                inputs.append(np.where(hidden, self._hidden, items))
+                targets.append(items)
+                counts.append(np.where(hidden, weight[piece], np.float32(0)))
+        return inputs, targets, counts
