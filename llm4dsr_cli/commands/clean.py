@@ -99,7 +99,7 @@ def clean(
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
     if target is None and not dry_run:
-        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or give --dry-run")
+        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
     if is_file and not gate.says_how_many:
         said["edit"] = EDIT

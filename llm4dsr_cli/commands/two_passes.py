@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.resumable import ScratchFile, State
     from llm4dsr_cli.records.scored_line import ScoredRecord
     from llm4dsr_cli.sequences import ItemSequence
+
+# Scores that took less time are not kept for a run that ends with an error: making them again costs less than a file
+# that somebody has to think about.
+WORTH_KEEPING = 30.0  # seconds
 
 Read = Callable[["LineReader", "OnError | None"], Iterator["list[Record]"]]
 
@@ -75,11 +80,13 @@ def clean_file(
             for batch in scored(reader):
                 yield from map(cleaning.sequence, batch)
 
+    began = time.monotonic()
     try:
         with ExitStack() as stack:
             folder = None if scratch is not None else stack.enter_context(tempfile.TemporaryDirectory())
             kept = ScratchFile(scratch or Path(str(folder), "scores"), state, resume=resume)
             stack.enter_context(kept)
+            stack.enter_context(_forgotten_on_error(kept, lambda: time.monotonic() - began < WORTH_KEEPING))
             if outputs is not None:
                 stack.enter_context(outputs.open())
             on_error = errors.leaving_out(counts, console) if outputs is None else outputs.skipping(counts, console)
@@ -111,6 +118,16 @@ def clean_file(
             console.say(sentence)
         raise
     return exit_code(counts, None, console) if outputs is None else outputs.tell(cleaner, console)
+
+
+@contextmanager
+def _forgotten_on_error(kept: ScratchFile, forgets: Callable[[], bool]) -> Iterator[None]:
+    try:
+        yield
+    except Llm4dsrError:
+        if forgets():
+            kept.forget()
+        raise
 
 
 def _written_for(line: bytes, record: Record) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from command_line import COMMAND, Call, call, files, read, run, sequences, write
 
+from llm4dsr_cli.commands import two_passes
+
 pytestmark = pytest.mark.usefixtures("warm_environment")
 GROUPS, PER_GROUP = 4, 15
 
@@ -118,7 +120,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, source
         state = part.with_name("out.jsonl.scores.part.json")
         saved = state.read_bytes()
         part.write_bytes(b"".join(scores[:kept]) + (b"[0.1" if kept < 162 else b""))
-        clean(source, target, *options).failed(2, "out.jsonl.scores.part", "--resume")
+        if kept:
+            clean(source, target, "--quiet", *options).failed(2, "out.jsonl.scores.part", "--resume")
         outcome = clean(source, target, "--resume", *options)
         assert outcome.code == 3, outcome.err
         assert files(tmp_path) == whole
@@ -126,7 +129,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, source
         state.write_bytes(saved)
     with source.open("a") as file:
         file.write('{"items": ["new"]}\n')
-    clean(source, target, "--resume", *options).failed(2, "IN changed")
+    clean(source, target, "--resume", "--quiet", *options).failed(2, "IN changed")
 
 
 def test_an_input_that_cannot_be_resumed_is_cleaned_the_same(tmp_path: Path, source: Path, engine: list[str]) -> None:
@@ -177,3 +180,20 @@ def test_records_that_were_annotated_before_are_cleaned(tmp_path: Path, clean: C
         assert clean(source, tmp_path / f"{source.name}.out", "--edit", "20%").code == 0
     kept = [[record["items"] for record in read(tmp_path / f"{name}.jsonl.out")] for name in ("plain", "noted")]
     assert kept[0] == kept[1] != titles
+
+
+def test_an_error_keeps_scores_that_took_long_and_no_others(
+    tmp_path: Path, source: Path, clean_quietly: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: hours of scores lost for a full disk; and a file to think about for every slip."""
+    with source.open("a") as file:
+        file.write('{"items": ["Heat", "Up"], "noise_flag": 1}\n')
+    options = ["--action", "mark", "--threshold", 0]
+    clean_quietly(source, tmp_path / "out.jsonl", *options).failed(1, "noise_flag")
+    assert set(files(tmp_path)) == {"in.jsonl"}
+    monkeypatch.setattr(two_passes, "WORTH_KEEPING", 0.0)
+    outcome = clean_quietly(source, tmp_path / "out.jsonl", *options)
+    assert outcome.code == 1
+    assert len((tmp_path / "out.jsonl.scores.part").read_bytes().splitlines()) == 161
+    assert clean_quietly(source, tmp_path / "out.jsonl", "--action", "drop", "--resume").code == 0
+    assert set(files(tmp_path)) == {"in.jsonl", "out.jsonl"}
