@@ -1,0 +1,293 @@
+"""Editing: a split's sequences, cleaned in each way; scored once, whatever the number of ways."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.cleaning.decision import Decision
+from llm4dsr_cli.cleaning.run import Cleaning
+from llm4dsr_cli.cleaning.settings import CleaningSettings
+from llm4dsr_cli.console import Advance, untold
+from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.survey import Survey
+from llm4dsr_cli.noise import Indices
+from llm4dsr_cli.scores import BATCH_RECORDS, Scores
+from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.trial.kept import Kept, digest
+from llm4dsr_cli.trial.recommenders import Weights
+from llm4dsr_cli.trial.settings import AS_IT_IS, FLAGGED_WEIGHT, Setting
+from llm4dsr_cli.trial.splits import Split
+
+_KEPT_EVERY = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A split's sequences after a cleaning.
+
+    Attributes:
+        sequences: item numbers, int64, shape (n_items,) each; as many sequences as the split has.
+        weights: how much each interaction counts; None is 1 for all.
+        edits: how many items were edited in the sequences that recommenders learn from.
+        replaced: how many of these were replaced; the others were dropped, or got another weight.
+    """
+
+    sequences: list[Indices]
+    weights: list[Weights] | None = None
+    edits: int = 0
+    replaced: int = 0
+
+
+class _Anything:
+    """Stands in for a denoiser: likes whatever is proposed, so that a random place is edited like a suspicious one."""
+
+    name = sha256 = None
+
+    def threshold(self, false_edit_rate: float) -> float:
+        raise NotImplementedError
+
+    def description(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def score(self, sequences: Iterable[Sequence[str]]) -> list[Scores]:
+        return [np.full(len(titles), -math.inf, dtype=np.float32).clip(min=-20) for titles in sequences]
+
+
+class Editor:
+    """Cleans a split in each way. What takes the model is kept: scores, and what replaces what.
+
+    Args:
+        split: what is edited. Targets are in none of its sequences.
+        cleaning: judges them; with the action "replace" where a setting replaces, and nothing protected. What it has
+            counted must be ``counted_sequences`` of the split, so that no target is evidence.
+        kept: where results are kept.
+        judge: whatever the log-odds depend on, besides the sequences and the denoiser, as a digest.
+        advance: told what was scored, and the share of it.
+    """
+
+    def __init__(
+        self, split: Split, cleaning: Cleaning, kept: Kept, *, judge: str = "", advance: Advance = untold
+    ) -> None:
+        self.split = split
+        self.cleaning = cleaning
+        self._kept = kept
+        self._advance = advance
+        self._sequences = split.item_sequences()
+        self._key = digest(
+            cleaning.scorer.sha256,
+            [[list(one.titles), list(map(str, one.ids)), str(one.owner)] for one in self._sequences],
+            split.trains,
+        )
+        self._judged_key = digest(self._key, judge, cleaning.fuses, repr(cleaning.settings))
+
+    @cached_property
+    def scored(self) -> list[ItemSequence]:
+        """The sequences with the denoiser's log-odds; an interrupted scoring goes on after the last full batch."""
+        found: list[Scores] = []
+        kept = self._kept.get("scores", self._key)
+        if kept is not None:
+            flat, at = kept["log_odds"], 0
+            for one in self._sequences[: int(kept["sequences"])]:
+                found.append(flat[at : at + len(one.titles)])
+                at += len(one.titles)
+        last = time.monotonic()
+        for start in range(len(found), len(self._sequences), BATCH_RECORDS):
+            batch = self._sequences[start : start + BATCH_RECORDS]
+            found += [one.log_odds for one in self.cleaning.score(batch) if one.log_odds is not None]
+            self._advance(f"scored {len(found):,} sequences", len(found) / len(self._sequences))
+            if time.monotonic() - last > _KEPT_EVERY or len(found) == len(self._sequences):
+                self._kept.put(
+                    "scores", self._key, log_odds=np.concatenate(found), sequences=np.array(len(found), dtype=np.int64)
+                )
+                last = time.monotonic()
+        return [replace(one, log_odds=log_odds) for one, log_odds in zip(self._sequences, found, strict=True)]
+
+    @cached_property
+    def _survey(self) -> Survey:
+        return self.cleaning.survey(self._learned(self.scored))
+
+    def _learned(self, rows: list[Any]) -> list[Any]:
+        return [row for row, trains in zip(rows, self.split.trains, strict=True) if trains]
+
+    def edited(self, setting: Setting, seed: int = 0) -> Edited:
+        """The split's sequences, cleaned as a setting says; ``seed`` draws the places of a random control."""
+        if setting == AS_IT_IS:
+            return Edited(self.split.sequences)
+        key = digest(self._judged_key, setting.name, seed if setting.at_random else 0)
+        kept = self._kept.get("edited", key)
+        if kept is None:
+            decisions = self._at_random(setting, seed) if setting.at_random else self._decisions(setting)
+            kept = self._kept.put("edited", key, **_packed(self._apply(setting, decisions)))
+        return _unpacked(kept)
+
+    def _decisions(self, setting: Setting) -> list[Decision]:
+        action = "replace" if setting.action == "replace" else "drop"
+        cleaning = self.cleaning.gated(action=action).editing(setting.share, self._survey)
+        return self._decided(cleaning, self.scored, setting.name)
+
+    def _decided(self, cleaning: Cleaning, sequences: list[ItemSequence], name: str) -> list[Decision]:
+        decisions: list[Decision] = []
+        for start in range(0, len(sequences), BATCH_RECORDS):
+            decisions += cleaning.decide_batch(sequences[start : start + BATCH_RECORDS])
+            if cleaning.settings.action == "replace":
+                self._advance(f"{name}: {len(decisions):,} sequences", len(decisions) / len(sequences))
+        return decisions
+
+    def _at_random(self, setting: Setting, seed: int) -> list[Decision]:
+        """Decisions about as many items as the setting edits, each as likely as any other that may be edited.
+
+        As many of them are replaced, by what the counts propose for their places; the others are dropped.
+        """
+        model = self.edited(replace(setting, at_random=False))
+        real = self._decisions(replace(setting, action="drop"))
+        rng = np.random.default_rng([seed, 4])
+        anything = self.cleaning.settings.gate(-math.inf)
+        random: list[ItemSequence] = []
+        for one in self.scored:
+            assert one.log_odds is not None
+            # Above those of whatever is put in place, and a number only where somebody could judge.
+            drawn = np.where(np.isnan(one.log_odds), np.nan, rng.random(len(one.titles))).astype(np.float32)
+            random.append(replace(one, log_odds=drawn))
+        decisions: list[Decision | None] = [None] * len(random)
+        for trains in (True, False):
+            part = np.flatnonzero(self.split.trains == trains).tolist()
+            wanted = sum(int(real[i].flagged.sum()) for i in part)
+            possible = np.concatenate(
+                [np.zeros(0), *(random[i].log_odds[anything.decide(random[i].log_odds)] for i in part)]  # type: ignore[index,arg-type]
+            )
+            cut = -np.sort(-possible)[wanted : wanted + 1]
+            share = float(cut[0]) if len(cut) else -1.0
+            action = "replace" if setting.action == "replace" else "drop"
+            settings = replace(
+                self.cleaning.settings, action=action, threshold=None, false_edit_rate=None, edit=None, fusion=False
+            )
+            cleaning = Cleaning(
+                _Anything(),
+                replace(settings, threshold=1 / (1 + math.exp(-share))),
+                replacer=None if self.cleaning.replacer is None else replace(self.cleaning.replacer, margin=0.0),
+            )
+            for i, decision in zip(part, self._decided(cleaning, [random[i] for i in part], setting.name), strict=True):
+                decisions[i] = decision
+        found = [decision for decision in decisions if decision is not None]
+        return _fewer_replaced(found, model.replaced, rng) if setting.action == "replace" else found
+
+    def _apply(self, setting: Setting, decisions: list[Decision]) -> Edited:
+        sequences, weights = [], []
+        edits = replaced = 0
+        rows = zip(self.split.sequences, decisions, self.split.trains, strict=True)
+        for items, decision, trains in rows:
+            new = items
+            if setting.action == "weigh":
+                weights.append(np.where(decision.flagged, FLAGGED_WEIGHT, 1.0).astype(np.float32))
+            else:
+                new = items.copy()
+                for position, put in decision.replacements.items():
+                    new[position] = self.split.items.placed(put.id, put.title)
+                new = new[decision.keep]
+            sequences.append(new)
+            edits += int(decision.flagged.sum()) if trains else 0
+            replaced += len(decision.replacements) if trains else 0
+        return Edited(sequences, weights or None, edits, replaced)
+
+
+def counted_sequences(split: Split) -> list[ItemSequence]:
+    """What may be counted as evidence: what recommenders learn from, and no target."""
+    return [one for one, trains in zip(split.item_sequences(), split.trains, strict=True) if trains]
+
+
+def load_cleaning(
+    split: Split,
+    kept: Kept,
+    *,
+    replaces: bool,
+    fusion: bool = True,
+    gate: GateFile | None = None,
+    max_edits: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    advance: Advance = untold,
+    **loading: Any,
+) -> tuple[Cleaning, str]:
+    """The cleaning that judges a split as ``clean`` does by default, and a digest of what its judgements depend on.
+
+    The counts are those of ``counted_sequences``, also with a gate file: the file's own may hold the targets.
+
+    Args:
+        kept: where the gate that is fitted to the data is kept.
+        replaces: whether a setting replaces items.
+        fusion, gate, max_edits: as for ``Cleaning.load``.
+        loading: which denoiser, as for ``Denoiser.load``, and ``proposer``, ``fallback`` as for ``Cleaning.load``.
+
+    Raises:
+        what ``Cleaning.load`` raises.
+    """
+    sequences = counted_sequences(split)
+    # A share of edits is asked for, whatever it is, so that no threshold of the calibration is needed.
+    said: dict[str, Any] = {"edit": 0.5, "max_edits": max_edits, "protect_last": 0, "fusion": fusion}
+    cleaning = Cleaning.load(
+        action="replace" if replaces else "drop", counted=sequences, say=say, **said, **loading
+    )
+    key = digest(cleaning.scorer.sha256, [[list(one.titles), str(one.owner)] for one in sequences], fusion)
+    if gate is not None and cleaning.counted is not None:
+        gate.check_model(str(cleaning.scorer.sha256), "`gate`")
+        gate = replace(gate, evidence=cleaning.counted.evidence)
+        return _judging(cleaning, gate, fusion=fusion), digest(key, gate.fusion.weights, gate.fusion.mean)
+    if not fusion:
+        return cleaning, key
+    path, helps = kept.path("gate", key, ".gate"), kept.get("fitted", key)
+    if path is not None and helps is not None and path.is_file():
+        return _judging(cleaning, GateFile.load(path), fusion=bool(helps["helps"])), key
+    fitted = cleaning.fitted(say=say, advance=advance)
+    if path is not None and fitted.gate_file is not None:
+        fitted.gate_file.save(path)
+        kept.put("fitted", key, helps=np.array(fitted.settings.fusion))
+    # ``fitted`` shares the denoiser, which the first one closes.
+    return _judging(cleaning, fitted.gate_file, fusion=fitted.settings.fusion), key
+
+
+def _judging(cleaning: Cleaning, gate: GateFile | None, *, fusion: bool) -> Cleaning:
+    """The same cleaning with a gate; closing it closes the denoiser."""
+    settings: CleaningSettings = replace(cleaning.settings, fusion=fusion)
+    judging = Cleaning(
+        cleaning.scorer, settings, gate_file=gate, replacer=cleaning.replacer, counted=cleaning.counted
+    )
+    judging._open = cleaning._open.pop_all()
+    return judging
+
+
+def _fewer_replaced(decisions: list[Decision], replaced: int, rng: np.random.Generator) -> list[Decision]:
+    """The same, with only so many replacements; the other flagged items are dropped."""
+    places = [(i, position) for i, decision in enumerate(decisions) for position in decision.replacements]
+    kept = {places[place] for place in rng.permutation(len(places))[:replaced].tolist()}
+    return [
+        replace(
+            decision,
+            proposals={position: put for position, put in decision.proposals.items() if (i, position) in kept},
+        )
+        for i, decision in enumerate(decisions)
+    ]
+
+
+def _packed(edited: Edited) -> dict[str, NDArray[Any]]:
+    arrays = {
+        "items": np.concatenate([np.zeros(0, np.int64), *edited.sequences]),
+        "lengths": np.array([len(one) for one in edited.sequences], dtype=np.int64),
+        "counts": np.array([edited.edits, edited.replaced]),
+    }
+    if edited.weights is not None:
+        arrays["weights"] = np.concatenate(edited.weights)
+    return arrays
+
+
+def _unpacked(arrays: dict[str, NDArray[Any]]) -> Edited:
+    ends = np.cumsum(arrays["lengths"])[:-1]
+    weights = np.split(arrays["weights"], ends) if "weights" in arrays else None
+    edits, replaced = map(int, arrays["counts"])
+    return Edited(np.split(arrays["items"], ends), weights, edits, replaced)
