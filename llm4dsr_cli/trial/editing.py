@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.cleaning.decision import Decision
 from llm4dsr_cli.cleaning.run import Cleaning
-from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.survey import Survey
@@ -203,63 +202,55 @@ def counted_sequences(split: Split) -> list[ItemSequence]:
     return [one for one, trains in zip(split.item_sequences(), split.trains, strict=True) if trains]
 
 
-def load_cleaning(
+def judging(
+    loaded: Cleaning,
     split: Split,
     kept: Kept,
     *,
-    replaces: bool,
-    fusion: bool = True,
     gate: GateFile | None = None,
-    max_edits: float | None = None,
     say: Callable[[str], None] = lambda line: None,
     advance: Advance = untold,
-    **loading: Any,
 ) -> tuple[Cleaning, str]:
-    """The cleaning that judges a split as ``clean`` does by default, and a digest of what its judgements depend on.
-
-    The counts are those of ``counted_sequences``, also with a gate file: the file's own may hold the targets.
+    """A cleaning that judges a split as ``clean`` does by default, and a digest of what its judgements depend on.
 
     Args:
+        loaded: has counted ``counted_sequences`` of the split; the result shares its denoiser.
         kept: where the gate that is fitted to the data is kept.
-        replaces: whether a setting replaces items.
-        fusion, gate, max_edits: as for ``Cleaning.load``.
-        loading: which denoiser, as for ``Denoiser.load``, and ``proposer``, ``fallback`` as for ``Cleaning.load``.
+        gate: weighs denoiser and counts, in place of a fit; the counts are the split's, for its own may hold targets.
+        say: told, in a sentence, who judges.
+        advance: told what was scored, and the share of it.
 
     Raises:
-        what ``Cleaning.load`` raises.
+        ModelError: the gate was calibrated for another denoiser.
     """
-    sequences = counted_sequences(split)
-    # A share of edits is asked for, whatever it is, so that no threshold of the calibration is needed.
-    said: dict[str, Any] = {"edit": 0.5, "max_edits": max_edits, "protect_last": 0, "fusion": fusion}
-    cleaning = Cleaning.load(
-        action="replace" if replaces else "drop", counted=sequences, say=say, **said, **loading
-    )
-    key = digest(cleaning.scorer.sha256, [[list(one.titles), str(one.owner)] for one in sequences], fusion)
-    if gate is not None and cleaning.counted is not None:
-        gate.check_model(str(cleaning.scorer.sha256), "`gate`")
-        gate = replace(gate, evidence=cleaning.counted.evidence)
-        return _judging(cleaning, gate, fusion=fusion), digest(key, gate.fusion.weights, gate.fusion.mean)
+    assert loaded.counted is not None
+    fusion = loaded.settings.fusion
+    sequences = [[list(one.titles), str(one.owner)] for one in counted_sequences(split)]
+    key = digest(loaded.scorer.sha256, sequences, fusion)
+    if gate is not None:
+        gate.check_model(str(loaded.scorer.sha256), "`gate`")
+        gate = replace(gate, evidence=loaded.counted.evidence)
+        return _with_gate(loaded, gate, fusion=fusion), digest(key, gate.fusion.weights, gate.fusion.mean)
     if not fusion:
-        return cleaning, key
+        return loaded, key
     path, helps = kept.path("gate", key, ".gate"), kept.get("fitted", key)
     if path is not None and helps is not None and path.is_file():
-        return _judging(cleaning, GateFile.load(path), fusion=bool(helps["helps"])), key
-    fitted = cleaning.fitted(say=say, advance=advance)
+        return _with_gate(loaded, GateFile.load(path), fusion=bool(helps["helps"])), key
+    fitted = loaded.fitted(say=say, advance=advance)
     if path is not None and fitted.gate_file is not None:
         fitted.gate_file.save(path)
         kept.put("fitted", key, helps=np.array(fitted.settings.fusion))
-    # ``fitted`` shares the denoiser, which the first one closes.
-    return _judging(cleaning, fitted.gate_file, fusion=fitted.settings.fusion), key
+    return fitted, key
 
 
-def _judging(cleaning: Cleaning, gate: GateFile | None, *, fusion: bool) -> Cleaning:
-    """The same cleaning with a gate; closing it closes the denoiser."""
-    settings: CleaningSettings = replace(cleaning.settings, fusion=fusion)
-    judging = Cleaning(
-        cleaning.scorer, settings, gate_file=gate, replacer=cleaning.replacer, counted=cleaning.counted
+def _with_gate(loaded: Cleaning, gate: GateFile, *, fusion: bool) -> Cleaning:
+    return Cleaning(
+        loaded.scorer,
+        replace(loaded.settings, fusion=fusion),
+        gate_file=gate,
+        replacer=loaded.replacer,
+        counted=loaded.counted,
     )
-    judging._open = cleaning._open.pop_all()
-    return judging
 
 
 def _fewer_replaced(decisions: list[Decision], replaced: int, rng: np.random.Generator) -> list[Decision]:

@@ -35,6 +35,11 @@ class Targets:
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def places(self) -> list[tuple[int, Indices]]:
+        """For each target its sequence, and the items between that and the target."""
+        return list(zip(self.sequence.tolist(), self.after, strict=True))
+
     def histories(self, sequences: Sequence[Indices]) -> list[Indices]:
         """What is known before each target, from the split's sequences as they are or edited."""
         return [np.concatenate([sequences[at], after]) for at, after in zip(self.sequence, self.after, strict=True)]
@@ -75,9 +80,9 @@ class Split:
                 )
 
     @property
-    def n_editable(self) -> int:
-        """How many items may be edited."""
-        return sum(map(len, self.sequences))
+    def n_protected(self) -> int:
+        """How many items stand after the sequences that recommenders learn from, and may not be edited."""
+        return len({(int(at), len(after)) for targets in (self.validation, self.test) for at, after in targets.places})
 
     def item_sequences(self) -> list[ItemSequence]:
         """The sequences as cleaning takes them; each names somebody, so that one's own counts can be left out."""

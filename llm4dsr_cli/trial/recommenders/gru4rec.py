@@ -27,7 +27,7 @@ class Recurrent(Network):
 
     def forward(self, items: Any) -> Any:
         """Vectors of shape (n, length, width) for item numbers of shape (n, length)."""
-        vectors, _ = self.unit(self.dropout(self.items(items)))
+        vectors, _ = self.unit(self.dropout(self.vectors(items)))
         return self.out(self.dropout(vectors))
 
 

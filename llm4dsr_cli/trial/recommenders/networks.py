@@ -70,6 +70,10 @@ class Network(nn.Module):
         with torch.no_grad():
             self.items.weight[self.padding] = 0
 
+    def vectors(self, items: Any) -> Any:
+        """Embeddings as inputs, as large as a layer's activations (Vaswani et al., NeurIPS 2017, section 3.4)."""
+        return self.items(items) * self.items.embedding_dim**0.5
+
     @property
     def table(self) -> Any:
         """The embeddings of the items, shape (n_items, width)."""
@@ -265,7 +269,7 @@ class Transformer(Network):
     def forward(self, items: Any) -> Any:
         """Vectors of shape (n, length, width) for item numbers of shape (n, length)."""
         there = items != self.padding
-        vectors = self.dropout(self.items(items) + self.places.weight[: items.shape[1]])
+        vectors = self.dropout(self.vectors(items) + self.places.weight[: items.shape[1]])
         for block in self.blocks:
             vectors = block(vectors, there)
         return self.last(vectors)
