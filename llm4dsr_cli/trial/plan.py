@@ -70,9 +70,7 @@ def fitting_plan(
         for n_settings in range(len(settings), 0, -1):
             least = fewest if len(those) > 1 or n_settings > 1 else 1
             for seeds in range(wanted.seeds if n_settings == len(settings) else fewest, least - 1, -1):
-                if takes(settings[:n_settings], those, seeds) <= seconds or (
-                    len(those) == n_settings == seeds == 1
-                ):
+                if takes(settings[:n_settings], those, seeds) <= seconds or (len(those) == n_settings == seeds == 1):
                     return _told(wanted, settings[:n_settings], those, seeds)
     return _told(wanted, settings[:1], recommenders[:1], 1)
 

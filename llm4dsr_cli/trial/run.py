@@ -159,15 +159,14 @@ def _measured(found: Mapping[tuple[Setting, str], list[Fit]], targets: str, spli
 
 def _protocol(split: Split, settings: TrialSettings, plan: Plan, fits: Fits) -> dict[str, Any]:
     n_targets = {"validation_targets": len(split.validation), "test_targets": len(split.test)}
-    learned = sum(len(one) for one, trains in zip(split.sequences, split.trains, strict=True) if trains)
     return {
         **{key: value for key, value in asdict(settings).items() if key not in ("shares", "actions")},
         "recommenders": list(plan.recommenders),
         "seeds": plan.seeds,
         "left_out": plan.told,
         "sequences": int(split.trains.sum()),
-        "editable_items": learned,
-        "items": learned + split.n_protected,
+        "editable_items": split.n_editable,
+        "items": split.n_items,
         "different_items": len(split.items),
         **n_targets,
         "protect_last": split.protect_last,

@@ -34,14 +34,17 @@ class Setting:
         """In words, as tables and files have it."""
         if self.action is None:
             return "as it is"
-        return f"{'random ' if self.at_random else ''}{self.action} {self.share:.3g}".replace(
-            f"{self.share:.3g}", f"{self.share:.3%}".rstrip("0%").rstrip(".") + "%"
-        )
+        return f"{'random ' if self.at_random else ''}{self.action} {percent(self.share)}"
 
     @property
     def control(self) -> Setting:
         """The same number of edits, at random."""
         return replace(self, at_random=True)
+
+
+def percent(share: float) -> str:
+    """A share as people write it: 5%, 0.5%."""
+    return f"{100 * share:.4g}%"
 
 
 AS_IT_IS = Setting()
@@ -94,6 +97,4 @@ class TrialSettings:
     @property
     def settings(self) -> list[Setting]:
         """The settings to try, each once, in the order of actions and shares."""
-        return [
-            Setting(action, share) for action in dict.fromkeys(self.actions) for share in sorted(set(self.shares))
-        ]
+        return [Setting(action, share) for action in dict.fromkeys(self.actions) for share in sorted(set(self.shares))]

@@ -35,11 +35,6 @@ class Targets:
     def __len__(self) -> int:
         return len(self.target)
 
-    @property
-    def places(self) -> list[tuple[int, Indices]]:
-        """For each target its sequence, and the items between that and the target."""
-        return list(zip(self.sequence.tolist(), self.after, strict=True))
-
     def histories(self, sequences: Sequence[Indices]) -> list[Indices]:
         """What is known before each target, from the split's sequences as they are or edited."""
         return [np.concatenate([sequences[at], after]) for at, after in zip(self.sequence, self.after, strict=True)]
@@ -60,6 +55,7 @@ class Split:
         trains: whether recommenders learn from a sequence, bool, shape (n_sequences,); the others are histories.
         validation: the targets by which a setting is chosen.
         test: the targets by which it is reported.
+        protected: how many items of the data come after each sequence, int64, shape (n_sequences,).
         protect_last: how many items at a sequence's end ``clean`` has to leave alone to do the same to the whole file.
     """
 
@@ -69,6 +65,7 @@ class Split:
     trains: np.ndarray[tuple[int], np.dtype[np.bool_]]
     validation: Targets
     test: Targets
+    protected: Indices
     protect_last: int = 2
 
     def __post_init__(self) -> None:
@@ -80,15 +77,23 @@ class Split:
                 )
 
     @property
-    def n_protected(self) -> int:
-        """How many items stand after the sequences that recommenders learn from, and may not be edited."""
-        return len({(int(at), len(after)) for targets in (self.validation, self.test) for at, after in targets.places})
+    def n_editable(self) -> int:
+        """How many items recommenders learn from; each may be edited."""
+        return int(self.lengths[self.trains].sum())
+
+    @property
+    def n_items(self) -> int:
+        """The same with the items after them, targets and others, which nobody edits."""
+        return int((self.lengths + self.protected)[self.trains].sum())
+
+    @property
+    def lengths(self) -> Indices:
+        """Items of each sequence."""
+        return np.array([len(items) for items in self.sequences], dtype=np.int64)
 
     def item_sequences(self) -> list[ItemSequence]:
         """The sequences as cleaning takes them; each names somebody, so that one's own counts can be left out."""
-        return [
-            self.items.sequence(numbers, user) for numbers, user in zip(self.sequences, self.users, strict=True)
-        ]
+        return [self.items.sequence(numbers, user) for numbers, user in zip(self.sequences, self.users, strict=True)]
 
     def with_users(self, n: int, seed: int) -> Split:
         """The same of ``n`` sequences that are drawn at random, with their targets."""
@@ -105,6 +110,7 @@ class Split:
             sequences=[self.sequences[i] for i in kept],
             users=[self.users[i] for i in kept],
             trains=self.trains[kept],
+            protected=self.protected[kept],
             validation=those(self.validation),
             test=those(self.test),
         )
@@ -132,6 +138,7 @@ def leave_two_out(histories: Histories) -> Split:
         np.ones(len(sequences), dtype=bool),
         Targets(at, [nothing] * len(at), before),
         Targets(at, [before[i : i + 1] for i in range(len(at))], last),
+        2 * split.astype(np.int64),
     )
 
 
@@ -163,17 +170,23 @@ def by_time(histories: Histories) -> Split:
             if len(those) and n_learned:
                 place = int(those[0])
                 found[which].append((number, items[n_learned:place], int(items[place])))
+    validation, test = (
+        Targets(
+            np.array([number for number, _, _ in those], dtype=np.int64),
+            [after for _, after, _ in those],
+            np.array([target for _, _, target in those], dtype=np.int64),
+        )
+        for those in found
+    )
+    lengths = np.array([len(items) for items in sequences], dtype=np.int64)
+    whole = np.array([len(items) for items in histories.sequences], dtype=np.int64)
     return Split(
         histories.items,
         sequences,
         list(histories.users),
-        np.array([len(items) > 0 for items in sequences], dtype=bool),
-        *(
-            Targets(
-                np.array([number for number, _, _ in those], dtype=np.int64),
-                [after for _, after, _ in those],
-                np.array([target for _, _, target in those], dtype=np.int64),
-            )
-            for those in found
-        ),
+        lengths > 0,
+        validation,
+        test,
+        whole - lengths,
+        protect_last=0,
     )

@@ -214,7 +214,9 @@ class NetworkRecommender(Recommender):
                 part = there[start : start + _SCORED]
                 rows = [asked[number] for number in part]
                 last = torch.tensor([len(row) - 1 for row in rows], device=self._device)
-                vectors = network(self._padded(rows, network.padding))[torch.arange(len(rows), device=self._device), last]
+                vectors = network(self._padded(rows, network.padding))[
+                    torch.arange(len(rows), device=self._device), last
+                ]
                 found[part] = (vectors @ network.table.T).cpu().numpy()
         return found
 
