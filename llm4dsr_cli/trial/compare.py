@@ -67,7 +67,7 @@ class Draws:
         self._n_targets = self._targets @ self._user_draws
 
     def means(self, values: Floats) -> Floats:
-        """The mean over seeds and targets, then that of each draw, shape (1 + draws,); ``values`` (n_seeds, n_targets)."""
+        """The mean of values of shape (n_seeds, n_targets), then that of each draw, shape (1 + draws,)."""
         by_user = np.stack([np.bincount(self._user, weights=row, minlength=len(self._users)) for row in values])
         means: Floats = (self._seed_draws * (by_user @ self._user_draws)).sum(axis=0) / self._n_targets
         return means
@@ -197,7 +197,8 @@ class _Relative:
             after = self._means(setting, name, CHOSEN_BY)
             known = before > 0  # a recommender that finds no target of a draw has no relative change
             changes.append(np.where(known, (after - before) / np.where(known, before, 1), np.nan))
-        return np.mean(changes, axis=0)
+        mean: Floats = np.mean(changes, axis=0)
+        return mean
 
     def figures(self, setting: Setting, recommender: str, metric: str) -> dict[str, Any]:
         before = self._means(AS_IT_IS, recommender, metric)

@@ -18,7 +18,7 @@ from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.survey import Survey
 from llm4dsr_cli.noise import Indices
-from llm4dsr_cli.scores import BATCH_RECORDS, Scores
+from llm4dsr_cli.scores import BATCH_RECORDS, Scores, probability
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.kept import Kept, digest
 from llm4dsr_cli.trial.recommenders import Weights
@@ -164,13 +164,17 @@ class Editor:
             )
             cut = -np.sort(-possible)[wanted : wanted + 1]
             share = float(cut[0]) if len(cut) else -1.0
-            action = "replace" if setting.action == "replace" else "drop"
             settings = replace(
-                self.cleaning.settings, action=action, threshold=None, false_edit_rate=None, edit=None, fusion=False
+                self.cleaning.settings,
+                action="replace" if setting.action == "replace" else "drop",
+                threshold=float(probability(np.array(share))),
+                false_edit_rate=None,
+                edit=None,
+                fusion=False,
             )
             cleaning = Cleaning(
                 _Anything(),
-                replace(settings, threshold=1 / (1 + math.exp(-share))),
+                settings,
                 replacer=None if self.cleaning.replacer is None else replace(self.cleaning.replacer, margin=0.0),
             )
             for i, decision in zip(part, self._decided(cleaning, [random[i] for i in part], setting.name), strict=True):

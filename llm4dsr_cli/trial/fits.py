@@ -74,7 +74,7 @@ class Fits:
     def fit(self, recommender: Recommender, edited: Edited, seed: int) -> Fit:
         """Train it, or read what an earlier training gave. Equal sequences and seeds are trained on once."""
         sequences: Sequence[Indices] = edited.sequences
-        trained = np.flatnonzero(self.split.trains)
+        trained = np.flatnonzero(self.split.trains).tolist()
         learned = [sequences[i] for i in trained]
         weights = None if edited.weights is None else [edited.weights[i] for i in trained]
         key = self.key(recommender, edited, seed)

@@ -1,8 +1,8 @@
 """Full ranking: where a recommender puts the target among all items, and what that is worth.
 
-NDCG with one relevant item is 1 / log2(rank + 1) for ranks from 1 to k (Järvelin and Kekäläinen, ACM TOIS 2002), HR is 1
-there; both are 0 beyond. Items of equal score share the mean of their ranks, so that a recommender that knows nothing
-of most items gains nothing by their order.
+NDCG with one relevant item is 1 / log2(rank + 1) for ranks from 1 to k (Järvelin and Kekäläinen, ACM TOIS 2002), and HR
+is 1 there; both are 0 beyond. Items of equal score share the mean of their ranks, so that a recommender that knows
+nothing of most items gains nothing by their order.
 """
 
 from __future__ import annotations

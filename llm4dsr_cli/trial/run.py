@@ -77,7 +77,7 @@ class Trial:
         """For ``clean --edit``, which counts all items: the share that edits as many as the best setting did."""
         if self.best is None:
             return None
-        return round(self.best.setting.share * self.protocol["editable_items"] / self.protocol["items"], 4)
+        return round(self.best.setting.share * float(self.protocol["editable_items"] / self.protocol["items"]), 4)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; NaN stands for what is not defined."""

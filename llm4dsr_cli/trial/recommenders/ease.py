@@ -84,11 +84,11 @@ class Ease:
         known = _rows(histories, None, len(self._own))
         if self._users is None:
             found = known @ self._between - known * self._own
-            scores: Floats = found / -self._own
+            scores = found / -self._own
         else:
             found = (known @ self._users.T) @ self._between @ self._users - known * self._own
             scores = found / (1 - self._own)
-        return scores
+        return np.asarray(scores, dtype=np.float32)
 
 
 def _rows(sequences: Sequence[Indices], weights: Sequence[Weights] | None, n_items: int) -> Floats:
