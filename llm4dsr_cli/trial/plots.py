@@ -35,6 +35,7 @@ def plot_trial(trial: Trial, plot: Path) -> None:
         for axes, action in zip(parts, actions, strict=True):
             _changes(axes, [one for one in trial.compared if one.setting.action == action])
             axes.set(title=f"{action}", xlabel="items edited")
+        figure.legend(*parts[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
         parts[0].set_ylabel(f"change of {CHOSEN_BY} on test targets")
         figure.savefig(temporary, format=kind[1:], dpi=160, metadata=METADATA[kind])
 
@@ -52,4 +53,3 @@ def _changes(axes: Any, compared: list[Compared]) -> None:
     axes.set_xticks(list(places), [f"{one.setting.share:.1%}".replace(".0%", "%") for one in compared])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
     axes.set_xlim(-0.5, len(compared) - 0.5)
-    axes.legend(fontsize=8, loc="best")

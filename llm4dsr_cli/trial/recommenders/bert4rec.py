@@ -27,7 +27,7 @@ class Bert4Rec(NetworkRecommender):
 
     def network(self, n_items: int, longest: int) -> Network:
         self._hidden = n_items + 1
-        return Transformer(n_items, longest + 1, self.training, causal=False)
+        return Transformer(n_items, longest, self.training, causal=False)
 
     def asked(self, history: Indices, network: Network) -> Indices:
         return np.append(history[1:] if len(history) == self._longest else history, network.hidden)

@@ -207,8 +207,8 @@ class NetworkRecommender(Recommender):
         """See ``Recommender.scores``; of an empty history all are 0."""
         network = self._network.eval()
         found = np.zeros((len(histories), network.n_items), dtype=np.float32)
-        asked = [self.asked(history[-self._longest :], network)[-self._longest :] for history in histories]
-        there = [number for number, history in enumerate(asked) if len(history)]
+        asked = [self.asked(history[-self._longest :], network) for history in histories]
+        there = [number for number, history in enumerate(histories) if len(history)]
         with torch.inference_mode():
             for start in range(0, len(there), _SCORED):
                 part = there[start : start + _SCORED]
