@@ -15,7 +15,7 @@ from llm4dsr_cli.trial.recommenders import Validation, make_recommender  # noqa:
 from llm4dsr_cli.trial.recommenders.networks import NetworkRecommender, SoftmaxLoss, Training, next_items  # noqa: E402
 
 N_ITEMS = 60
-SMALL = Training(width=32, blocks=1, dropout=0.1, batch=32, rate=5e-3, patience=4, epochs=40)
+SMALL = Training(width=32, blocks=1, dropout=0.1, batch=32, rate=5e-3, patience=2, epochs=30)
 
 
 @pytest.fixture(autouse=True)
