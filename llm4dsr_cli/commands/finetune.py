@@ -303,7 +303,7 @@ def seconds_of(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match or float(match[1]) == 0:
-        raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 60m or 2h")
+        raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 20m or 2h")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -67,8 +67,8 @@ class Kept:
         if path is None or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
         except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
             return None  # it is made again
 
