@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from llm4dsr_cli.commands.completion import bases, denoisers, one_of
 from llm4dsr_cli.commands.inputs import exit_code
 from llm4dsr_cli.commands.options import ErrorOptions, FieldOptions, Offline, RunOptions
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.start import Start
     from llm4dsr_cli.finetune.tasks import Row
     from llm4dsr_cli.finetune.trainer import Progress
-    from llm4dsr_cli.model.merged_model import Part
+    from llm4dsr_cli.model.adapter import Part
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.
@@ -44,6 +45,7 @@ class StartOptions(OptionSet):
         typer.Option(
             "--init",
             metavar="NAME|FILE",
+            autocompletion=denoisers,
             help="Denoiser to start from; none for the base model alone. [default: the one that ships]",
         ),
     ] = None
@@ -52,6 +54,7 @@ class StartOptions(OptionSet):
         typer.Option(
             "--base",
             metavar="NAME|FILE",
+            autocompletion=bases,
             envvar="LLM4DSR_BASE",
             help="Base model to adapt. [default: that of the denoiser to start from]",
         ),
@@ -75,7 +78,8 @@ class StartOptions(OptionSet):
         typer.Option(
             "--max-title-tokens",
             metavar="N",
-            help="Longer titles are cut to this many tokens. [default: as the start, else 16]",
+            help="Longer titles are cut to this many tokens. [default: of 16, 24, 32, 48 and 64 the fewest that tell "
+            "the catalog's titles]",
         ),
     ] = None
     licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = ""
@@ -96,6 +100,7 @@ class TrainingOptions(OptionSet):
         str,
         typer.Option(
             "--train",
+            autocompletion=one_of("detector", "suggester", "both"),
             metavar="detector|suggester|both",
             help="What is trained; the other part stays as the start has it. Of both, suggestions take a fifth of the "
             "time.",
@@ -133,7 +138,15 @@ class TrainingOptions(OptionSet):
         typer.Option("--batch-windows", metavar="N", help="Windows of one step. [default: 16, for suggestions 8]"),
     ] = None
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto"
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            autocompletion=one_of("auto", "cpu", "cuda", "mps"),
+            help="auto, cpu, cuda or mps.",
+        ),
+    ] = "auto"
     compile_layers: Annotated[
         bool | None,
         typer.Option(
@@ -303,7 +316,7 @@ def seconds_of(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match or float(match[1]) == 0:
-        raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 20m or 2h")
+        raise OptionError(f"--time-budget {text}: no such time", remedy="write 90s, 60m or 2h")
     return float(match[1]) * UNITS[match[2]]
 
 

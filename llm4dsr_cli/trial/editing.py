@@ -22,7 +22,7 @@ from llm4dsr_cli.scores import BATCH_RECORDS, Scores, probability
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.kept import Kept, digest
 from llm4dsr_cli.trial.recommenders import Weights
-from llm4dsr_cli.trial.settings import AS_IT_IS, FLAGGED_WEIGHT, Setting
+from llm4dsr_cli.trial.settings import AS_IT_IS, FLAGGED_WEIGHT, Setting, TrialAction
 from llm4dsr_cli.trial.splits import Split
 
 _KEPT_EVERY = 10.0  # seconds
@@ -124,7 +124,7 @@ class Editor:
         kept = self._kept.get("edited", key)
         if kept is None:
             decisions = self._at_random(setting, seed) if setting.at_random else self._decisions(setting)
-            kept = self._kept.put("edited", key, **_packed(self._apply(setting, decisions)))
+            kept = self._kept.put("edited", key, **_packed(self.applied(setting.action, decisions)))
         return _unpacked(kept)
 
     def _decisions(self, setting: Setting) -> list[Decision]:
@@ -182,13 +182,14 @@ class Editor:
         found = [decision for decision in decisions if decision is not None]
         return _fewer_replaced(found, model.replaced, rng) if setting.action == "replace" else found
 
-    def _apply(self, setting: Setting, decisions: list[Decision]) -> Edited:
+    def applied(self, action: TrialAction | None, decisions: Sequence[Decision]) -> Edited:
+        """The split's sequences after decisions about ``scored``: "weigh" gives weights, another action other items."""
         sequences, weights = [], []
         edits = replaced = 0
         rows = zip(self.split.sequences, decisions, self.split.trains, strict=True)
         for items, decision, trains in rows:
             new = items
-            if setting.action == "weigh":
+            if action == "weigh":
                 weights.append(np.where(decision.flagged, FLAGGED_WEIGHT, 1.0).astype(np.float32))
             else:
                 new = items.copy()

@@ -98,7 +98,7 @@ def test_options_out_of_range_are_one_sentence(tmp_path: Path, trial: Call) -> N
     trial(source, "--edit", "0").failed(2, "--edit is 0", "between 0 and 1")
     trial(source, "--action", "mark").failed(2, "--action is mark", "choose drop")
     trial(source, "--seeds", "0").failed(2, "--seeds is 0")
-    trial(source, "--time-budget", "soon").failed(2, "--time-budget soon", "20m")
+    trial(source, "--time-budget", "soon").failed(2, "--time-budget soon", "2h")
     trial(source, "--histories", "dirty").failed(2, "--histories dirty", "as-is")
     trial(source, "--json", source).failed(2, "--json")
     trial(source, "--plot", tmp_path / "plot.txt").failed(2, ".png")

@@ -1,4 +1,4 @@
-"""The comparison: intervals that hold the truth as often as they say, and verdicts that see nothing where nothing is."""
+"""The comparison: intervals that hold the truth as often as they say, verdicts that see nothing where nothing is."""
 
 from __future__ import annotations
 
