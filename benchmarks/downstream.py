@@ -1,6 +1,6 @@
 """What cleaning does to the recommenders that come after, on several data sets; a table as markdown, figures as JSON.
 
-    python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec bert4rec --state runs --json all.json
+    python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
 Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the train windows, and rank the last item of
 valid windows whose last item is no noise; half of the users choose, the other half report. The other data sets: each

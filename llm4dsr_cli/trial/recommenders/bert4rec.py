@@ -1,7 +1,7 @@
 """BERT4Rec (Sun et al., "Sequential recommendation with bidirectional encoder representations", CIKM 2019).
 
 Hidden items are guessed from both sides. As in section 3.6 of the paper, some examples hide the last item alone, which
-is what a recommender is asked for.
+is what a recommender is asked for; here it is the last one of any beginning of a sequence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llm4dsr_cli.trial.recommenders import Weights
 from llm4dsr_cli.trial.recommenders.networks import Network, NetworkRecommender, Transformer
 
 HIDDEN = 0.3
-ONLY_LAST = 0.3
+ONLY_LAST = 0.5
 # An epoch hides other items of each sequence so many times: the paper's code makes ten examples of each.
 TIMES = 3
 
@@ -40,11 +40,12 @@ class Bert4Rec(NetworkRecommender):
             for end in range(len(whole), 0, -longest):
                 piece = slice(max(0, end - longest), end)
                 items = whole[piece]
+                count = weight[piece]
                 hidden = rng.random(len(items)) < HIDDEN
                 if rng.random() < ONLY_LAST or not hidden.any():
-                    hidden[:] = False
-                    hidden[-1] = True
+                    n = int(rng.integers(1, len(items) + 1))
+                    items, count, hidden = items[:n], count[:n], np.arange(n) == n - 1
                 inputs.append(np.where(hidden, self._hidden, items))
                 targets.append(items)
-                counts.append(np.where(hidden, weight[piece], np.float32(0)))
+                counts.append(np.where(hidden, count, np.float32(0)))
         return inputs, targets, counts
