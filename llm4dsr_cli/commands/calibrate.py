@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, is_pipe, read_sequences, tell_unjudged, warn_of_nameless
+from llm4dsr_cli.commands.inputs import (
+    exit_code,
+    is_pipe,
+    read_sequences,
+    tell_cut,
+    tell_unjudged,
+    warn_of_nameless,
+)
 from llm4dsr_cli.commands.options import (
     ErrorOptions,
     ModelOptions,
@@ -91,6 +98,7 @@ def calibrate(
             settings=settings,
             advance=advance,
         )
+    tell_cut(denoiser.cut_titles, console)
     gate.save(Path(output))
     if as_json:
         import orjson

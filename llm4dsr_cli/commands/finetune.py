@@ -75,7 +75,8 @@ class StartOptions(OptionSet):
         typer.Option(
             "--max-title-tokens",
             metavar="N",
-            help="Longer titles are cut to this many tokens. [default: as the start, else 16]",
+            help="Longer titles are cut to this many tokens. [default: of 16, 24, 32, 48 and 64 the fewest that tell "
+            "the catalog's titles]",
         ),
     ] = None
     licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of the denoiser.")] = ""

@@ -23,6 +23,7 @@ from llm4dsr_cli.model.prompts import Prompter
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.model.turns import Turns
 from llm4dsr_cli.scores import Scores, canonical
+from llm4dsr_cli.titles import CutTitles
 from llm4dsr_cli.windows import overlapping_windows
 
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
@@ -120,6 +121,11 @@ class Denoiser:
     def name(self) -> str:
         """What its file calls it."""
         return self.metadata.name
+
+    @property
+    def cut_titles(self) -> CutTitles:
+        """How many titles it has read so far, and how many of them only up to where it cuts them."""
+        return self._prompter.cut_titles
 
     def threshold(self, false_edit_rate: float) -> float:
         """``DenoiserMetadata.threshold``."""

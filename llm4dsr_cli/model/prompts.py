@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.titles import CutTitles, clean_title
 
 Tokenize = Callable[[str], NDArray[np.int32]]
 
@@ -81,11 +81,15 @@ class Prompter:
     Args:
         tokenize: the base model's tokenizer, without special tokens.
         max_title_tokens: longer titles are cut to this many tokens.
+
+    Attributes:
+        cut_titles: how many titles were read so far, and how many of them were cut.
     """
 
     def __init__(self, form: PromptFormat, tokenize: Tokenize, max_title_tokens: int) -> None:
         self.format = form
         self.max_title_tokens = max_title_tokens
+        self.cut_titles = CutTitles(max_title_tokens)
         self._tokenize = tokenize
         self._opening = tokenize(form.opening)
         self._separator = tokenize(form.separator)
@@ -133,4 +137,6 @@ class Prompter:
     def _cut_tokens(self, title: str) -> NDArray[np.int32]:
         # Hardly a token is longer than 32 characters: what lies beyond is cut anyway, so spare the tokenizer.
         text = clean_title(title)[: 32 * self.max_title_tokens]
-        return self._tokenize(text)[: self.max_title_tokens]
+        tokens = self._tokenize(text)
+        self.cut_titles.add(len(text), len(tokens))
+        return tokens[: self.max_title_tokens]
