@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.plots import plot_evaluation
     from llm4dsr_cli.gate.calibration import CalibrationSettings, calibrate
     from llm4dsr_cli.gate.evidence import Evidence
-    from llm4dsr_cli.gate.gate import Gate, budget_threshold
+    from llm4dsr_cli.gate.gate import Gate
     from llm4dsr_cli.gate.gate_file import GateFile
+    from llm4dsr_cli.gate.survey import Outlook, Survey, budget_threshold
     from llm4dsr_cli.model.base_model import list_models, pull
     from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -103,11 +104,13 @@ _HOMES = {
         "calibrate",
     ),
     "gate.evidence": ("Evidence",),
-    "gate.gate": (
-        "Gate",
+    "gate.gate": ("Gate",),
+    "gate.gate_file": ("GateFile",),
+    "gate.survey": (
+        "Outlook",
+        "Survey",
         "budget_threshold",
     ),
-    "gate.gate_file": ("GateFile",),
     "model.base_model": (
         "list_models",
         "pull",
@@ -197,6 +200,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "OptionError",
+    "Outlook",
     "OutputError",
     "OutputFile",
     "Proposal",
@@ -212,6 +216,7 @@ __all__ = [
     "ScoredRecord",
     "Scorer",
     "Suggester",
+    "Survey",
     "ThresholdCurve",
     "__version__",
     "budget_threshold",

@@ -18,6 +18,10 @@ class Advance(Protocol):
         """``text`` says what was done; ``fraction`` is 0 to 1, or None where the end is unknown."""
 
 
+def untold(text: str, fraction: float | None) -> None:
+    """An ``Advance`` that tells nobody."""
+
+
 class Console:
     """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log.
 

@@ -59,6 +59,10 @@ class ThresholdCurve:
         kept = rank < len(scores)
         return cls(wanted[kept].astype(np.float32), scores[order][rank[kept]], len(scores))
 
+    def promised(self, rate: float) -> float:
+        """The rate, or the lowest that the calibration promises if that is higher."""
+        return max(rate, float(self.rates[0])) if len(self.rates) else rate
+
     def threshold(self, rate: float) -> float:
         """The noise log-odds above which at most the share ``rate`` of the items that belong lies.
 

@@ -31,8 +31,8 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
         **({} if replacer is None else {"proposer": replacer.proposer.name, "fallback": settings.fallback}),
         "gate": {
             "threshold": float(probability(np.array(gate.threshold))),
-            "false_edit_rate": settings.rate,
-            "budget": settings.budget,
+            "false_edit_rate": settings.rate(cleaning.gate_file),
+            "edit": settings.edit,
             "max_edits": gate.max_edits,
             "protect_last": gate.protect_last,
             "file": gate_file,

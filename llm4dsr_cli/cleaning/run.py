@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,14 +14,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.cleaning.counted import Counted
 from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
+from llm4dsr_cli.cleaning.fitting import fit_to
 from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
+from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.gate.coverage import Coverage
-from llm4dsr_cli.gate.gate import budget_threshold
+from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.survey import Survey
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.edits import Action, dropped_and_put
 from llm4dsr_cli.records.parallel import ParallelLists
@@ -45,15 +50,15 @@ class Cleaning:
     Attributes:
         scorer: gives noise log-odds.
         settings: what is done with flagged items, and which are flagged.
-        gate: flags items by their log-odds.
         gate_file: what ``calibrate`` learned; None without one.
         coverage: how many of the items that were decided about the gate file has counted; None without one.
         replacer: proposes items; for the action "replace".
+        counted: what was counted of the data; for ``fitted``.
         catalog, record_format, user_field: how ``clean`` reads records.
-        budgeted: for settings with a budget, the noise log-odds that spend it; ``within_budget`` finds them.
+        surveyed: for settings with ``edit``, what finds their threshold; ``survey`` makes it.
 
     Raises:
-        OptionError: the action is "replace" and there is no replacer; or there is a budget that nobody has spent.
+        OptionError: the action is "replace" and there is no replacer.
         ModelError: the gate file was calibrated for another denoiser, or promises no rate so low.
     """
 
@@ -67,24 +72,26 @@ class Cleaning:
         catalog: Catalog | None = None,
         record_format: RecordFormat | None = None,
         user_field: str | None = None,
-        budgeted: float | None = None,
+        counted: Counted | None = None,
+        surveyed: Survey | None = None,
     ) -> None:
         settings = settings or CleaningSettings()
-        if settings.budget is not None and budgeted is None:
-            raise OptionError("`budget` takes two passes over the data", remedy="clean with ``within_budget``")
         if settings.action == "replace" and replacer is None:
             raise OptionError('`action` is "replace", and nobody proposes items', remedy="give a `replacer`")
         if gate_file is not None and scorer.sha256 is not None:
             gate_file.check_model(scorer.sha256, "`gate`")
         self.scorer = scorer
         self.settings = settings
-        self._budgeted = budgeted
-        self.gate = settings.gate(
-            settings.log_odds_threshold(gate_file, scorer.threshold) if budgeted is None else budgeted
-        )
+        self.surveyed = surveyed
+        self._gate: Gate | None = None  # of a share of edits it is not known before the data are
+        if settings.edit is None:
+            self._gate = settings.gate(settings.log_odds_threshold(gate_file, scorer.threshold))
+        elif surveyed is not None:
+            self._gate = settings.gate(surveyed.threshold(settings.edit))
         self.gate_file = gate_file
         self.coverage = None if gate_file is None else Coverage(gate_file.evidence)
         self.replacer = replacer
+        self.counted = counted
         self.catalog = catalog
         self.record_format = record_format or RecordFormat()
         self.user_field = user_field or (gate_file and gate_file.user_field) or USER_FIELD
@@ -103,6 +110,7 @@ class Cleaning:
         counted: Iterable[ItemSequence] | None = None,
         threshold: float | None = None,
         false_edit_rate: float | None = None,
+        edit: float | None = None,
         max_edits: float | None = None,
         protect_last: int = 1,
         fusion: bool = True,
@@ -121,10 +129,11 @@ class Cleaning:
             model, base, weights, threads, gpu_layers, offline, say: as for ``Denoiser.load``.
             catalog: titles by id, and what may replace an item.
             gate: what ``calibrate`` gave, or its file.
-            action, fallback, threshold, false_edit_rate, max_edits, protect_last, fusion: as for ``CleaningSettings``.
+            action, fallback, threshold, false_edit_rate, edit, max_edits, protect_last, fusion: as for
+                ``CleaningSettings``.
             proposer: who proposes what replaces an item: "counts" of the data, or "generate", the denoiser.
             counted: sequences of the data, read once: their counts propose items where there is no gate, and their
-                items may replace others where there is no catalog. For the action "replace" alone.
+                items may replace others where there is no catalog; ``fitted`` lets them judge, too.
             record_format: where in a record its items are, for ``clean``.
             user_field: where in a record its user is; None is the gate's field, else "user_id".
 
@@ -138,6 +147,7 @@ class Cleaning:
             fallback=fallback,
             threshold=threshold,
             false_edit_rate=false_edit_rate,
+            edit=edit,
             max_edits=max_edits,
             protect_last=protect_last,
             fusion=fusion,
@@ -159,17 +169,18 @@ class Cleaning:
 
                 return stack.enter_context(Suggester.load(model, **loading))
 
+            seen = None if counted is None else Counted.of(counted, with_items=catalog is None)
             replacer = None
             if action == "replace":
-                replacer = Replacer.make(
-                    proposer,
-                    denoiser.metadata.max_window,
-                    catalog=catalog,
-                    evidence=None if gate is None else gate.evidence,
-                    counted=counted,
-                    load_suggester=load_suggester,
-                    is_padding=record_format.is_padding,
-                )
+                if catalog is not None:
+                    candidates = Candidates.from_catalog(catalog, record_format.is_padding)
+                elif seen is not None:
+                    candidates = seen.items
+                else:
+                    raise OptionError("replacing takes items", remedy="give `catalog`, or the sequences with `counted`")
+                evidence = gate.evidence if gate is not None else None if seen is None else seen.evidence
+                window = denoiser.metadata.max_window
+                replacer = Replacer.make(proposer, window, candidates, evidence=evidence, load_suggester=load_suggester)
             cleaning = cls(
                 denoiser,
                 settings,
@@ -178,9 +189,21 @@ class Cleaning:
                 catalog=catalog,
                 record_format=record_format,
                 user_field=user_field,
+                counted=seen,
             )
             cleaning._open = stack.pop_all()
         return cleaning
+
+    @property
+    def gate(self) -> Gate:
+        """Flags items by their log-odds.
+
+        Raises:
+            OptionError: a share of edits is asked for, and the data have not been surveyed.
+        """
+        if self._gate is None:
+            raise OptionError("`edit` takes two passes over the data", remedy="clean with ``within_budget``")
+        return self._gate
 
     @property
     def fuses(self) -> bool:
@@ -313,25 +336,26 @@ class Cleaning:
     def gated(self, **changes: Any) -> Cleaning:
         """A cleaning with other ``CleaningSettings``, which shares this one's denoiser, and does not close it.
 
-        A new ``threshold`` or ``false_edit_rate`` takes the place of the old one, and of a budget; ``within_budget``
-        gives a cleaning with a budget.
+        A new ``threshold`` or ``false_edit_rate`` takes the place of the old one, and of a share of edits, which
+        ``within_budget`` gives.
 
         Raises:
             OptionError: as ``CleaningSettings``.
         """
-        ways = ("threshold", "false_edit_rate", "budget")
+        ways = ("threshold", "false_edit_rate", "edit")
         anew = any(changes.get(way) is not None for way in ways)
         if anew:
             changes = {**dict.fromkeys(ways), **changes}
-        return self._with(replace(self.settings, **changes), None if anew else self._budgeted)
+        return self._with(replace(self.settings, **changes), None if anew else self.surveyed)
 
-    def _with(self, settings: CleaningSettings, budgeted: float | None) -> Cleaning:
+    def _with(self, settings: CleaningSettings, surveyed: Survey | None, gate_file: GateFile | None = None) -> Cleaning:
         return Cleaning(
             self.scorer,
             settings,
-            budgeted=budgeted,
-            gate_file=self.gate_file,
+            surveyed=surveyed,
+            gate_file=gate_file or self.gate_file,
             replacer=self.replacer,
+            counted=self.counted,
             catalog=self.catalog,
             record_format=self.record_format,
             user_field=self.user_field,
@@ -342,9 +366,38 @@ class Cleaning:
 
         The sequences are scored, or their kept scores read, to find the threshold; cleaning them is a second pass.
         """
-        settings = replace(self.settings, threshold=None, false_edit_rate=None, budget=share)
+        return self.editing(share, self.survey(sequences))
+
+    def survey(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Survey:
+        """What shares of edits would do to these sequences, which are scored, or their kept scores read."""
         scores = (log_odds for batch in _batches(sequences) for log_odds in self.log_odds(batch))
-        return self._with(settings, budget_threshold(scores, share, protect_last=settings.protect_last))
+        noise = [] if self.gate_file is None else self.gate_file.noise_log_odds(fusion=self.settings.fusion)
+        return Survey(scores, self.settings.gate(-math.inf), noise)
+
+    def editing(self, share: float, survey: Survey) -> Cleaning:
+        """A cleaning that edits at most this share of all items that a survey saw, the most suspicious ones."""
+        settings = replace(self.settings, threshold=None, false_edit_rate=None, edit=share)
+        return self._with(settings, survey)
+
+    def fitted(self, *, say: Callable[[str], None] = lambda line: None, advance: Advance = untold) -> Cleaning:
+        """A cleaning whose judgements are fused with the counts of the data, where these help the denoiser.
+
+        Noise is put into the sequences of some of the users that were counted, and scored. It needs ``counted``, and
+        FEWEST_SEQUENCES users; with fewer, or where the counts do not help, the denoiser judges alone. A user's counts
+        never judge the user's own items.
+
+        Args:
+            say: told, in a sentence, who judges.
+            advance: told what was scored, and the share of it.
+        """
+        if self.counted is None:
+            raise OptionError("nothing was counted", remedy="give `counted`")
+        titles = self.counted.items.titles if self.catalog is None else [title for _, title in self.catalog if title]
+        fitted = fit_to(self.counted, titles, self.scorer, protect_last=self.settings.protect_last, advance=advance)
+        say(fitted.told)
+        if fitted.gate is None:
+            return self
+        return self._with(replace(self.settings, fusion=fitted.helps), None, fitted.gate)
 
     def close(self) -> None:
         """Free the models that ``load`` has loaded; harmless when there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.scored_line import MODEL_DIGITS, ScoredRecord, scored_line
-from llm4dsr_cli.scores import Scorer
+from llm4dsr_cli.scores import Scorer, Scores
 
 
 class KeptScores:
@@ -108,12 +108,18 @@ class KeptScores:
         raise OptionError("kept scores judge no other items", remedy="clean with a denoiser")
 
 
-def score_records(batches: Iterable[list[Record]], scorer: Scorer, counts: RunCounts) -> Iterator[list[bytes]]:
+def score_records(
+    batches: Iterable[list[Record]],
+    scorer: Scorer,
+    counts: RunCounts,
+    line: Callable[[Record, Scores, str], bytes] = scored_line,
+) -> Iterator[list[bytes]]:
     """For each batch of records their scored lines; a batch is counted when the next one is asked for.
 
     Args:
-        scorer: judges the items that can be judged; its hash is written beside the scores.
+        scorer: judges the items that can be judged.
         counts: kept up to date.
+        line: what is written for a record, its noise log-odds (NaN for items that nobody judged) and the scorer's hash.
     """
     for records in batches:
         places = [record.judged for record in records]
@@ -122,7 +128,7 @@ def score_records(batches: Iterable[list[Record]], scorer: Scorer, counts: RunCo
         for record, at, log_odds in zip(records, places, scorer.score(titles), strict=True):
             whole = np.full(len(record.titles), np.nan, dtype=np.float32)
             whole[at] = log_odds
-            lines.append(scored_line(record, whole, str(scorer.sha256)))
+            lines.append(line(record, whole, str(scorer.sha256)))
         yield lines
         for record in records:
             counts.add(record)

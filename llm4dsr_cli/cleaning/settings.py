@@ -19,8 +19,8 @@ from llm4dsr_cli.thresholds import check_rate
 class CleaningSettings:
     """What is done with flagged items, and which items are flagged.
 
-    At most one of ``threshold``, ``false_edit_rate`` and ``budget`` may be given; with none, the false-edit rate is
-    FALSE_EDIT_RATE.
+    At most one of ``threshold``, ``false_edit_rate`` and ``edit`` may be given; with none, the false-edit rate is
+    FALSE_EDIT_RATE, or the lowest that the gate file promises.
 
     Attributes:
         action: "drop" takes flagged items out, "mark" leaves them, "replace" puts what belongs in their place.
@@ -28,7 +28,7 @@ class CleaningSettings:
         threshold: noise probability above which an item is flagged.
         false_edit_rate: flag at most this share of the items that belong, by the calibration of the gate file, or else
             of the denoiser.
-        budget: flag at most this share of all items, the most suspicious ones; it takes two passes over the data.
+        edit: flag at most this share of all items, the most suspicious ones; it takes two passes over the data.
         max_edits: at most so many edits a sequence, or, below 1, such a share of its items.
         protect_last: so many items at a sequence's end are never edited.
         fusion: judge by the gate file's counts, too, where there is a gate file.
@@ -41,7 +41,7 @@ class CleaningSettings:
     fallback: Fallback = "drop"
     threshold: float | None = None
     false_edit_rate: float | None = None
-    budget: float | None = None
+    edit: float | None = None
     max_edits: float | None = None
     protect_last: int = 1
     fusion: bool = True
@@ -49,22 +49,26 @@ class CleaningSettings:
     def __post_init__(self) -> None:
         check_choice("action", self.action, ("drop", "mark", "replace"))
         check_choice("fallback", self.fallback, ("drop", "keep"))
-        ways = {"threshold": self.threshold, "false_edit_rate": self.false_edit_rate, "budget": self.budget}
+        ways = {"threshold": self.threshold, "false_edit_rate": self.false_edit_rate, "edit": self.edit}
         given = [f"`{name}`" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")
-        if self.budget is not None and not 0 < self.budget < 1:
-            raise OptionError(f"`budget` is {self.budget:g}", remedy="give a share of all items, between 0 and 1")
+        if self.edit is not None and not 0 < self.edit < 1:
+            raise OptionError(f"`edit` is {self.edit:g}", remedy="give a share of all items, between 0 and 1")
         if self.false_edit_rate is not None:
             check_rate(self.false_edit_rate)
         self.gate(0.0 if self.threshold is None else log_odds_of(self.threshold))
 
-    @property
-    def rate(self) -> float | None:
-        """The false-edit rate that the threshold is to keep; None when the threshold comes from elsewhere."""
-        if self.threshold is not None or self.budget is not None:
+    def rate(self, gate_file: GateFile | None) -> float | None:
+        """The false-edit rate that the threshold is to keep; None when the threshold comes from elsewhere.
+
+        Where none was asked for, it is FALSE_EDIT_RATE, or the lowest that the gate file promises.
+        """
+        if self.threshold is not None or self.edit is not None:
             return None
-        return FALSE_EDIT_RATE if self.false_edit_rate is None else self.false_edit_rate
+        if self.false_edit_rate is not None or gate_file is None:
+            return self.false_edit_rate or FALSE_EDIT_RATE
+        return gate_file.curve(fusion=self.fusion).promised(FALSE_EDIT_RATE)
 
     def gate(self, log_odds: float) -> Gate:
         """The gate of these settings, with a threshold in log-odds."""
@@ -77,15 +81,15 @@ class CleaningSettings:
             of_rate: the denoiser's threshold for a false-edit rate; asked only where it is needed.
 
         Raises:
+            ValueError: a share of edits is asked for, whose threshold a ``Survey`` finds.
             ModelError: the calibration is too small to promise so low a rate.
         """
         if self.threshold is not None:
             return log_odds_of(self.threshold)
-        if self.rate is None:
-            return float("inf")  # a budget's threshold is known when all items have been scored
-        if gate_file is not None:
-            return gate_file.threshold(self.rate, fusion=self.fusion)
-        return of_rate(self.rate)
+        rate = self.rate(gate_file)
+        if rate is None:
+            raise ValueError("a share of edits has a threshold only on some data")
+        return of_rate(rate) if gate_file is None else gate_file.curve(fusion=self.fusion).threshold(rate)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

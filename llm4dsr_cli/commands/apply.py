@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,19 +34,11 @@ def apply(
         str,
         typer.Option("--action", metavar="ACTION", help="drop: take flagged items out. mark: flag them in noise_flag."),
     ] = "drop",
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--budget",
-            metavar="SHARE",
-            help="Edit at most this share of all items, the most suspicious ones; SCORED is read twice.",
-        ),
-    ] = None,
     model: options.Model = None,
 ) -> int:
     """Gate and edit records that `llm4dsr score` has scored, without a model; as `llm4dsr clean --action drop` would.
 
-    Example: llm4dsr apply scored.jsonl cleaned.jsonl --catalog catalog.jsonl --budget 0.02
+    Example: llm4dsr apply scored.jsonl cleaned.jsonl --catalog catalog.jsonl --edit 2%
     """
     if action == "replace":
         raise OptionError(
@@ -63,15 +54,16 @@ def apply(
     from llm4dsr_cli.records.scored_line import parse_scored
     from llm4dsr_cli.scores import BATCH_RECORDS
 
-    said: dict[str, Any] = {"action": action, "budget": budget, **gate.arguments()}
+    gate.check_fusion()
+    said: dict[str, Any] = {"action": action, **gate.arguments()}
     settings = CleaningSettings(**said)
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
-    if budget is not None and not can_be_read_twice(source):
-        raise OptionError("--budget reads SCORED twice, and a pipe can be read once", remedy="give a file")
+    if gate.edit is not None and not can_be_read_twice(source):
+        raise OptionError("--edit reads SCORED twice, and a pipe can be read once", remedy="give a file")
     console = run.console()
     gate_file, record_format, catalog = gate.load(), records.format(), records.load_catalog(source, console)
-    kept = KeptScores.of(model, gate_file, by_rate=settings.rate is not None)
+    kept = KeptScores.of(model, gate_file, by_rate=settings.rate(gate_file) is not None)
     cleaning = Cleaning(
         kept,
         settings,
@@ -79,7 +71,6 @@ def apply(
         catalog=catalog,
         record_format=record_format,
         user_field=gate.user_field,
-        budgeted=None if budget is None else math.inf,  # the first pass finds it
     )
 
     def scored(reader: LineReader, on_error: OnError | None) -> Iterator[list[ScoredRecord]]:
@@ -89,12 +80,12 @@ def apply(
             kept.check(batch)
             yield batch
 
-    if budget is not None:
+    if gate.edit is not None:
         with LineReader.open(source) as reader:
             # The second pass tells of what is skipped.
             quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
             sequences = (cleaning.sequence(record) for batch in scored(reader, quietly) for record in batch)
-            cleaning = cleaning.within_budget(budget, sequences)
+            cleaning = cleaning.within_budget(gate.edit, sequences)
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,9 +19,11 @@ from llm4dsr_cli.commands.options import (
 )
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
+    from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.records.record import OnError, Record
     from llm4dsr_cli.sequences import ItemSequence
 
@@ -30,23 +33,25 @@ def clean(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="JSONL, one sequence a line, oldest item first; - for standard input.")
     ],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
     records: EditedRecordOptions,
     gate: GateOptions,
     output: OutputOptions,
     errors: RejectOptions,
     model: ModelOptions,
     run: RunOptions,
-    action: Annotated[
+    target: Annotated[
         str | None,
+        typer.Argument(metavar="OUT", help="Where the records go; - for standard output. Not needed with --dry-run."),
+    ] = None,
+    action: Annotated[
+        str,
         typer.Option(
             "--action",
             metavar="ACTION",
-            help="replace: put what belongs in the place of flagged items. drop: take flagged items out. "
-            "mark: flag them in noise_flag. [default: replace; drop on a pipe, unless --gate and --catalog say "
-            "what may replace]",
+            help="drop: take flagged items out. replace: put what belongs in their place. mark: flag them in "
+            "noise_flag.",
         ),
-    ] = None,
+    ] = "drop",
     proposer: Annotated[
         str | None,
         typer.Option(
@@ -64,32 +69,59 @@ def clean(
             help="What replace does with a flagged item for which it finds nothing that belongs. [default: drop]",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Score a file, say what would be edited, and write nothing.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on where an earlier run was stopped; what it scored is in OUT.scores.part."),
+    ] = False,
 ) -> int:
-    """Find the items that do not belong, and replace, drop or mark them.
+    """Find the items that do not belong, and drop, replace or mark them.
+
+    A file is scored once, judged by the denoiser and by the counts of its own users together, and then edited. A pipe
+    is judged by the denoiser alone, unless a gate file holds counts.
 
     Example: llm4dsr clean sequences.jsonl cleaned.jsonl --catalog catalog.jsonl --audit edits.jsonl
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
+    from llm4dsr_cli.commands.resumption import scoring_state
+    from llm4dsr_cli.commands.two_passes import clean_file
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
+    from llm4dsr_cli.records.resumable import can_resume, check_part
     from llm4dsr_cli.scores import BATCH_RECORDS
 
-    twice = can_be_read_twice(source)
-    asked = action is not None or proposer is not None or fallback is not None
-    reads_twice = records.catalog is None or (gate.gate is None and proposer != "generate")
-    action = action or ("replace" if asked or twice or not reads_twice else "drop")
+    is_file = can_be_read_twice(source)
     if action != "replace":
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
+    if target is None and not dry_run:
+        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or give --dry-run")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
-    CleaningSettings(**said)
+    if is_file and not gate.says_how_many:
+        said["edit"] = EDIT
+    settings = CleaningSettings(**said)
     check_choice("proposer", proposer or "counts", ("counts", "generate"))
+    if not is_file:
+        gate.refuse_for_pipe()
+        takes_counts = action == "replace" and gate.gate is None and proposer != "generate"
+        takes_items = action == "replace" and records.catalog is None
+        _refuse_pipe(dry_run=dry_run, resume=resume, takes_items=takes_items, takes_counts=takes_counts)
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
-    outputs = Outputs(target, output, errors, inputs, gate.gate)
-    if action == "replace" and reads_twice and not twice:
-        _refuse_pipe(records.catalog)
+    scratch = None if target is None else f"{target}.scores"
+    if scratch is None or source == "-" or not (can_resume(str(target)) and can_resume(scratch)):
+        scratch = None
+        if resume:
+            raise OptionError(
+                "--resume needs regular files, OUT not compressed",
+                remedy="leave it out, or write to files and read them",
+            )
+    elif is_file:
+        check_part(scratch, resume=resume)
+    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
     console = run.console()
     gate_file, record_format = gate.load(), records.format()
     keep_fields = action == "replace" and records.catalog is not None and may_hold_objects(source)
@@ -100,42 +132,62 @@ def clean(
         return read_records(reader, BATCH_RECORDS, record_format, catalog, on_error)
 
     def counted() -> Iterator[ItemSequence]:
-        console.say(f"reading {source} for the items that may replace others ...")
-        # The second pass tells of what is skipped.
-        quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
+        console.say(f"counting {source} ...")
+        # A later pass tells of what is skipped.
+        quietly: OnError | None = (lambda error, line: None) if errors.on_error == "skip" else None
         with LineReader.open(source) as reader:
             for batch in read(reader, quietly):
                 for record in batch:
                     yield record.sequence(user_field)
 
+    fuses = settings.edit is not None and settings.fusion and gate_file is None
+    replaces = action == "replace" and (catalog is None or (gate_file is None and proposer != "generate"))
     with (
-        outputs.told_of_interrupts("`llm4dsr score` keeps what it has done, and can be resumed"),
-        LineReader.open(source) as reader,
-    ):
-        if action == "drop" and not asked:
-            console.say("a pipe is read once: flagged items are dropped; with --gate and --catalog they are replaced")
-        with Cleaning.load(
+        nullcontext() if outputs is None or is_file else outputs.told_of_interrupts(),
+        Cleaning.load(
             catalog=catalog,
             gate=gate_file,
-            counted=counted(),
+            counted=counted() if is_file and (fuses or replaces) else None,
             **said,
             proposer=proposer or "counts",  # type: ignore[arg-type]  # checked above
             record_format=record_format,
             user_field=user_field,
             **model.arguments(),
             say=console.say,
-        ) as cleaning:
+        ) as cleaning,
+    ):
+        if is_file:
+            return clean_file(
+                source,
+                cleaning,
+                read,
+                outputs,
+                console,
+                scratch=scratch,
+                state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),
+                resume=resume,
+                fits=fuses,
+            )
+        assert outputs is not None
+        with LineReader.open(source) as reader:
             cleaner: Cleaner[Record] = Cleaner(cleaning, outputs.annotate)
             return outputs.run(reader, cleaner, lambda on_error: read(reader, on_error), console)
 
 
-def _refuse_pipe(catalog: str | None) -> None:
-    if catalog is None:
+def _refuse_pipe(*, dry_run: bool, resume: bool, takes_items: bool, takes_counts: bool) -> None:
+    """Refuse what takes two passes over the input."""
+    for name, value in (("--dry-run", dry_run), ("--resume", resume)):
+        if value:
+            raise OptionError(
+                f"{name} is for a file, and a pipe can be read once", remedy="give a file, or leave it out"
+            )
+    if takes_items:
         raise OptionError(
             "--action replace without a catalog reads the input twice, and a pipe can be read once",
             remedy="give --catalog, or a file",
         )
-    raise OptionError(
-        "--proposer counts counts the input before it cleans it, and a pipe can be read once",
-        remedy="give a file, counts with --gate, or --proposer generate",
-    )
+    if takes_counts:
+        raise OptionError(
+            "--proposer counts counts the input before it cleans it, and a pipe can be read once",
+            remedy="give a file, counts with --gate, or --proposer generate",
+        )

@@ -149,6 +149,7 @@ def evaluate(
     """
     noise.check()
     gate.check()
+    gate.check_fusion()
 
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.commands.evaluation_tables import print_tables

@@ -45,6 +45,17 @@ Offline = Annotated[
 ProtectLast = Annotated[
     int, typer.Option("--protect-last", metavar="N", help="Never edit the newest N items of a sequence.")
 ]
+
+
+def share(text: str) -> float:
+    """A share as people write it: 5% or 0.05. Raises typer.BadParameter."""
+    number, percent = (text[:-1], 100) if text.endswith("%") else (text, 1)
+    try:
+        return float(number) / percent
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no share; give one such as 5% or 0.05") from None
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
 
@@ -273,7 +284,7 @@ class ThresholdOptions(OptionSet):
     ] = None
     no_fusion: Annotated[
         bool,
-        typer.Option("--no-fusion", help="Of the gate file, use the thresholds only, and judge by the denoiser alone."),
+        typer.Option("--no-fusion", help="Judge by the denoiser alone; of a gate file, use the thresholds only."),
     ] = False
     user_field: Annotated[
         str | None,
@@ -292,6 +303,9 @@ class ThresholdOptions(OptionSet):
         """Refuse options that contradict each other; raises OptionError."""
         if self.threshold is not None and self.false_edit_rate is not None:
             raise OptionError("--threshold and --false-edit-rate contradict each other", remedy="give one of them")
+
+    def check_fusion(self) -> None:
+        """Refuse --no-fusion where nothing but a gate file could be fused; raises OptionError."""
         if self.no_fusion and self.gate is None:
             raise OptionError("--no-fusion says how to use a gate file", remedy="give one with --gate, or leave it out")
 
@@ -310,15 +324,37 @@ class ThresholdOptions(OptionSet):
 class GateOptions(ThresholdOptions):
     """Which items are edited."""
 
+    edit: Annotated[
+        float | None,
+        typer.Option(
+            "--edit",
+            "--budget",
+            metavar="SHARE",
+            parser=share,
+            help="Edit at most this share of all items, the most suspicious ones: 5% or 0.05. The input is a file, "
+            "which is read twice.",
+        ),
+    ] = None
     max_edits: Annotated[
         float | None,
         typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
     ] = None
 
+    @property
+    def says_how_many(self) -> bool:
+        """Whether one of the options says how many items are edited."""
+        return any(value is not None for value in (self.edit, self.threshold, self.false_edit_rate, self.gate))
+
+    def refuse_for_pipe(self) -> None:
+        """Refuse what takes a file; raises OptionError."""
+        if self.edit is not None:
+            raise OptionError("--edit reads the input twice, and a pipe can be read once", remedy="give a file")
+        self.check_fusion()
+
     def arguments(self) -> dict[str, Any]:
-        """By keyword, what these options and ``CleaningSettings`` have in common. Raises OptionError."""
+        """By keyword, what these options and ``CleaningSettings have in common. Raises OptionError."""
         self.check()
-        names = ("threshold", "false_edit_rate", "max_edits", "protect_last")
+        names = ("threshold", "false_edit_rate", "edit", "max_edits", "protect_last")
         return {"fusion": not self.no_fusion, **{name: getattr(self, name) for name in names}}
 
 

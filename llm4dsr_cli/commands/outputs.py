@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from llm4dsr_cli.commands.inputs import exit_code, skipping
@@ -12,6 +12,7 @@ from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Advance, Console
     from llm4dsr_cli.records.edits import EditedRecord
     from llm4dsr_cli.records.reader import LineReader
@@ -35,6 +36,7 @@ class Outputs:
         from llm4dsr_cli.records.writer import OutputFile, check_paths
 
         self.began = time.monotonic()
+        self.seconds = 0.0
         self.annotate = options.annotate
         self.gate = gate
         self.rejects = errors.path(target)
@@ -65,15 +67,36 @@ class Outputs:
         Args:
             batches: records of ``reader``; its argument is for lines that are no records.
         """
-        import orjson
+        with self.open():
+            self.write(reader, cleaner, batches, console)
+        return self.tell(cleaner, console)
 
-        from llm4dsr_cli.cleaning.report import notes, report, summary, warnings
+    def open(self) -> AbstractContextManager[None]:
+        """Open all outputs; they appear when the block ends without an exception."""
         from llm4dsr_cli.records.writer import together
 
-        out, audit = self._files["OUT"], self._files.get("--audit")
         # Rejects are made even if there are none: those of an earlier run must not pass for this one's.
-        with together([*self._files.values()]), console.progress() as advance:
-            on_error = skipping(cleaner.counts, self._files.get("--rejects"), console)
+        return together([*self._files.values()])
+
+    def skipping(self, counts: RunCounts, console: Console) -> OnError | None:
+        """For ``on_error``: counts, keeps and tells of lines that are no records; None where an error is to stop."""
+        return skipping(counts, self._files.get("--rejects"), console)
+
+    def write(
+        self,
+        reader: LineReader,
+        cleaner: Cleaner[R],
+        batches: Callable[[OnError | None], Iterator[list[R]]],
+        console: Console,
+    ) -> None:
+        """Clean all records and write them into outputs that are open; see ``run``."""
+        import orjson
+
+        from llm4dsr_cli.cleaning.report import report
+
+        out, audit = self._files["OUT"], self._files.get("--audit")
+        with console.progress() as advance:
+            on_error = self.skipping(cleaner.counts, console)
             for results in _telling(cleaner.clean(batches(on_error), on_error), cleaner, reader, advance):
                 for result in results:
                     out.write(result.line)
@@ -85,14 +108,19 @@ class Outputs:
                     audit.flush()
             if cleaner.cleaning.coverage is not None:
                 cleaner.cleaning.coverage.check()
-            seconds = time.monotonic() - self.began
+            self.seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
-                to.write(orjson.dumps(report(cleaner, seconds, self.gate), option=orjson.OPT_INDENT_2))
+                to.write(orjson.dumps(report(cleaner, self.seconds, self.gate), option=orjson.OPT_INDENT_2))
+
+    def tell(self, cleaner: Cleaner[R], console: Console) -> int:
+        """Say what was done; the exit code."""
+        from llm4dsr_cli.cleaning.report import notes, summary, warnings
+
         for warning in warnings(cleaner):
             console.warn(warning)
         for note in notes(cleaner):
             console.say(note)
-        console.say(summary(cleaner, seconds))
+        console.say(summary(cleaner, self.seconds))
         return exit_code(cleaner.counts, self.rejects, console)
 
 

@@ -11,12 +11,10 @@ import typer
 from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_cut, tell_unjudged
 from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
 from llm4dsr_cli.commands.parameters import option_sets
-from llm4dsr_cli.errors import CatalogError, Llm4dsrError, OptionError
-from llm4dsr_cli.version import __version__
+from llm4dsr_cli.commands.resumption import how_to_go_on, scoring_state, write_scores
+from llm4dsr_cli.errors import Llm4dsrError, OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.cleaning.tally import RunCounts
-    from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.records.resumable import ResumableFile
 
 
@@ -41,7 +39,6 @@ def score(
     began = time.monotonic()
     rejects = errors.path(target)
 
-    from llm4dsr_cli.cache import file_sha256
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.records.reader import LineReader, read_parsed
@@ -76,38 +73,19 @@ def score(
     with LineReader.open(source) as reader, model.load(console.say) as denoiser:
         kept: ResumableFile | None = None
         if keeps:
-            state = {
-                "IN": file_sha256(source, Llm4dsrError),
-                "--catalog": None if records.catalog is None else file_sha256(records.catalog, CatalogError),
-                "--items-field": record_format.items_field,
-                "--titles-field": record_format.titles_field,
-                "--item-id-field": record_format.item_id_field,
-                "--item-title-field": record_format.item_title_field,
-                "--catalog-id-field": record_format.catalog_id_field,
-                "--catalog-title-field": record_format.catalog_title_field,
-                "--padding-id": "\n".join(record_format.padding_ids) or None,
-                "--newest-first": "yes" if record_format.newest_first else None,
-                **_model(denoiser),
-            }
-            out = kept = ResumableFile(target, state, resume=resume)
+            out = kept = ResumableFile(target, scoring_state(source, records, denoiser), resume=resume)
 
         try:
             with together([out] if rejects_file is None else [out, rejects_file]), console.progress() as advance:
-                scoring = time.monotonic()
                 on_record_error = skipping(counts, rejects_file, console)
                 batches = read_parsed(reader, BATCH_RECORDS, parse, on_record_error)
                 if kept:
-                    batches = kept.remaining(batches, original_line)
-                for lines in score_records(batches, denoiser, counts):
-                    for line in lines:
-                        out.write(line)
-                    out.flush()
-                    speed = counts.records / max(1e-6, time.monotonic() - scoring)
-                    advance(f"{counts.records:,} records, {speed:.0f}/s", reader.fraction)
+                    batches = kept.remaining(batches, lambda line, record: original_line(line) == record.line)
+                write_scores(score_records(batches, denoiser, counts), out, counts, reader, advance)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(": ".join(["interrupted", *_how_to_go_on(kept, counts)])) from None
+            raise KeyboardInterrupt(": ".join(["interrupted", *how_to_go_on(kept, counts)])) from None
         except Llm4dsrError:
-            for sentence in _how_to_go_on(kept, counts):
+            for sentence in how_to_go_on(kept, counts):
                 console.say(sentence)
             raise
     tell_cut(denoiser.cut_titles, console)
@@ -115,16 +93,3 @@ def score(
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")
     return exit_code(counts, rejects, console)
-
-
-def _model(denoiser: Denoiser) -> dict[str, str | None]:
-    """What of the denoiser a score depends on, by the options that choose it."""
-    return {"--model": denoiser.sha256, "--base or --weights": denoiser.runtime.name, "the version": __version__}
-
-
-def _how_to_go_on(kept: ResumableFile | None, counts: RunCounts) -> list[str]:
-    """A sentence about what a run that did not end has left, if it has left anything."""
-    if kept is None or kept.kept_path is None:
-        return []
-    n = kept.kept_records + counts.records
-    return [f"{n:,} scored records are kept in {kept.kept_path}, go on with --resume"]

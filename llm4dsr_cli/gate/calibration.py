@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.console import Advance
+from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.evidence import Evidence, user_hash
 from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.sample import UserSequence
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
 from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
@@ -25,8 +26,9 @@ ASSUMED_NOISE = (0.02, 0.05, 0.1)
 FUSION_SHARE = 1 / 3
 FEWEST_SEQUENCES = 30
 _RELIABILITY_BINS = np.linspace(0, 1, 11)
+# Of the noise log-odds of items that were put in: what share of such noise lies above a threshold.
+NOISE_QUANTILES = np.linspace(0, 1, 101)
 
-UserSequence = tuple[Hashable, Sequence[str]]
 Floats = NDArray[np.float64]
 
 
@@ -84,6 +86,10 @@ class ScoredItems:
         """The items for which ``chosen``, bool of shape (n_items,), is true."""
         return ScoredItems(self.features[chosen], self.labels[chosen], self.user[chosen])
 
+    def columns(self, n: int) -> ScoredItems:
+        """The same items with their first n features."""
+        return replace(self, features=self.features[:, :n])
+
 
 def calibrate(
     sequences: Sequence[ItemSequence],
@@ -92,7 +98,7 @@ def calibrate(
     catalog: Iterable[str] = (),
     user_field: str | None = None,
     settings: CalibrationSettings | None = None,
-    advance: Advance = lambda text, fraction: None,
+    advance: Advance = untold,
 ) -> GateFile:
     """Learn thresholds, reliability and fusion for a denoiser from unlabelled sequences.
 
@@ -213,15 +219,21 @@ def fit_gate(
         summary={
             "settings": asdict(settings),
             "sequences": len(users),
-            "fused": _summary(calibrations["fused"], fused, to_cut),
-            "alone": _summary(calibrations["alone"], alone, items),
+            "fused": summary_of(calibrations["fused"], fused, to_cut),
+            "alone": summary_of(calibrations["alone"], alone, items),
         },
         protect_last=settings.protect_last,
     )
 
 
-def _summary(calibration: ThresholdCurve, log_odds: Scores, items: ScoredItems) -> dict[str, Any]:
+def summary_of(calibration: ThresholdCurve, log_odds: Scores, items: ScoredItems) -> dict[str, Any]:
+    """What a calibration found, for people and reports.
+
+    Args:
+        log_odds: of the items, shape (n_items,), which the calibration is for.
+    """
     belongs = items.labels == 0
+    noise = log_odds[~belongs]
     rates = []
     for rate in STATED_RATES:
         if not len(calibration.rates) or rate < calibration.rates[0]:
@@ -250,7 +262,13 @@ def _summary(calibration: ThresholdCurve, log_odds: Scores, items: ScoredItems) 
         for number in range(len(_RELIABILITY_BINS) - 1)
         if (bins == number).any()
     ]
-    return {"items": len(belongs), "noise": int((~belongs).sum()), "rates": rates, "reliability": reliability}
+    return {
+        "items": len(belongs),
+        "noise": len(noise),
+        "rates": rates,
+        "reliability": reliability,
+        "noise_log_odds": np.quantile(noise, NOISE_QUANTILES).tolist() if len(noise) else [],
+    }
 
 
 def rate_bound(

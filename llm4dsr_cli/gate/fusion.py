@@ -15,11 +15,15 @@ Floats = NDArray[np.float64]
 
 # Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
 RIDGE = 1.0
+# Where there are weights of other data to start from, so much holds on to them (docs/experiments.md).
+PRIOR_RIDGE = 30.0
 # No standardized data give weights as large, and with less no sum of them comes near a float32's end.
 LARGEST = 1e6
 SMALLEST_DEVIATION = 1e-9
 _STEPS = 50
 N_FEATURES = 2 + len(FEATURES)
+# Standardized weights of the features, fitted on several data sets together (benchmarks/default_fusion.py).
+PRIOR_WEIGHTS = np.array([0.8, 0.3, -0.3, 0.1, -0.3, -0.2, -0.2])
 
 
 def fusion_features(log_odds: NDArray[np.floating[Any]], evidence: Floats) -> Floats:
@@ -59,21 +63,24 @@ class Fusion:
             raise ValueError("a bias out of range")
 
     @classmethod
-    def fit(cls, features: Floats, labels: NDArray[np.integer]) -> Fusion:
+    def fit(cls, features: Floats, labels: NDArray[np.integer], prior: Floats | None = None) -> Fusion:
         """Ridge-penalized logistic regression by Newton's method (Hastie et al., 2009, section 4.4.1).
 
         Args:
             features: shape (n_items, n_features).
             labels: 1 = noise, shape (n_items,).
+            prior: standardized weights that the penalty draws the weights to, shape (n_features,); None is 0.
         """
         mean = features.mean(axis=0)
         deviation = np.maximum(features.std(axis=0), SMALLEST_DEVIATION)
         design = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
-        penalty = np.diag([1e-6, *([RIDGE] * features.shape[1])])
+        ridge = RIDGE if prior is None else PRIOR_RIDGE
+        penalty = np.diag([1e-6, *([ridge] * features.shape[1])])
+        centre = np.concatenate([[0], np.zeros(features.shape[1]) if prior is None else prior])
         weights = np.zeros(design.shape[1])
         for _ in range(_STEPS):
             chance = 1 / (1 + np.exp(-design @ weights))
-            gradient = design.T @ (labels - chance) - penalty @ weights
+            gradient = design.T @ (labels - chance) - penalty @ (weights - centre)
             curvature = (design * (chance * (1 - chance))[:, None]).T @ design + penalty
             step = np.linalg.solve(curvature, gradient)
             weights += step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,31 +65,3 @@ class Gate:
             by_suspicion = flagged[np.argsort(-np.asarray(log_odds)[flagged], kind="stable")]
             edits[by_suspicion[allowed:]] = False
         return edits
-
-
-def budget_threshold(sequences: Iterable[NDArray[np.floating]], share: float, *, protect_last: int = 1) -> float:
-    """The threshold above which the most suspicious items lie, as many as a share of all items is.
-
-    Only items that a gate could edit are chosen: neither protected ones, nor a sequence's last one left. Of items that
-    are as suspicious as the threshold none is edited, so that the budget is never exceeded.
-
-    Args:
-        sequences: noise log-odds of each sequence, shape (n_items,).
-        share: of all items, protected ones too; rounded down to whole items.
-        protect_last: as in ``Gate``.
-
-    Returns:
-        Noise log-odds; -inf when fewer items than the budget could be edited, inf when there is nothing to edit.
-    """
-    anything = Gate(-math.inf, protect_last=protect_last)
-    n_items = 0
-    editable: list[NDArray[np.floating]] = [np.empty(0)]
-    for log_odds in sequences:
-        n_items += len(log_odds)
-        editable.append(log_odds[anything.decide(log_odds)])
-    descending = -np.sort(-np.concatenate(editable))
-    # 0.29 of 100 items is a little less than 29 in floating point.
-    edits = math.floor(round(share * n_items, 9))
-    if edits < len(descending):
-        return float(descending[edits])
-    return -math.inf if edits else math.inf

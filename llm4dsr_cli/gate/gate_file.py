@@ -98,6 +98,15 @@ class GateFile:
         if users.ndim != 1 or users.dtype != np.uint64 or not ascends(users):
             raise ValueError("calibration users that do not ascend")
 
+    def noise_log_odds(self, *, fusion: bool = True) -> list[float]:
+        """Quantiles, ascending and evenly spaced, of the noise log-odds of items that were put in; [] if not known."""
+        found = self.summary.get("fused" if fusion else "alone")
+        quantiles = found.get("noise_log_odds") if isinstance(found, dict) else None
+        if not isinstance(quantiles, list) or not all(type(value) in (int, float) for value in quantiles):
+            return []
+        ascending = bool(np.isfinite(quantiles).all() and (np.diff(quantiles) >= 0).all())
+        return [float(value) for value in quantiles] if ascending else []
+
     def check_model(self, sha256: str, where: str) -> None:
         """Raises ModelError when scores come from another denoiser than the one this gate was calibrated for."""
         if sha256 != self.model_sha256:
@@ -108,6 +117,10 @@ class GateFile:
                 remedy="give that denoiser with `model`, or calibrate again",
             )
 
+    def curve(self, *, fusion: bool = True) -> ThresholdCurve:
+        """Thresholds for the fused log-odds, or for the denoiser's."""
+        return self.fused if fusion else self.alone
+
     def threshold(self, false_edit_rate: float, *, fusion: bool = True) -> float:
         """Log-odds above which at most this share of the items that belong lies; of the fused ones, or the model's.
 
@@ -116,7 +129,7 @@ class GateFile:
             ModelError: the calibration is too small to promise so low a rate.
         """
         check_rate(false_edit_rate)
-        return (self.fused if fusion else self.alone).threshold(false_edit_rate)
+        return self.curve(fusion=fusion).threshold(false_edit_rate)
 
     def fuse(self, titles: Sequence[str], user: Hashable | None, log_odds: Scores) -> Scores:
         """Fused log-odds of a sequence's items, shape (n_items,), from the denoiser's.

@@ -91,18 +91,19 @@ class ResumableFile(OutputFile):
         return self._part.open("r+b")
 
     def remaining(
-        self, batches: Iterable[list[Record]], original: Callable[[bytes], bytes | None]
+        self, batches: Iterable[list[Record]], written_for: Callable[[bytes, Record], bool]
     ) -> Iterator[list[Record]]:
         """The batches that are not kept whole; the first line written for one of them cuts the rest off.
 
         Whole batches, because a record's score depends a little on those beside it.
 
         Args:
-            original: gives a record's line of a line that was written for it.
+            written_for: whether a line was written for a record.
         """
         iterator = iter(batches)
         for batch in iterator:
-            if [original(line) for line in self._peek(len(batch))] != [record.line for record in batch]:
+            lines = self._peek(len(batch))
+            if len(lines) < len(batch) or not all(map(written_for, lines, batch)):
                 yield batch
                 break
             self._good = self._peeked
@@ -196,6 +197,32 @@ class ResumableFile(OutputFile):
     def kept_path(self) -> Path | None:
         """Where the part is kept; None when nothing is, or what is there is not this run's."""
         return self._part if self._raw is not None and self._part.exists() else None
+
+
+class ScratchFile(ResumableFile):
+    """A resumable file of lines that a run needs for itself: what it is named after is never made.
+
+    When the block ends without an exception the part is gone, unless ``kept`` is true.
+    """
+
+    kept = False
+
+    @property
+    def part(self) -> Path:
+        """Where the lines are while the block runs."""
+        return self._part
+
+    def finish(self) -> None:
+        """Cut off what an earlier run left behind the last line. Raises OutputError when that fails."""
+        with self._explained():
+            self._cut_to_good()
+            self._check_part()
+
+    def put_in_place(self) -> None:
+        """Close the part, and remove it unless it is to be kept."""
+        if not self.kept:
+            self._raw_stream().truncate(0)
+        self._discard()
 
 
 def part_paths(path: str | Path) -> tuple[Path, Path]:

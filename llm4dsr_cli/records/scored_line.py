@@ -62,10 +62,39 @@ def scored_line(record: Record, log_odds: Scores, sha256: str) -> bytes:
         RecordError: the record came as an object that cannot be written as JSON.
     """
     line = record.render()
-    chances = orjson.dumps(shortest_probabilities(log_odds), option=orjson.OPT_SERIALIZE_NUMPY)
+    chances = scores_line(log_odds)
     body = line.rstrip(_WHITESPACE)
     end = f',"{MODEL_FIELD}":"{sha256[:MODEL_DIGITS]}"'.encode()
     return b"".join([body[:-1], _OPENING[:-1], chances, end, line[len(body) - 1 :]])
+
+
+def scores_line(log_odds: Scores) -> bytes:
+    """A record's noise log-odds, shape (n_items,), as a JSON list of probabilities; null for NaN."""
+    return orjson.dumps(shortest_probabilities(log_odds), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def with_scores(record: Record, line: bytes, model: str) -> ScoredRecord:
+    """A record with the scores of a line that ``scores_line`` wrote for it.
+
+    Raises:
+        RecordError: the line was not written for this record.
+    """
+    try:
+        chances = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        chances = None
+    end = {PROBABILITY_FIELD: chances, MODEL_FIELD: model[:MODEL_DIGITS]}
+    checked, digits = _checked(end, record.where, "the record", len(record.titles))
+    return _scored(record, checked, digits)
+
+
+def _scored(record: Record, chances: list[float | None], model: str) -> ScoredRecord:
+    log_odds = log_odds_from(np.array(chances, dtype=np.float64))  # NaN for None
+    for position in np.flatnonzero(np.isnan(log_odds)).tolist():
+        if record.titles[position] is not None:
+            record.titles[position], record.lacks[position] = None, "no score"
+    parts = {one.name: getattr(record, one.name) for one in fields(record) if one.init}
+    return ScoredRecord(**parts, log_odds=log_odds, model=model)
 
 
 def parse_unscored(line: bytes, where: str, record_format: RecordFormat, catalog: Catalog | None) -> Record:
@@ -106,13 +135,7 @@ def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: 
             )
         original = splice.changed(line, {}, (PROBABILITY_FIELD, MODEL_FIELD))
     record = record_of(data, where, record_format, catalog, line=original)
-    chances, model = _checked(end, where, quote(record_format.items_field), len(record.titles))
-    log_odds = log_odds_from(np.array(chances, dtype=np.float64))  # NaN for None
-    for position in np.flatnonzero(np.isnan(log_odds)).tolist():
-        if record.titles[position] is not None:
-            record.titles[position], record.lacks[position] = None, "no score"
-    parts = {one.name: getattr(record, one.name) for one in fields(record) if one.init}
-    return ScoredRecord(**parts, log_odds=log_odds, model=model)
+    return _scored(record, *_checked(end, where, quote(record_format.items_field), len(record.titles)))
 
 
 def original_line(line: bytes) -> bytes | None:

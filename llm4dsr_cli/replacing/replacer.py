@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.evidence import Evidence
-from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.counts_proposer import CountsProposer
 from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
 from llm4dsr_cli.scores import Scores
-from llm4dsr_cli.sequences import ItemId, ItemSequence, JudgeableSequence
+from llm4dsr_cli.sequences import ItemId, JudgeableSequence
 from llm4dsr_cli.windows import Window, overlapping_windows
 
 if TYPE_CHECKING:
@@ -77,46 +75,27 @@ class Replacer:
         cls,
         proposer: ProposerName,
         max_window: int,
+        candidates: Candidates,
         *,
-        catalog: Catalog | None,
         evidence: Evidence | None,
-        counted: Iterable[ItemSequence] | None,
         load_suggester: Callable[[], Suggester],
-        is_padding: Callable[[ItemId], bool] = lambda id_: False,
     ) -> Replacer:
         """The replacer that a proposer's name and the data allow.
 
         Args:
             max_window: of the denoiser.
-            catalog: its items may replace others; without one, those of ``counted``.
-            evidence: who has what, for the proposer "counts"; without it, ``counted`` is counted.
-            counted: sequences of the data, read at most once, and only where they are needed.
+            evidence: who has what, for the proposer "counts".
             load_suggester: called for the proposer "generate".
-            is_padding: whether an id of the catalog fills sequences up, and is no item.
 
         Raises:
-            OptionError: neither catalog, evidence nor sequences where they are needed.
+            OptionError: there is no evidence where it is needed.
         """
-        candidates = None if catalog is None else Candidates.from_catalog(catalog, is_padding)
-        counts = proposer == "counts" and evidence is None
-        if candidates is None or counts:
-            if counted is None:
-                raise OptionError(
-                    "replacing takes items and counts of the data",
-                    remedy="give `catalog` and `gate`, or the sequences to count with `counted`",
-                )
-            seen = Candidates()
-            sequences = _seen(counted, seen)
-            if counts:
-                evidence = Evidence.count((sequence.owner, sequence.titles) for sequence in sequences)
-            else:
-                deque(sequences, maxlen=0)
-            candidates = candidates or seen
         if proposer == "generate":
             from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer
 
             return cls(GeneratingProposer(load_suggester(), candidates), candidates, max_window)
-        assert evidence is not None
+        if evidence is None:
+            raise OptionError("replacing takes counts", remedy="give `gate`, or the sequences with `counted`")
         return cls(CountsProposer(evidence, candidates), candidates, max_window)
 
     def replace(
@@ -211,10 +190,3 @@ class Replacer:
         for position, candidate in zip(positions, proposal.candidates, strict=False):
             titles[position] = self.candidates.titles[candidate]
         return sequence.altered(titles)
-
-
-def _seen(sequences: Iterable[ItemSequence], candidates: Candidates) -> Iterator[JudgeableSequence]:
-    """What can be judged of the sequences as they come, with their items taken in as candidates."""
-    for sequence in sequences:
-        candidates.add_items(sequence)
-        yield sequence.judgeable()
