@@ -115,14 +115,14 @@ def _show(summary: dict[str, Any], console: Console) -> None:
         f"calibrated on {summary['sequences']:,} sequences, {alone['items']:,} items, {alone['noise']:,} of them "
         "random items put in; share of these found, and precision if so much of your data were such noise:"
     )
-    console.say("  false-edit rate   (95% bound)    found   model alone   2% noise   5% noise   10% noise")
+    console.say("false-edit rate  (95% bound)   found  model alone  2% noise  5% noise  10% noise")
     found_alone = {row["false_edit_rate"]: row["recall"] for row in alone["rates"]}
     for row in fused["rates"]:
         precision = row["precision"]
         console.say(
-            f"  {row['false_edit_rate']:>15.3f}   {row['at_most']:>11.4f}   {row['recall']:>6.1%}   "
-            f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
-            f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
+            f"{row['false_edit_rate']:>15.3f}  {row['at_most']:>11.4f}  {row['recall']:>6.1%}  "
+            f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}  "
+            f"{precision['0.02']:>8.0%}  {precision['0.05']:>8.0%}  {precision['0.1']:>9.0%}"
         )
     if FALSE_EDIT_RATE not in [row["false_edit_rate"] for row in fused["rates"]]:
         console.warn(f"too few sequences for a false-edit rate of {FALSE_EDIT_RATE}: it will be refused; give more")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from llm4dsr_cli.commands.completion import bases, denoisers, one_of
 from llm4dsr_cli.commands.inputs import exit_code
 from llm4dsr_cli.commands.options import ErrorOptions, FieldOptions, Offline, RunOptions
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
@@ -44,6 +45,7 @@ class StartOptions(OptionSet):
         typer.Option(
             "--init",
             metavar="NAME|FILE",
+            autocompletion=denoisers,
             help="Denoiser to start from; none for the base model alone. [default: the one that ships]",
         ),
     ] = None
@@ -52,6 +54,7 @@ class StartOptions(OptionSet):
         typer.Option(
             "--base",
             metavar="NAME|FILE",
+            autocompletion=bases,
             envvar="LLM4DSR_BASE",
             help="Base model to adapt. [default: that of the denoiser to start from]",
         ),
@@ -97,6 +100,7 @@ class TrainingOptions(OptionSet):
         str,
         typer.Option(
             "--train",
+            autocompletion=one_of("detector", "suggester", "both"),
             metavar="detector|suggester|both",
             help="What is trained; the other part stays as the start has it. Of both, suggestions take a fifth of the "
             "time.",
@@ -134,7 +138,15 @@ class TrainingOptions(OptionSet):
         typer.Option("--batch-windows", metavar="N", help="Windows of one step. [default: 16, for suggestions 8]"),
     ] = None
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes data and initial weights.")] = 0
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")] = "auto"
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            autocompletion=one_of("auto", "cpu", "cuda", "mps"),
+            help="auto, cpu, cuda or mps.",
+        ),
+    ] = "auto"
     compile_layers: Annotated[
         bool | None,
         typer.Option(
