@@ -359,10 +359,10 @@ def test_a_flipped_bit_of_the_merged_model_is_noticed(
 
     path = make()
     whole = path.read_bytes()
-    for at in (5, 3000, len(whole) // 2, len(whole) - 1):
+    for place in (0, 0.1, 0.5, 1):  # "auto" may make a file of another size
         state = path.stat()
         data = bytearray(whole)
-        data[at] ^= 1
+        data[int(place * (len(whole) - 1))] ^= 1
         path.write_bytes(data)
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
         said.clear()
