@@ -10,12 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from llm4dsr_cli.text import printable
+
 
 class Advance(Protocol):
     """Tells a progress bar where the work stands."""
 
     def __call__(self, text: str, fraction: float | None) -> None:
         """``text`` says what was done; ``fraction`` is 0 to 1, or None where the end is unknown."""
+
+
+class _PrintableFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 def untold(text: str, fraction: float | None) -> None:
@@ -25,7 +32,7 @@ def untold(text: str, fraction: float | None) -> None:
 class Console:
     """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log.
 
-    ``reword`` is given each line before it is printed.
+    ``reword`` is given each line before it is printed. What is not printable is escaped: names from files are among it.
     """
 
     def __init__(
@@ -41,7 +48,7 @@ class Console:
         self.color = color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         if verbose:
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            handler.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
             logger = logging.getLogger("llm4dsr")
             logger.addHandler(handler)
             logger.setLevel(logging.DEBUG)
@@ -53,7 +60,7 @@ class Console:
 
     def warn(self, line: str) -> None:
         """One line that even a quiet run prints."""
-        sys.stderr.write(f"{self.reword(line)}\n")
+        sys.stderr.write(f"{printable(self.reword(line))}\n")
         sys.stderr.flush()
 
     @contextmanager

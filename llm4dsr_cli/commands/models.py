@@ -11,6 +11,7 @@ import typer
 from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.commands.options import Quiet
 from llm4dsr_cli.streams import write_out
+from llm4dsr_cli.text import printable, printable_json
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -79,15 +80,16 @@ def show(
     path = find_denoiser(model, Registry.load())
     description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
     if json:
-        write_out(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_out(printable_json(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode()) + "\n")
         return
     for name, value in description.items():
         if isinstance(value, dict):
             write_out(f"{name}:\n")
             for key, inner in value.items():
-                write_out(f"  {key}: {orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner}\n")
+                shown = orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner
+                write_out(printable(f"  {key}: {shown}") + "\n")
         else:
-            write_out(f"{name}: {value}\n")
+            write_out(printable(f"{name}: {value}") + "\n")
 
 
 @models.command(cls=Command)
