@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from llm4dsr_cli.text import printable
+
 # Seconds between two lines of progress where there is no terminal.
 LINE_EVERY = 60.0
 # Columns of what is printed where there is no terminal.
@@ -29,6 +31,11 @@ class Advance(Protocol):
         """``text`` says what was done; ``fraction`` is 0 to 1, or None where the end is unknown."""
 
 
+class _PrintableFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def untold(text: str, fraction: float | None) -> None:
     """An ``Advance`` that tells nobody."""
 
@@ -36,7 +43,7 @@ def untold(text: str, fraction: float | None) -> None:
 class Console:
     """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log.
 
-    ``reword`` is given each line before it is printed.
+    ``reword`` is given each line before it is printed. What is not printable is escaped: names from files are among it.
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class Console:
         self.color = color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         if verbose:
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            handler.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
             logger = logging.getLogger("llm4dsr")
             logger.addHandler(handler)
             logger.setLevel(logging.DEBUG)
@@ -64,7 +71,7 @@ class Console:
 
     def warn(self, line: str) -> None:
         """One line that even a quiet run prints."""
-        sys.stderr.write(f"{self.reword(line)}\n")
+        sys.stderr.write(f"{printable(self.reword(line))}\n")
         sys.stderr.flush()
 
     @contextmanager

@@ -49,7 +49,8 @@ class Scorer(Protocol):
 
 def probability(log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
     """Noise probabilities, 0 to 1, of noise log-odds; same shape."""
-    return 1.0 / (1.0 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+    # Beyond 700 a float's exponential overflows, and the probability is 0 or 1 long before.
+    return 1.0 / (1.0 + np.exp(-np.clip(np.asarray(log_odds, dtype=np.float64), -700, 700)))
 
 
 def rounded_probability(log_odds: float) -> float:

@@ -371,7 +371,7 @@ class Cleaning:
     def survey(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Survey:
         """What shares of edits would do to these sequences, which are scored, or their kept scores read."""
         scores = (log_odds for batch in _batches(sequences) for log_odds in self.log_odds(batch))
-        noise = [] if self.gate_file is None else self.gate_file.noise_log_odds(fusion=self.settings.fusion)
+        noise = None if self.gate_file is None else self.gate_file.known_noise(fusion=self.settings.fusion)
         return Survey(scores, self.settings.gate(-math.inf), noise)
 
     def editing(self, share: float, survey: Survey) -> Cleaning:

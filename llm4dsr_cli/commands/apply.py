@@ -10,14 +10,17 @@ import typer
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.options import EditedRecordOptions, GateOptions, OutputOptions, RejectOptions, RunOptions
+from llm4dsr_cli.commands.outlook import show
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
     from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.record import OnError
     from llm4dsr_cli.records.scored_line import ScoredRecord
+    from llm4dsr_cli.sequences import ItemSequence
 
 
 @option_sets
@@ -62,11 +65,14 @@ def apply(
 
     gate.check_fusion()
     said: dict[str, Any] = {"action": action, **gate.arguments()}
+    is_file = can_be_read_twice(source)
+    if is_file and not gate.says_how_many:
+        said["edit"] = EDIT
     settings = CleaningSettings(**said)
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
-    if gate.edit is not None and not can_be_read_twice(source):
-        raise OptionError("--edit reads SCORED twice, and a pipe can be read once", remedy="give a file")
+    if not is_file:
+        gate.refuse_for_pipe()
     console = run.console()
     gate_file, record_format, catalog = gate.load(), records.format(), records.load_catalog(source, console)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate(gate_file) is not None)
@@ -86,12 +92,18 @@ def apply(
             kept.check(batch)
             yield batch
 
-    if gate.edit is not None:
+    def sequences() -> Iterator[ItemSequence]:
+        # The last pass tells of what is skipped.
+        quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
         with LineReader.open(source) as reader:
-            # The second pass tells of what is skipped.
-            quietly: OnError | None = (lambda error, line: None) if outputs.rejects else None
-            sequences = (cleaning.sequence(record) for batch in scored(reader, quietly) for record in batch)
-            cleaning = cleaning.within_budget(gate.edit, sequences)
+            for batch in scored(reader, quietly):
+                yield from map(cleaning.sequence, batch)
+
+    if settings.edit is not None or (is_file and not console.quiet):
+        survey = cleaning.survey(sequences())
+        if settings.edit is not None:
+            cleaning = cleaning.editing(settings.edit, survey)
+        show(cleaning, survey, sequences(), console)
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

@@ -103,7 +103,7 @@ def clean(
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
     if target is None and not dry_run:
-        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or give --dry-run")
+        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
     if is_file and not gate.says_how_many:
         said["edit"] = EDIT
@@ -114,6 +114,9 @@ def clean(
         takes_counts = action == "replace" and gate.gate is None and proposer != "generate"
         takes_items = action == "replace" and records.catalog is None
         _refuse_pipe(dry_run=dry_run, resume=resume, takes_items=takes_items, takes_counts=takes_counts)
+    if is_file:
+        with LineReader.open(source):  # what is wrong with it should show now
+            pass
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     scratch = None if target is None else f"{target}.scores"
     if scratch is None or source == "-" or not (can_resume(str(target)) and can_resume(scratch)):
@@ -166,6 +169,7 @@ def clean(
                 cleaning,
                 read,
                 outputs,
+                errors,
                 console,
                 scratch=scratch,
                 state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),

@@ -17,7 +17,6 @@ from llm4dsr_cli.commands.options import (
     ThresholdOptions,
 )
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
-from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.streams import check_out, write_out
 
@@ -165,7 +164,7 @@ def evaluate(
     counts = RunCounts()
     on_record_error = errors.leaving_out(counts, console)
     settings = EvaluationSettings(
-        false_edit_rate=FALSE_EDIT_RATE if gate.false_edit_rate is None else gate.false_edit_rate,
+        false_edit_rate=gate.false_edit_rate,
         threshold=None if gate.threshold is None else log_odds_of(gate.threshold),
         fusion=not gate.no_fusion,
         protect_last=gate.protect_last,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.finetune.start import Start
     from llm4dsr_cli.finetune.tasks import Row
     from llm4dsr_cli.finetune.trainer import Progress
-    from llm4dsr_cli.model.merged_model import Part
+    from llm4dsr_cli.model.adapter import Part
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 # Of the time or of the windows, what goes to the training in suggestions when both parts are trained.

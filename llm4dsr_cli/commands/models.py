@@ -13,6 +13,7 @@ from llm4dsr_cli.commands.completion import bases, denoisers
 from llm4dsr_cli.commands.options import Quiet
 from llm4dsr_cli.commands.text import aligned, outline
 from llm4dsr_cli.streams import write_out
+from llm4dsr_cli.text import printable_json
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -81,7 +82,7 @@ def show(
     if json:
         import orjson
 
-        write_out(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_out(printable_json(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode()) + "\n")
         return
     write_out(outline(description, width_of(sys.stdout)))
 

@@ -357,7 +357,7 @@ class GateOptions(ThresholdOptions):
     def refuse_for_pipe(self) -> None:
         """Refuse what takes a file; raises OptionError."""
         if self.edit is not None:
-            raise OptionError("--edit reads the input twice, and a pipe can be read once", remedy="give a file")
+            raise OptionError("--edit reads its input twice, and a pipe can be read once", remedy="give a file")
         self.check_fusion()
 
     def arguments(self) -> dict[str, Any]:

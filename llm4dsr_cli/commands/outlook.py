@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llm4dsr_cli.scores import rounded_probability
-
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.console import Console
@@ -28,6 +26,10 @@ def show(cleaning: Cleaning, survey: Survey, sequences: Iterator[ItemSequence], 
         sequences: those that were surveyed, in the same order; read as far as the examples go.
     """
     from llm4dsr_cli.gate.survey import ASSUMED_NOISE, SHARES
+    from llm4dsr_cli.scores import rounded_probability
+
+    if console.quiet:
+        return
 
     outlooks = [survey.outlook(share) for share in SHARES]
     if any(one.right is not None for one in outlooks):

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llm4dsr_cli.text import printable
+
 
 def aligned(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) -> str:
     """Rows of cells in columns, two blanks between them.
@@ -29,17 +31,17 @@ def aligned(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()
 
 
 def outline(values: Mapping[str, Any], width: int) -> str:
-    """Names and values, one a line; what a value holds stands under its name, indented."""
+    """Names and values, one a line, control characters escaped; what a value holds stands under its name, indented."""
     return "".join(f"{line}\n" for line in _outlined(values, width, ""))
 
 
 def _outlined(values: Mapping[str, Any], width: int, indent: str) -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield f"{indent}{name}:"
+            yield f"{indent}{printable(name)}:"
             yield from _outlined(value, width, f"{indent}  ")
         elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-            yield f"{indent}{name}:"
+            yield f"{indent}{printable(name)}:"
             for one in value:
                 yield from _wrapped(_inline(one), width, f"{indent}  ")
         else:
@@ -55,7 +57,7 @@ def _inline(value: Any) -> str:
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
     # Paths and hashes stay whole, to be copied.
     return textwrap.wrap(
-        text,
+        printable(text),
         width,
         initial_indent=indent,
         subsequent_indent=f"{indent}  ",

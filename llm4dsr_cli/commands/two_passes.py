@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm4dsr_cli.commands.inputs import skipping
+from llm4dsr_cli.commands.inputs import exit_code
+from llm4dsr_cli.commands.options import ErrorOptions
 from llm4dsr_cli.commands.outlook import show
 from llm4dsr_cli.commands.resumption import how_to_go_on, write_scores
 from llm4dsr_cli.errors import Llm4dsrError
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.scored_line import ScoredRecord
     from llm4dsr_cli.sequences import ItemSequence
 
+# Scores that took less time are not kept for a run that ends with an error: making them again costs less than a file
+# that somebody has to think about.
+WORTH_KEEPING = 30.0  # seconds
+
 Read = Callable[["LineReader", "OnError | None"], Iterator["list[Record]"]]
 
 
@@ -31,6 +37,7 @@ def clean_file(
     cleaning: Cleaning,
     read: Read,
     outputs: Outputs | None,
+    errors: ErrorOptions,
     console: Console,
     *,
     scratch: str | None,
@@ -43,6 +50,7 @@ def clean_file(
     Args:
         read: the records of a reader, in batches.
         outputs: where the records go; None to say only what would be done.
+        errors: what happens to lines that are no records.
         scratch: the scores are kept in a file named after this, for a run that is stopped; None for a file that goes
             with the run.
         state: what the scores depend on.
@@ -72,14 +80,16 @@ def clean_file(
             for batch in scored(reader):
                 yield from map(cleaning.sequence, batch)
 
+    began = time.monotonic()
     try:
         with ExitStack() as stack:
             folder = None if scratch is not None else stack.enter_context(tempfile.TemporaryDirectory())
             kept = ScratchFile(scratch or Path(str(folder), "scores"), state, resume=resume)
             stack.enter_context(kept)
+            stack.enter_context(_forgotten_on_error(kept, lambda: time.monotonic() - began < WORTH_KEEPING))
             if outputs is not None:
                 stack.enter_context(outputs.open())
-            on_error = skipping(counts, None, console) if outputs is None else outputs.skipping(counts, console)
+            on_error = errors.leaving_out(counts, console) if outputs is None else outputs.skipping(counts, console)
             skips = on_error is not None
             with LineReader.open(source) as reader, console.progress() as advance:
                 batches = kept.remaining(read(reader, on_error), _written_for)
@@ -107,7 +117,17 @@ def clean_file(
         for sentence in how_to_go_on(kept, counts):
             console.say(sentence)
         raise
-    return 0 if outputs is None else outputs.tell(cleaner, console)
+    return exit_code(counts, None, console) if outputs is None else outputs.tell(cleaner, console)
+
+
+@contextmanager
+def _forgotten_on_error(kept: ScratchFile, forgets: Callable[[], bool]) -> Iterator[None]:
+    try:
+        yield
+    except Llm4dsrError:
+        if forgets():
+            kept.forget()
+        raise
 
 
 def _written_for(line: bytes, record: Record) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.evaluation.bootstrap import Intervals, Multiplicities, bootstrap_intervals
 from llm4dsr_cli.evaluation.labelled_data import LabelledData
@@ -135,7 +136,8 @@ class EvaluationSettings:
     """What is measured, and how.
 
     Attributes:
-        false_edit_rate: sets the gate's threshold, by the gate file's calibration or else the denoiser's.
+        false_edit_rate: sets the gate's threshold, by the gate file's calibration or else the denoiser's; None is
+            FALSE_EDIT_RATE, or the lowest that the gate file promises.
         threshold: noise log-odds, instead of a rate.
         fusion: fuse the log-odds with the counts of the gate file, where there is one.
         protect_last: so many items at a sequence's end are not measured; they serve as context.
@@ -148,7 +150,7 @@ class EvaluationSettings:
         OptionError: an attribute is out of range.
     """
 
-    false_edit_rate: float = 0.01
+    false_edit_rate: float | None = None
     threshold: float | None = None
     fusion: bool = True
     protect_last: int = 1
@@ -158,7 +160,8 @@ class EvaluationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_rate(self.false_edit_rate)
+        if self.false_edit_rate is not None:
+            check_rate(self.false_edit_rate)
         self.rule(0.0 if self.threshold is None else self.threshold)
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"`limit` is {self.limit}", remedy="give 1 or more records")
@@ -197,14 +200,16 @@ def evaluate(
     settings = settings or EvaluationSettings()
     if gate is not None:
         gate.check_model(denoiser.sha256, "`gate`")
-    threshold = settings.threshold
+    threshold, rate = settings.threshold, None
     if threshold is None:
-        rate = settings.false_edit_rate
-        by_file = None if gate is None else gate.threshold(rate, fusion=settings.fusion)
-        threshold = denoiser.metadata.threshold(rate) if by_file is None else by_file
-    judged, left_out = _choose(data, gate, settings)
-    if left_out:
-        say(f"{left_out:,} users are left out: the gate was calibrated on their sequences")
+        if gate is None:
+            rate = settings.false_edit_rate or FALSE_EDIT_RATE
+            threshold = denoiser.metadata.threshold(rate)
+        else:
+            curve = gate.curve(fusion=settings.fusion)
+            rate = settings.false_edit_rate or curve.promised(FALSE_EDIT_RATE)
+            threshold = curve.threshold(rate)
+    judged, left_out = _choose(data, gate, settings, say)
     if gate is not None:
         coverage = Coverage(gate.evidence)
         coverage.add([data.titles_of(n) for n in judged])
@@ -252,7 +257,7 @@ def evaluate(
             **data.source,
             "gate": gate is not None,
             "fusion": counts is not None,
-            "false_edit_rate": settings.false_edit_rate if settings.threshold is None else None,
+            "false_edit_rate": rate,
             "threshold_log_odds": threshold if math.isfinite(threshold) else None,
             "protect_last": settings.protect_last,
             "limit": settings.limit,
@@ -293,21 +298,28 @@ def _measure(scorers: Sequence[_Scorer], n_users: int, draws: int, seed: int) ->
     return [Measurement(*scorer.quality(), found) for scorer, found in zip(scorers, intervals, strict=True)]
 
 
-def _choose(data: LabelledData, gate: GateFile | None, settings: EvaluationSettings) -> tuple[list[int], int]:
-    """The records to measure, and how many users are left out because the gate was calibrated on them."""
+def _choose(
+    data: LabelledData, gate: GateFile | None, settings: EvaluationSettings, say: Callable[[str], None]
+) -> tuple[list[int], int]:
+    """The records to measure, and how many users are left out because the gate was calibrated on them.
+
+    Nobody is left out of data all of whose users it was calibrated on: with other noise, they are all there is.
+    """
     if not data.sequences:
         raise Llm4dsrError("there are no records to measure", remedy="give at least a few sequences")
     known = set() if gate is None else {user for user in set(data.users) if gate.holds_calibration_user(user)}
     long_enough = [n for n, items in enumerate(data.sequences) if len(items) > settings.protect_last]
+    if not long_enough:
+        raise Llm4dsrError(
+            f"no items are left to judge in {len(data.sequences):,} records: they are too short",
+            remedy=f"give sequences of more than {settings.protect_last} items",
+        )
     usable = [n for n in long_enough if data.users[n] not in known]
     if not usable:
-        raise Llm4dsrError(
-            f"no items are left to judge in {len(data.sequences):,} records: "
-            + ("the gate was calibrated on all of their users" if long_enough else "they are too short"),
-            remedy="evaluate on other users"
-            if long_enough
-            else f"give sequences of more than {settings.protect_last} items",
-        )
+        usable, known = long_enough, set()
+        say("the gate was calibrated on all of these users: its figures flatter it; evaluate on others for fair ones")
+    elif known:
+        say(f"{len(known):,} users are left out: the gate was calibrated on their sequences")
     n = min(settings.limit or len(usable), len(usable))
     return [usable[place] for place in np.linspace(0, len(usable) - 1, n).astype(int)], len(known)
 

@@ -27,11 +27,13 @@ from llm4dsr_cli.finetune.suggestions import add_suggestions
 from llm4dsr_cli.finetune.tasks import Detecting, Row
 from llm4dsr_cli.finetune.title_length import choose_title_tokens
 from llm4dsr_cli.finetune.trainer import Progress
+from llm4dsr_cli.model.adapter import Part
+from llm4dsr_cli.model.architecture import check_model
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
-from llm4dsr_cli.model.merged_model import Part, merge
+from llm4dsr_cli.model.merged_model import merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.model.registry import Registry
@@ -121,7 +123,7 @@ def finetune(
     start.check_base(base)
     job = Job(
         base=base,
-        architecture=str(open_gguf(base).fields["general.architecture"].contents()),
+        architecture=check_model(open_gguf(base)).architecture,
         start=start,
         split=split,
         data=fingerprint(domains),

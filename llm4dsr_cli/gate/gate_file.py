@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from llm4dsr_cli.archives import ARCHIVE_ERRORS
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.gate.evidence import Evidence, ascends, user_hash
-from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion, fusion_features
+from llm4dsr_cli.gate.fusion import LARGEST, N_FEATURES, Fusion, fusion_features
+from llm4dsr_cli.gate.survey import KnownNoise
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
@@ -98,14 +99,16 @@ class GateFile:
         if users.ndim != 1 or users.dtype != np.uint64 or not ascends(users):
             raise ValueError("calibration users that do not ascend")
 
-    def noise_log_odds(self, *, fusion: bool = True) -> list[float]:
-        """Quantiles, ascending and evenly spaced, of the noise log-odds of items that were put in; [] if not known."""
+    def known_noise(self, *, fusion: bool = True) -> KnownNoise | None:
+        """Scores of the items that were put in; None where the file does not tell, or what it tells is none."""
         found = self.summary.get("fused" if fusion else "alone")
-        quantiles = found.get("noise_log_odds") if isinstance(found, dict) else None
-        if not isinstance(quantiles, list) or not all(type(value) in (int, float) for value in quantiles):
-            return []
-        ascending = bool(np.isfinite(quantiles).all() and (np.diff(quantiles) >= 0).all())
-        return [float(value) for value in quantiles] if ascending else []
+        found = found if isinstance(found, dict) else {}
+        quantiles, n_items = found.get("noise_log_odds"), found.get("noise")
+        if not isinstance(quantiles, list) or len(quantiles) < 2 or type(n_items) is not int or n_items < 1:
+            return None
+        if not all(type(value) in (int, float) and abs(value) <= LARGEST for value in quantiles):
+            return None
+        return KnownNoise(quantiles, n_items) if (np.diff(quantiles) >= 0).all() else None
 
     def check_model(self, sha256: str, where: str) -> None:
         """Raises ModelError when scores come from another denoiser than the one this gate was calibrated for."""
@@ -209,14 +212,14 @@ class GateFile:
                 user_field=about["user_field"],
                 protect_last=about["protect_last"],
             )
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except (KeyError, TypeError, *ARCHIVE_ERRORS) as error:
             raise ModelError(f"this is no whole gate file ({error})", where=str(path), remedy=MAKE_ONE) from None
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of TYPES.
 
-    Raises KeyError, ValueError, EOFError, OSError, BadZipFile or zlib.error where the file is not whole.
+    Raises KeyError or one of ARCHIVE_ERRORS where the file is not whole.
     """
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = {name: archive.getinfo(f"{name}.npy") for name in TYPES}

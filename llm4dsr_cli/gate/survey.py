@@ -13,8 +13,27 @@ from llm4dsr_cli.gate.gate import Gate
 
 SHARES = (0.01, 0.02, 0.05, 0.1)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
-# Below so much of the noise that was put in, too little of it lies above a threshold to tell of the data's noise.
-_LEAST_FOUND = 0.1
+# Below so much of the noise that was put in, what lies above a threshold tells of the most obvious noise only.
+_LEAST_FOUND = 0.3
+_DEVIATIONS = 2.0
+
+
+@dataclass(frozen=True)
+class KnownNoise:
+    """Scores of items that were put in at random.
+
+    Attributes:
+        log_odds: quantiles of their noise log-odds, ascending and evenly spaced from the smallest to the largest.
+        n_items: how many items there were.
+    """
+
+    log_odds: Sequence[float]
+    n_items: int
+
+    def above(self, threshold: float | NDArray[np.floating]) -> NDArray[np.float64]:
+        """Share of the noise above a threshold, or above each of several."""
+        levels = np.linspace(0, 1, len(self.log_odds))
+        return np.asarray(1 - np.interp(threshold, self.log_odds, levels, left=0.0, right=1.0))
 
 
 @dataclass(frozen=True)
@@ -42,15 +61,13 @@ class Survey:
         sequences: noise log-odds of each sequence's items, shape (n_items,), NaN for items that nobody could judge.
         gate: says which items could be edited, whatever its threshold: neither protected ones, nor more of a sequence
             than it allows.
-        noise_log_odds: quantiles, ascending and evenly spaced, of the noise log-odds of items that were put in.
+        noise: scores of items that were put in; None where there are none.
 
     Attributes:
         n_items: how many items there are.
     """
 
-    def __init__(
-        self, sequences: Iterable[NDArray[np.floating]], gate: Gate, noise_log_odds: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, sequences: Iterable[NDArray[np.floating]], gate: Gate, noise: KnownNoise | None = None) -> None:
         anything = replace(gate, threshold=-math.inf)
         self.n_items = 0
         scores: list[NDArray[np.floating]] = [np.empty(0, dtype=np.float32)]
@@ -65,7 +82,7 @@ class Survey:
         order = np.argsort(-flat, kind="stable")
         self._descending = flat[order]
         self._where = np.concatenate(where)[order]
-        self._noise = np.asarray(noise_log_odds, dtype=np.float64)
+        self.noise = noise
 
     def threshold(self, share: float) -> float:
         """The threshold above which the most suspicious items lie, as many as a share of all items is.
@@ -89,12 +106,6 @@ class Survey:
         """How many items a gate with this threshold could edit."""
         return int(np.searchsorted(-self._descending, -threshold))
 
-    def found(self, threshold: float) -> float | None:
-        """Share of the noise that was put in that lies above a threshold; None where none was put in."""
-        if not len(self._noise):
-            return None
-        return float(1 - np.interp(threshold, self._noise, np.linspace(0, 1, len(self._noise))))
-
     def outlook(self, share: float) -> Outlook:
         """What editing this share means.
 
@@ -102,10 +113,9 @@ class Survey:
         the threshold, then q * r of them are noise that is edited: so many of the edits are right.
         """
         threshold = self.threshold(share)
-        edits, found = self.edits(threshold), self.found(threshold)
-        right = None
-        if found is not None and edits:
-            edited = edits / len(self._descending)
+        edits, right = self.edits(threshold), None
+        if self.noise is not None and edits:
+            edited, found = edits / len(self._descending), float(self.noise.above(threshold))
             right = {noise: min(1.0, noise * found / edited) for noise in ASSUMED_NOISE}
         return Outlook(share, edits, threshold, right)
 
@@ -114,14 +124,19 @@ class Survey:
 
         Above every threshold lies at least the noise that the data hold. So the smallest ratio, over thresholds, of
         what lies above it of the data and of the noise that was put in is a bound (Blanchard, Lee and Scott, JMLR 2010,
-        section 4). Thresholds above which lies little of the noise are left out, for there it is chance.
+        section 4). Both are known from samples, and are taken to be two standard deviations off.
         """
-        if not len(self._noise) or not len(self._descending):
+        n = len(self._descending)
+        if self.noise is None or not n:
             return None
-        levels = np.linspace(0, 1, len(self._noise))
-        kept = (levels <= 1 - _LEAST_FOUND) & (levels > 0)
-        above = np.searchsorted(-self._descending, -self._noise[kept]) / len(self._descending)
-        return float(min(1.0, (above / (1 - levels[kept])).min()))
+        thresholds = np.asarray(self.noise.log_odds)[1:]
+        found = self.noise.above(thresholds)
+        thresholds, found = thresholds[found >= _LEAST_FOUND], found[found >= _LEAST_FOUND]
+        above = np.searchsorted(-self._descending, -thresholds) / n
+        most = above + _DEVIATIONS * np.sqrt(above * (1 - above) / n)
+        least = found - _DEVIATIONS * np.sqrt(found * (1 - found) / self.noise.n_items)
+        ratios = most[least > 0] / least[least > 0]
+        return float(min(1.0, ratios.min())) if len(ratios) else 1.0
 
     def examples(self, threshold: float, n: int) -> list[tuple[int, int, float]]:
         """Of the items that would be edited the most certain and the least certain ones, half each, most certain first.

@@ -221,8 +221,12 @@ class ScratchFile(ResumableFile):
     def put_in_place(self) -> None:
         """Close the part, and remove it unless it is to be kept."""
         if not self.kept:
-            self._raw_stream().truncate(0)
+            self.forget()
         self._discard()
+
+    def forget(self) -> None:
+        """Empty the part, so that nothing is kept of it."""
+        self._raw_stream().truncate(0)
 
 
 def part_paths(path: str | Path) -> tuple[Path, Path]:

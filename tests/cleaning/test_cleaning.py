@@ -142,10 +142,10 @@ def test_a_stream_is_read_a_batch_ahead_and_no_further() -> None:
         ({"action": "remove"}, "`action` is remove: no such action: choose drop, mark or replace"),
         ({"fallback": "undo"}, "`fallback`"),
         ({"action": "replace"}, "`replacer`"),
-        ({"threshold": 0.5, "budget": 0.1}, "`threshold` and `budget` contradict"),
+        ({"threshold": 0.5, "edit": 0.1}, "`threshold` and `edit` contradict"),
         ({"threshold": 1.5}, "`threshold`"),
         ({"false_edit_rate": 0.0}, "`false_edit_rate`"),
-        ({"budget": 1.0}, "`budget`"),
+        ({"edit": 1.0}, "`edit`"),
         ({"max_edits": 1.5}, "`max_edits`"),
         ({"protect_last": -1}, "`protect_last`"),
     ],
@@ -231,9 +231,9 @@ def test_several_gates_decide_by_one_scoring() -> None:
     assert [d.flagged.tolist() for d in budget.decide(scored)] == [[True, False, False], [False] * 3, [False] * 3]
     marked = budget.gated(action="mark")
     assert [d.flagged.tolist() for d in marked.decide(scored)] == [d.flagged.tolist() for d in budget.decide(scored)]
-    for with_budget in (lambda: cleaning.gated(budget=0.2), lambda: Cleaning(judge, CleaningSettings(budget=0.2))):
+    for unknown in (cleaning.gated(edit=0.2), Cleaning(judge, CleaningSettings(edit=0.2))):
         with pytest.raises(OptionError, match="within_budget"):
-            with_budget()
+            list(unknown.decide(scored))
     assert len(judge.batches) == 1
 
 
@@ -304,9 +304,10 @@ def test_four_threads_share_one_cleaning_and_get_what_one_gets(tiny_denoiser: Pa
         evidence = Evidence.count((one.owner, one.titles) for one in counted)
         gate = gate_of(evidence, [1.0, 0.0, -0.3, 0.5, -0.5, -0.5, -0.5])
         gate = GateFile(**{**vars(gate), "model_sha256": denoiser.sha256})
-        replacer = Replacer.make(
-            "counts", 5, catalog=None, evidence=evidence, counted=counted, load_suggester=pytest.fail
-        )
+        items = Candidates()
+        for one in counted:
+            items.add_items(one)
+        replacer = Replacer.make("counts", 5, items, evidence=evidence, load_suggester=pytest.fail)
         settings = CleaningSettings(action="replace", threshold=0.5)
         cleaning = Cleaning(denoiser, settings, gate_file=gate, replacer=replacer)
         parts = [counted[start : start + 8] for start in range(0, 160, 8)]

@@ -193,7 +193,9 @@ def test_a_gate_that_is_looser_edits_more(tmp_path: Path, clean: Call) -> None:
         for strict, loose in itertools.pairwise(edits):
             assert strict < loose
     assert by_threshold[0] == set()
-    assert edited() == edited("--false-edit-rate", 0.01)
+    assert edited() == edited("--edit", "5%")
+    for one, other in itertools.pairwise(("1%", "0.05", "40%")):
+        assert edited("--edit", one) < edited("--edit", other)
 
 
 def test_the_false_edit_rate_is_the_denoisers_calibrated_threshold(
@@ -259,7 +261,7 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
     limits = {"max_edits": 2, "protect_last": 1}
     assert gate == {
         "false_edit_rate": None,
-        "budget": None,
+        "edit": None,
         **limits,
         "file": None,
         "fusion": False,

@@ -35,3 +35,10 @@ def test_an_outline_fits_and_says_all() -> None:
     assert "  rates: 0.1, 0.2\n  deep:\n    n: 1\n" in text
     assert "  name domain 4, titles 4000000, users " in text
     assert text.count("word") == 40
+
+
+def test_an_outline_obeys_no_file() -> None:
+    """Guards: a denoiser's licence that clears the screen."""
+    text = outline({"licence": "\x1b[2JMIT", "in\x1bner": {"\x07a": ["\x1b"]}}, 80)
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "MIT" in text

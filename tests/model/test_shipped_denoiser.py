@@ -102,8 +102,8 @@ def example_sequences() -> tuple[list[list[str]], list[list[int]]]:
         item["id"]: item["title"] for item in map(json.loads, (EXAMPLES / "catalog.jsonl").read_text().splitlines())
     }
     records = [json.loads(line) for line in (EXAMPLES / "sequences.jsonl").read_text().splitlines()]
-    labels = [json.loads(line)["noise"] for line in (EXAMPLES / "noise.jsonl").read_text().splitlines()]
-    return [[catalog[item] for item in record["items"]] for record in records], labels
+    titles = [[catalog[item] for item in record["items"]] for record in records]
+    return titles, [record["noise"] for record in records]
 
 
 def test_it_finds_what_was_planted_in_the_examples(shipped: Denoiser) -> None:

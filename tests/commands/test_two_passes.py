@@ -1,0 +1,199 @@
+"""``llm4dsr clean`` of a file: score once, keep the scores, say what edits would do, then do just that."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import COMMAND, Call, call, files, read, run, sequences, write
+
+from llm4dsr_cli.commands import two_passes
+
+pytestmark = pytest.mark.usefixtures("warm_environment")
+GROUPS, PER_GROUP = 4, 15
+
+
+def tasteful(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Users who each like one group of items, with an item of another group among the first ones."""
+    import random
+
+    rng = random.Random(seed)
+    records = []
+    for user in range(n):
+        items = rng.sample(range(PER_GROUP), 7)
+        titles = [f"group {user % GROUPS} thing {item}" for item in items]
+        odd = rng.randrange(6)
+        titles[odd] = f"group {(user + 1 + rng.randrange(GROUPS - 1)) % GROUPS} thing {rng.randrange(PER_GROUP)}"
+        records.append({"user_id": user, "items": titles, "odd": odd})
+    return records
+
+
+@pytest.fixture
+def llm4dsr(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """``llm4dsr(...)`` in this process."""
+    return lambda *arguments: call(monkeypatch, capfdbinary, *arguments)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.jsonl", tasteful(160))
+
+
+def test_without_options_the_counts_of_the_file_judge_beside_the_denoiser(
+    tmp_path: Path, source: Path, clean: Call
+) -> None:
+    """Guards: counts that are not used, or with the wrong sign; a user's own counts that vouch for the user's noise."""
+    rights = []
+    for options in ([], ["--no-fusion"]):
+        target, audit, report = tmp_path / "out.jsonl", tmp_path / "audit.jsonl", tmp_path / "report.json"
+        outcome = clean(source, target, "--audit", audit, "--report", report, *options)
+        assert outcome.code == 0, outcome.err
+        edits, odd = read(audit), [record["odd"] for record in read(source)]
+        assert len(edits) == 0.05 * 160 * 7
+        gate = json.loads(report.read_bytes())["gate"]
+        assert (gate["edit"], gate["fusion"]) == (0.05, not options)
+        rights.append(sum(odd[edit["output_line"] - 1] == edit["position"] for edit in edits))
+    fused, alone = rights
+    assert fused > 0.9 * 56 > alone  # the tiny denoiser knows nothing
+
+
+def test_with_few_users_the_denoiser_judges_alone_and_says_so(tmp_path: Path, clean: Call) -> None:
+    """Guards: weights that were fitted on next to nothing, and a traceback."""
+    for n in (0, 1, 29):
+        source = write(tmp_path / f"{n}.jsonl", tasteful(n))
+        report = tmp_path / "report.json"
+        outcome = clean(source, tmp_path / "out.jsonl", "--report", report)
+        assert outcome.code == 0, outcome.err
+        assert f"the denoiser judges alone: {n} users are too few" in outcome.err
+        assert json.loads(report.read_bytes())["gate"]["fusion"] is False
+
+
+def test_what_is_announced_is_done(tmp_path: Path, source: Path, clean: Call) -> None:
+    """Guards: a table of another gate than the one that edits."""
+    announced = {}
+    for share in ("1%", "2%", "5%", "10%"):
+        outcome = clean(source, tmp_path / "out.jsonl", "--edit", share, "--audit", tmp_path / "audit.jsonl")
+        table = dict(re.findall(r"^ +(\d+%) +([\d,]+)(?: +\d+%){3}$", outcome.err, re.MULTILINE))
+        assert len(table) == 4
+        announced[share] = (int(table[share]), len(read(tmp_path / "audit.jsonl")))
+    assert all(said == done for said, done in announced.values())
+    assert max(map(len, outcome.err.splitlines())) <= 120
+    # Each example is an item that was edited, and stands among its neighbours.
+    edited = {edit["title"] for edit in read(tmp_path / "audit.jsonl")}
+    shown = re.findall(r"^  \d\.\d{3} (.+)\n +(.*\[\*\].*)$", outcome.err, re.MULTILINE)
+    assert len(shown) == 10
+    assert {title for title, _ in shown} <= edited
+    by_titles = [record["items"] for record in read(source)]
+    for title, around in shown:
+        parts = [title if part == "[*]" else part for part in around.split(" | ")]
+        assert any(" | ".join(parts) in " | ".join(titles) for titles in by_titles)
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(tmp_path: Path, source: Path, clean: Call) -> None:
+    """Guards: an output, an audit or a report of a run that was only to look; scores left behind unasked."""
+    before = files(tmp_path)
+    looked = clean(source, "--dry-run")
+    assert (looked.code, looked.out) == (0, b"")
+    assert files(tmp_path) == before
+    done = clean(source, tmp_path / "out.jsonl")
+    assert [line for line in done.err.splitlines() if line in looked.err] == done.err.splitlines()[:-1]
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, source: Path, clean: Call) -> None:
+    """Guards: all scores lost by Ctrl-C; a resumed run with scores of other records or none; what stays behind."""
+    with source.open("a") as file:
+        file.write('not a record\n{"items": [], "user_id": 7}\n{"items": ["group 0 thing 0", null]}\n')
+    target, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.scores.part"
+    options = ["--on-error", "skip", "--audit", tmp_path / "audit.jsonl"]
+    assert clean(source, target, *options).code == 3
+    whole = files(tmp_path)
+    assert set(whole) == {"in.jsonl", "out.jsonl", "audit.jsonl", "out.jsonl.rejects.jsonl"}
+    assert clean(source, target, "--dry-run", *options).code == 3
+    scores = part.read_bytes().splitlines(keepends=True)
+    assert len(scores) == 162
+    for kept in (0, 1, 100, 162):
+        for name in ("out.jsonl", "audit.jsonl", "out.jsonl.rejects.jsonl"):
+            (tmp_path / name).unlink(missing_ok=True)
+        state = part.with_name("out.jsonl.scores.part.json")
+        saved = state.read_bytes()
+        part.write_bytes(b"".join(scores[:kept]) + (b"[0.1" if kept < 162 else b""))
+        if kept:
+            clean(source, target, "--quiet", *options).failed(2, "out.jsonl.scores.part", "--resume")
+        outcome = clean(source, target, "--resume", *options)
+        assert outcome.code == 3, outcome.err
+        assert files(tmp_path) == whole
+        part.write_bytes(b"".join(scores))
+        state.write_bytes(saved)
+    with source.open("a") as file:
+        file.write('{"items": ["new"]}\n')
+    clean(source, target, "--resume", "--quiet", *options).failed(2, "IN changed")
+
+
+def test_an_input_that_cannot_be_resumed_is_cleaned_the_same(tmp_path: Path, source: Path, engine: list[str]) -> None:
+    """Guards: standard input that is a file and taken for a pipe; output to standard output or compressed."""
+    program = [*COMMAND, "clean", *engine, "--quiet"]
+    by_name = run("in.jsonl", "-", program=program, cwd=tmp_path)
+    assert by_name.code == 0, by_name.err
+    with source.open("rb") as stdin:
+        redirected = run("-", "-", program=program, cwd=tmp_path, stdin=stdin)
+    assert redirected.out == by_name.out != source.read_bytes()
+    assert redirected.code == 0
+    refused = run("in.jsonl", "-", "--resume", program=program, cwd=tmp_path)
+    refused.failed(2, "--resume", "regular files")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--edit", "5%"], ["--edit", "give a file"]),
+        (["--dry-run"], ["--dry-run", "give a file"]),
+        (["--resume"], ["--resume", "give a file"]),
+        (["--no-fusion"], ["--no-fusion", "--gate"]),
+        (["--action", "replace"], ["--catalog", "a file"]),
+    ],
+)
+def test_what_takes_two_passes_is_refused_for_a_pipe(
+    tmp_path: Path, llm4dsr: Call, options: list[str], words: list[str]
+) -> None:
+    """Guards: a first pass that leaves nothing for the second."""
+    llm4dsr("clean", "-", tmp_path / "out.jsonl", *options).failed(2, *words)
+    assert files(tmp_path) == {}
+
+
+def test_shares_are_read_as_people_write_them(tmp_path: Path, llm4dsr: Call) -> None:
+    """Guards: 5 that is taken for 500%, and a traceback."""
+    source = write(tmp_path / "in.jsonl", [{"items": titles} for titles in sequences(3)])
+    for text, words in (("5", "--edit is 5"), ("x%", "give one such as 5%"), ("-1%", "--edit is -0.01"), ("%", "5%")):
+        llm4dsr("clean", source, tmp_path / "out.jsonl", f"--edit={text}").failed(2, words)
+    llm4dsr("clean", source).failed(2, "OUT", "--help")
+
+
+def test_records_that_were_annotated_before_are_cleaned(tmp_path: Path, clean: Call) -> None:
+    """Guards: kept scores that clash with a field of the records."""
+    titles = sequences(40, seed=3)
+    plain = write(tmp_path / "plain.jsonl", [{"items": those} for those in titles])
+    noted = write(tmp_path / "noted.jsonl", [{"items": those, "noise_probability": 7} for those in titles])
+    for source in (plain, noted):
+        assert clean(source, tmp_path / f"{source.name}.out", "--edit", "20%").code == 0
+    kept = [[record["items"] for record in read(tmp_path / f"{name}.jsonl.out")] for name in ("plain", "noted")]
+    assert kept[0] == kept[1] != titles
+
+
+def test_an_error_keeps_scores_that_took_long_and_no_others(
+    tmp_path: Path, source: Path, clean_quietly: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: hours of scores lost for a full disk; and a file to think about for every slip."""
+    with source.open("a") as file:
+        file.write('{"items": ["Heat", "Up"], "noise_flag": 1}\n')
+    options = ["--action", "mark", "--threshold", 0]
+    clean_quietly(source, tmp_path / "out.jsonl", *options).failed(1, "noise_flag")
+    assert set(files(tmp_path)) == {"in.jsonl"}
+    monkeypatch.setattr(two_passes, "WORTH_KEEPING", 0.0)
+    outcome = clean_quietly(source, tmp_path / "out.jsonl", *options)
+    assert outcome.code == 1
+    assert len((tmp_path / "out.jsonl.scores.part").read_bytes().splitlines()) == 161
+    assert clean_quietly(source, tmp_path / "out.jsonl", "--action", "drop", "--resume").code == 0
+    assert set(files(tmp_path)) == {"in.jsonl", "out.jsonl"}

@@ -1,0 +1,105 @@
+"""The survey: what a share of edits would do is what it then does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm4dsr_cli.gate.gate import Gate
+from llm4dsr_cli.gate.survey import ASSUMED_NOISE, KnownNoise, Survey
+
+scores = st.floats(-5, 5, width=32) | st.sampled_from([0.0, 1.0, math.nan])
+sequences = st.lists(st.lists(scores, max_size=7), max_size=12)
+gates = st.builds(Gate, st.just(0.0), max_edits=st.sampled_from([None, 0, 1, 2, 0.3]), protect_last=st.integers(0, 3))
+
+
+def arrays(lists: list[list[float]]) -> list[np.ndarray]:
+    return [np.array(one, dtype=np.float32) for one in lists]
+
+
+def edited(lists: list[list[float]], gate: Gate, threshold: float) -> list[tuple[int, int]]:
+    """What a gate with this threshold edits: (sequence, position)."""
+    gate = Gate(threshold, gate.max_edits, gate.protect_last)
+    return [
+        (number, int(position))
+        for number, one in enumerate(arrays(lists))
+        for position in np.flatnonzero(gate.decide(one))
+    ]
+
+
+@given(sequences, gates, st.sampled_from([0.01, 0.1, 0.29, 0.5, 0.99]))
+def test_the_edits_that_are_announced_are_those_that_are_made(
+    lists: list[list[float]], gate: Gate, share: float
+) -> None:
+    """Guards: a share that is exceeded, or not used up while more could be edited; other edits than announced."""
+    survey = Survey(arrays(lists), gate)
+    threshold = survey.threshold(share)
+    made = edited(lists, gate, threshold)
+    assert survey.edits(threshold) == len(made) == survey.outlook(share).edits
+    n_items = sum(map(len, lists))
+    assert len(made) <= share * n_items + 1e-6
+    assert {(number, position) for number, position, _ in survey.examples(threshold, 10**6)} == set(made)
+    if math.isfinite(threshold):
+        lower = float(np.nextafter(np.float32(threshold), np.float32(-10)))
+        assert len(edited(lists, gate, lower)) > math.floor(round(share * n_items, 9))
+
+
+@given(sequences, st.integers(0, 6))
+def test_examples_are_the_most_and_the_least_certain(lists: list[list[float]], n: int) -> None:
+    """Guards: examples of items that stay, and the same one twice."""
+    survey = Survey(arrays(lists), Gate(0.0))
+    threshold = survey.threshold(0.5)
+    everything = survey.examples(threshold, 10**6)
+    assert [score for *_, score in everything] == sorted((score for *_, score in everything), reverse=True)
+    chosen = survey.examples(threshold, n)
+    assert len(chosen) == min(n, len(everything)) == len(set(chosen))
+    if len(everything) > n:
+        assert chosen == everything[: n - n // 2] + everything[len(everything) - n // 2 :]
+
+
+def noisy(share: float, n: int = 20_000, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Sequences of ten items of which such a share is noise, with labels; and scores of other such noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random((n // 10, 10)) < share
+    found = rng.normal(size=labels.shape) + 2 * labels
+    return [row.astype(np.float32) for row in found], labels, rng.normal(size=10_000) + 2
+
+
+def known(noise: np.ndarray) -> KnownNoise:
+    return KnownNoise(np.quantile(noise, np.linspace(0, 1, 101)).tolist(), len(noise))
+
+
+@pytest.mark.parametrize("share", ASSUMED_NOISE)
+def test_the_share_that_is_right_is_the_share_that_is_right(share: float) -> None:
+    """Guards: precision promised from the wrong recall, or of all items instead of those that can be edited."""
+    lists, labels, noise = noisy(share)
+    survey = Survey(lists, Gate(0.0, protect_last=2), known(noise))
+    for edit in (0.01, 0.02, 0.05, 0.1):
+        outlook = survey.outlook(edit)
+        assert outlook.right is not None
+        right = [labels[number, position] for number, position, _ in survey.examples(outlook.threshold, 10**6)]
+        assert outlook.right[share] == pytest.approx(np.mean(right), abs=0.09)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.3])
+def test_at_most_so_much_noise_is_no_less_than_there_is(share: float) -> None:
+    """Guards: a bound below the truth, and one that says nothing."""
+    for seed in range(5):
+        lists, _, noise = noisy(share, seed=seed)
+        few = noise[:100]
+        for those in (noise, few):
+            survey = Survey(lists, Gate(0.0), known(those))
+            most = survey.most_noise()
+            assert most is not None
+            assert share <= most <= 1.3 * share + 0.1
+
+
+def test_without_noise_to_measure_by_nothing_is_said() -> None:
+    survey = Survey(arrays([[1.0, 2.0, 3.0]]), Gate(0.0))
+    assert survey.outlook(0.5).right is None and survey.most_noise() is None
+    empty = Survey([], Gate(0.0), KnownNoise([0.0, 1.0], 2))
+    assert empty.most_noise() is None and empty.outlook(0.5).edits == 0 and empty.examples(0.0, 3) == []
