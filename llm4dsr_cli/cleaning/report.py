@@ -66,11 +66,15 @@ def notes(cleaner: Cleaner[R]) -> list[str]:
     cut_titles = cleaner.cleaning.cut_titles
     cut = None if cut_titles is None else cut_titles.describe()
     found = [] if cut is None else [cut]
-    if not cleaner.lists.kept:
-        return found
-    lists = quote_names(list(cleaner.lists.kept))
-    told = f"kept in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)"
-    return [*found, told + ("; of a replaced item their entries stay" if cleaner.counts.replaced_items else "")]
+    kept = list(cleaner.lists.kept)
+    if kept:
+        lists = quote_names(kept)
+        found.append(
+            f"kept in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)"
+        )
+    if cleaner.counts.replaced_items and (parallel := kept or cleaner.lists.found):
+        found.append(f"of a replaced item the entries stay in {quote_names(parallel)}: they are the old item's")
+    return found
 
 
 def warnings(cleaner: Cleaner[R]) -> list[str]:
