@@ -51,6 +51,7 @@ RECORDS = 1500
 PATIENCE_S = 120
 TWO_HOURS_S = 7200
 OLD = b"an earlier result\n"
+KEPT = "out.scores.part"
 
 
 class Failure(Exception):
@@ -138,19 +139,24 @@ class Trials:
     def after(self, seconds: float) -> None:
         time.sleep(self.rng.uniform(0, seconds))
 
+    def going_on(self, words: list[str]) -> list[str]:
+        """The command, with --resume where scores were kept."""
+        kept = self.results / KEPT
+        return [*words, "--resume"] if kept.exists() and kept.stat().st_size else words
+
     def check_no_parts(self) -> None:
         left = [name for name in self.files() if name.startswith(".")]
         promise(not left, f"parts are left: {left}")
 
     def check_whole_or_old(self) -> None:
         for name, content in self.files().items():
-            if not name.startswith("."):
+            if not name.startswith(".") and not name.startswith(KEPT):
                 promise(content in (OLD, self.cleaned[name]), f"{name} is neither the old file nor the whole new one")
 
     # One trial each; the first lines are the rows of the table.
 
     def kill_clean(self) -> None:
-        """`clean` killed: each output is the old or the whole new one, and the next run removes what is left"""
+        """`clean` killed: each output is the old or the whole new one, and the next run goes on and leaves nothing"""
         self.new_results()
         (self.results / "out").write_bytes(OLD)
         run = Run(self.clean())
@@ -162,7 +168,8 @@ class Trials:
         for name in files:
             then = time.time() - TWO_HOURS_S
             os.utime(self.results / name, (then, then))
-        promise(Run(self.clean()).end()[0] == 3, "the next run fails")
+        code, said = Run(self.going_on(self.clean())).end()
+        promise(code == 3, f"the next run fails: {said}")
         promise(self.files() == self.cleaned, f"the next run leaves {sorted(self.files())}, or other bytes")
 
     def kill_score(self) -> None:
@@ -192,7 +199,7 @@ class Trials:
         self.after(3)
         run.kill()
         made = [*cache.glob("runtime/[!.]*")]
-        code, said = Run(words).end()
+        code, said = Run(self.going_on(words)).end()
         promise(code == 0, f"the next run fails: {said}")
         promise(not made or made == [*cache.glob("runtime/[!.]*")], "a merged model that is not used")
         first = self.files()
@@ -217,7 +224,7 @@ class Trials:
         promise(len({hashlib.sha256(content).digest() for content in self.files().values()}) == 1, "different outputs")
 
     def signal_once(self) -> None:
-        """`clean` told to end, once, by SIGINT, SIGTERM or SIGHUP: exit code, one sentence at most, nothing left"""
+        """`clean` told to end by SIGINT, SIGTERM or SIGHUP: exit code, one sentence, nothing left but kept scores"""
         self.tell(again=False)
 
     def signal_twice(self) -> None:
@@ -244,6 +251,9 @@ class Trials:
         promise(code in expected, f"exit code {code} after {numbers}: {said}")
         promise(code != 3 or self.files() == self.cleaned, "it ends as if all were well, and is not")
         promise(said.count("\n") <= 1 or code == 3, f"it says more than a sentence: {said}")
+        if code != 3:
+            code, said = Run(self.going_on(self.clean())).end()
+            promise(code == 3 and self.files() == self.cleaned, f"the next run ends otherwise: {said}")
 
     def signal_in_llama_cpp(self) -> None:
         """A signal at a random log line of llama.cpp, as model and context are made: never lost"""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm4dsr_cli import parts, signals, streams
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
+from llm4dsr_cli.text import printable
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -74,7 +75,7 @@ def _run() -> int | None:
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"llm4dsr: {sentence}\n")
+    sys.stderr.write(f"llm4dsr: {printable(sentence)}\n")
     return code
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
+import shutil
+import stat
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,11 +23,13 @@ CACHE_REMEDY = "set LLM4DSR_CACHE to a folder that can be read and written"
 KEPT = {"runtime": 4, "tries": 8}
 # A file used, or written to, so lately may be in another process's hands: found by it, but not opened yet.
 RECENT_S = 3600.0
+# A download that was begun before so long has come to an end, one way or the other.
+UNFINISHED_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A file of the cache; ``size`` in bytes, ``used`` in seconds since the epoch.
+    """A file of the cache, or a folder of a download; ``size`` in bytes, ``used`` in seconds since the epoch.
 
     ``whole`` is False for what a process that was killed left half-written (or another one is writing just now).
     """
@@ -51,14 +56,16 @@ def cache_folder() -> Path:
 
 
 def cache_subfolder(name: str) -> Path:
-    """A folder of the cache, made if it is not there.
+    """A folder of the cache, made if it is not there, for this user alone.
 
     Raises:
         OutputError: it cannot be made, or cannot be written.
     """
     folder = cache_folder() / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        cache_folder().parent.mkdir(parents=True, exist_ok=True)
+        for part in (cache_folder(), folder):
+            part.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"the cache folder cannot be made ({error.strerror})", where=str(folder), remedy=CACHE_REMEDY
@@ -66,6 +73,22 @@ def cache_subfolder(name: str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the cache folder cannot be written", where=str(folder), remedy=CACHE_REMEDY)
     return folder
+
+
+def open_to_others() -> tuple[Path, str] | None:
+    """A folder of the cache that another user may write to, and the remedy; None where there is none.
+
+    That user could choose the model that runs. Windows' permissions are not looked at.
+    """
+    if os.name != "nt":
+        for folder in (cache_folder(), *(cache_folder() / name for name in ("base", *KEPT))):
+            with contextlib.suppress(OSError):  # it may not be there
+                status = folder.stat()
+                if status.st_uid not in (0, os.geteuid()):
+                    return folder, "set LLM4DSR_CACHE to a folder of your own"
+                if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return folder, f"chmod go-w {shlex.quote(str(folder))}"
+    return None
 
 
 def mark_used(path: Path) -> None:
@@ -80,8 +103,11 @@ def cached_files(name: str) -> list[CachedFile]:
     with contextlib.suppress(FileNotFoundError):
         for path in (cache_folder() / name).iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process may be tidying up, too
-                status = path.stat()
-                found.append(CachedFile(path, status.st_size, status.st_mtime, not path.name.startswith(".")))
+                parts = [*path.rglob("*")] if path.is_dir() else []  # of a download
+                states = [part.stat() for part in (path, *parts)]
+                used = max(state.st_mtime for state in states)
+                size = sum(state.st_size for state in states)
+                found.append(CachedFile(path, size, used, not path.name.startswith(".")))
     return sorted(found, key=lambda file: (-file.used, file.path))
 
 
@@ -114,7 +140,10 @@ def remove(file: CachedFile) -> bool:
     Elsewhere a process that has it open keeps what it holds.
     """
     try:
-        file.path.unlink(missing_ok=True)
+        if file.path.is_dir():
+            shutil.rmtree(file.path)
+        else:
+            file.path.unlink(missing_ok=True)
     except OSError:
         return False
     return True

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
+
+from llm4dsr_cli.text import printable
+
+# Seconds between two lines of progress where there is no terminal.
+LINE_EVERY = 60.0
+# Columns of what is printed where there is no terminal.
+PLAIN_WIDTH = 80
+
+
+def width_of(stream: TextIO) -> int:
+    """Columns that a table may have: the terminal's, or 80 where the stream is no terminal."""
+    return shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns if stream.isatty() else PLAIN_WIDTH
 
 
 class Advance(Protocol):
@@ -18,6 +31,11 @@ class Advance(Protocol):
         """``text`` says what was done; ``fraction`` is 0 to 1, or None where the end is unknown."""
 
 
+class _PrintableFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def untold(text: str, fraction: float | None) -> None:
     """An ``Advance`` that tells nobody."""
 
@@ -25,7 +43,7 @@ def untold(text: str, fraction: float | None) -> None:
 class Console:
     """Messages on standard error; ``quiet`` leaves only warnings, ``verbose`` adds llama.cpp's log.
 
-    ``reword`` is given each line before it is printed.
+    ``reword`` is given each line before it is printed. What is not printable is escaped: names from files are among it.
     """
 
     def __init__(
@@ -41,7 +59,7 @@ class Console:
         self.color = color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         if verbose:
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+            handler.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
             logger = logging.getLogger("llm4dsr")
             logger.addHandler(handler)
             logger.setLevel(logging.DEBUG)
@@ -53,14 +71,17 @@ class Console:
 
     def warn(self, line: str) -> None:
         """One line that even a quiet run prints."""
-        sys.stderr.write(f"{self.reword(line)}\n")
+        sys.stderr.write(f"{printable(self.reword(line))}\n")
         sys.stderr.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:
-        """A bar with text and the time left on a terminal; nothing elsewhere."""
-        if self.quiet or not sys.stderr.isatty():
+        """A bar with text and the time left on a terminal; elsewhere a line of the same, one a minute."""
+        if self.quiet:
             yield lambda text, fraction: None
+            return
+        if not sys.stderr.isatty():
+            yield self._lines()
             return
         import rich.console
         import rich.progress
@@ -83,8 +104,21 @@ class Console:
 
             yield advance
 
+    def _lines(self) -> Advance:
+        began = told = time.monotonic()
+
+        def advance(text: str, fraction: float | None) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told < LINE_EVERY:
+                return
+            told = now
+            self.say(f"{text}, {min(fraction, 1):.0%} done, {_time_left(now - began, fraction)}" if fraction else text)
+
+        return advance
+
 
 def _time_left(seconds: float, fraction: float) -> str:
-    minutes, rest = divmod(round(seconds * (1 - fraction) / fraction), 60)
+    minutes, rest = divmod(round(seconds * max(0, 1 - fraction) / fraction), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"

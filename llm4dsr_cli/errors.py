@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llm4dsr_cli.text import printable
+
 
 class Llm4dsrError(Exception):
     """Base of all errors raised on purpose.
 
-    ``str()`` is the whole sentence, ``where: what: remedy``; the parts that are not known are left out.
+    ``str()`` is the whole sentence, ``where: what: remedy``; the parts that are not known are left out, and what is not
+    printable is escaped, since texts of files and servers may be among them.
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what = what
         self.where = where
         self.remedy = remedy
-        super().__init__(": ".join(part for part in (where, what, remedy) if part))
+        super().__init__(printable(": ".join(part for part in (where, what, remedy) if part)))
 
     def reword(self, change: Callable[[str], str]) -> None:
         """Say each part of the sentence in other words; the command line puts its flags for a library's arguments."""

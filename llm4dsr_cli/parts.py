@@ -15,6 +15,7 @@ from llm4dsr_cli.locks import lock, lock_surely
 _ABANDONED_S = 3600
 
 _ours: dict[Path, BinaryIO] = {}
+_empty: set[Path] = set()
 
 
 def begin(part: Path) -> None:
@@ -29,8 +30,21 @@ def end(part: Path) -> None:
         file.close()
 
 
+def watch(path: Path) -> None:
+    """Let a file that is to outlive this process go with it as long as nothing is in it that is worth keeping."""
+    _empty.add(path)
+
+
+def keep(path: Path) -> None:
+    """Let a file that was watched stay, or be removed by whoever made it."""
+    _empty.discard(path)
+
+
 def remove_all() -> None:
     """Remove the parts of this process, which ends without cleaning up."""
+    while _empty:
+        with suppress(OSError):
+            _empty.pop().unlink()
     for part in [*_ours]:
         end(part)
         with suppress(OSError):

@@ -22,6 +22,7 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
     """
     cleaning = cleaner.cleaning
     settings, gate, replacer = cleaning.settings, cleaning.gate, cleaning.replacer
+    cut_titles = cleaning.cut_titles
     return {
         "counts": cleaner.counts.as_dict(),
         "unjudged": cleaner.counts.unjudged.as_dict(),
@@ -38,7 +39,10 @@ def report(cleaner: Cleaner[R], seconds: float, gate_file: str | None) -> dict[s
             "fusion": cleaning.fuses,
             "items_counted": None if cleaning.coverage is None else cleaning.coverage.share,
         },
-        "model": cleaning.scorer.description(),
+        "model": {
+            **cleaning.scorer.description(),
+            **({} if cut_titles is None else {"titles": cut_titles.as_dict()}),
+        },
         "versions": {"llm4dsr-cli": __version__, "llama-cpp-python": version("llama-cpp-python")},
         "seconds": round(seconds, 3),
     }
@@ -58,12 +62,19 @@ def summary(cleaner: Cleaner[R], seconds: float) -> str:
 
 
 def notes(cleaner: Cleaner[R]) -> list[str]:
-    """What a run did with lists beside the items, a sentence each."""
-    if not cleaner.lists.kept:
-        return []
-    lists = quote_names(list(cleaner.lists.kept))
-    told = f"kept in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)"
-    return [told + ("; of a replaced item their entries stay" if cleaner.counts.replaced_items else "")]
+    """What a run did with lists beside the items, and with long titles, a sentence each."""
+    cut_titles = cleaner.cleaning.cut_titles
+    cut = None if cut_titles is None else cut_titles.describe()
+    found = [] if cut is None else [cut]
+    kept = list(cleaner.lists.kept)
+    if kept:
+        lists = quote_names(kept)
+        found.append(
+            f"kept in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)"
+        )
+    if cleaner.counts.replaced_items and (parallel := kept or cleaner.lists.found):
+        found.append(f"of a replaced item the entries stay in {quote_names(parallel)}: they are the old item's")
+    return found
 
 
 def warnings(cleaner: Cleaner[R]) -> list[str]:

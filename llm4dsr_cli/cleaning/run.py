@@ -36,6 +36,7 @@ from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.replacer import ProposerName, Replacement, Replacer
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores
 from llm4dsr_cli.sequences import ItemSequence, JudgeableSequence
+from llm4dsr_cli.titles import CutTitles
 
 if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import Suggester
@@ -208,6 +209,12 @@ class Cleaning:
     def fuses(self) -> bool:
         """Whether items are judged by the gate file's counts, too."""
         return self.gate_file is not None and self.settings.fusion
+
+    @property
+    def cut_titles(self) -> CutTitles | None:
+        """How many titles the denoiser has read, and cut; None where something else judges."""
+        found: CutTitles | None = getattr(self.scorer, "cut_titles", None)
+        return found
 
     def score(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Iterator[ItemSequence]:
         """The sequences with the denoiser's log-odds, for several cleanings to decide by; lazily, in batches."""

@@ -51,7 +51,6 @@ def _carried() -> Iterator[None]:
 app = typer.Typer(
     name="llm4dsr",
     cls=_Commands,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     # Lines as wide as the terminal: without a bound of its own, click wraps at 80 columns.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.options import EditedRecordOptions, GateOptions, OutputOptions, RejectOptions, RunOptions
 from llm4dsr_cli.commands.outlook import show
 from llm4dsr_cli.commands.outputs import Outputs
@@ -35,7 +36,12 @@ def apply(
     run: RunOptions,
     action: Annotated[
         str,
-        typer.Option("--action", metavar="ACTION", help="drop: take flagged items out. mark: flag them in noise_flag."),
+        typer.Option(
+            "--action",
+            metavar="ACTION",
+            autocompletion=one_of("drop", "mark"),
+            help="drop: take flagged items out. mark: flag them in noise_flag.",
+        ),
     ] = "drop",
     model: options.Model = None,
 ) -> int:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, is_pipe, read_sequences, tell_unjudged, warn_of_nameless
+from llm4dsr_cli.commands.inputs import (
+    exit_code,
+    is_pipe,
+    read_sequences,
+    tell_cut,
+    tell_unjudged,
+    warn_of_nameless,
+)
 from llm4dsr_cli.commands.options import (
     ErrorOptions,
     ModelOptions,
@@ -91,6 +98,7 @@ def calibrate(
             settings=settings,
             advance=advance,
         )
+    tell_cut(denoiser.cut_titles, console)
     gate.save(Path(output))
     if as_json:
         import orjson
@@ -107,14 +115,14 @@ def _show(summary: dict[str, Any], lowest: float, console: Console) -> None:
         f"calibrated on {summary['sequences']:,} sequences, {alone['items']:,} items, {alone['noise']:,} of them "
         "random items put in; share of these found, and precision if so much of your data were such noise:"
     )
-    console.say("  false-edit rate   (95% bound)    found   model alone   2% noise   5% noise   10% noise")
+    console.say("false-edit rate  (95% bound)   found  model alone  2% noise  5% noise  10% noise")
     found_alone = {row["false_edit_rate"]: row["recall"] for row in alone["rates"]}
     for row in fused["rates"]:
         precision = row["precision"]
         console.say(
-            f"  {row['false_edit_rate']:>15.3f}   {row['at_most']:>11.4f}   {row['recall']:>6.1%}   "
-            f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}   "
-            f"{precision['0.02']:>8.0%}   {precision['0.05']:>8.0%}   {precision['0.1']:>9.0%}"
+            f"{row['false_edit_rate']:>15.3f}  {row['at_most']:>11.4f}  {row['recall']:>6.1%}  "
+            f"{found_alone.get(row['false_edit_rate'], float('nan')):>11.1%}  "
+            f"{precision['0.02']:>8.0%}  {precision['0.05']:>8.0%}  {precision['0.1']:>9.0%}"
         )
     if lowest > FALSE_EDIT_RATE:
         console.warn(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
 from llm4dsr_cli.commands.options import (
     EditedRecordOptions,
@@ -48,6 +49,7 @@ def clean(
         typer.Option(
             "--action",
             metavar="ACTION",
+            autocompletion=one_of("replace", "drop", "mark"),
             help="drop: take flagged items out. replace: put what belongs in their place. mark: flag them in "
             "noise_flag.",
         ),
@@ -57,6 +59,7 @@ def clean(
         typer.Option(
             "--proposer",
             metavar="counts|generate",
+            autocompletion=one_of("counts", "generate"),
             help="What replaces: items that others have beside those of the sequence, or titles that the model names. "
             "[default: counts]",
         ),
@@ -66,6 +69,7 @@ def clean(
         typer.Option(
             "--fallback",
             metavar="drop|keep",
+            autocompletion=one_of("drop", "keep"),
             help="What replace does with a flagged item for which it finds nothing that belongs. [default: drop]",
         ),
     ] = None,

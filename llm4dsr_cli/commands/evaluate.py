@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, tell_unjudged, warn_of_nameless
+from llm4dsr_cli.commands.inputs import exit_code, tell_cut, tell_unjudged, warn_of_nameless
 from llm4dsr_cli.commands.options import (
     ErrorOptions,
     ModelOptions,
@@ -195,6 +195,7 @@ def evaluate(
             gate_file.check_model(denoiser.sha256, str(gate.gate))
         with console.progress() as advance:
             found = measure(data, denoiser, settings, gate=gate_file, say=console.warn, advance=advance)
+        tell_cut(denoiser.cut_titles, console)
     if not found.overall.detection.n_noise:
         console.warn("none of the judged items is noise: what needs noise is not measured")
     if plot is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm4dsr_cli.console import width_of
 from llm4dsr_cli.scores import probability
 from llm4dsr_cli.streams import write_out
 
@@ -33,7 +34,6 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
     import rich.console
 
     terminal = sys.stdout.isatty()
-    # Wide enough elsewhere that nothing is cut: what is no terminal has no width.
     text = io.StringIO()
     out = rich.console.Console(
         file=text,
@@ -41,7 +41,7 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
         no_color=not color,
         highlight=False,
         markup=False,
-        width=None if terminal else 200,
+        width=width_of(sys.stdout),
     )
     out.print(_headline(evaluation))
     overall = evaluation.overall
@@ -55,10 +55,12 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
     stated = float(probability(np.array(evaluation.threshold)))
     _table(out, columns, rows[: len(DETECTION)], terminal)
     _table(out, [f"at the gate, noise probability above {stated:.4g}", *columns[1:]], rows[len(DETECTION) :], terminal)
-    _table(out, *_strata("items of the sequence", evaluation.by_length), terminal)
-    _table(out, *_strata("other users who have the item", evaluation.by_popularity), terminal)
+    strata = {"items of the sequence": evaluation.by_length, "other users who have it": evaluation.by_popularity}
     if len(evaluation.by_repetition) > 1:
-        _table(out, *_strata("times the sequence holds it", evaluation.by_repetition), terminal)
+        strata["times it is held"] = evaluation.by_repetition
+    for title, parts in strata.items():
+        _table(out, *_strata(title, parts, DETECTION), terminal)
+        _table(out, *_strata(f"{title}: edits", parts, EDITS), terminal)
     if evaluation.baselines:
         scorers = {evaluation.scorer_name: overall, **evaluation.baselines}
         rows = [[name, *_cells(found, DETECTION)] for name, found in scorers.items()]
@@ -75,14 +77,17 @@ def _headline(evaluation: Evaluation) -> str:
         else f'labelled in "{protocol["labels_field"]}"'
     )
     return (
-        f"{evaluation.model['name']}: {protocol['n_records']:,} records of {protocol['n_users']:,} users, "
+        f"{evaluation.model['name']}: {protocol['n_records']:,} records of {protocol['n_users']:,} users,\n"
         f"{detection.n_items:,} items judged, {detection.n_noise:,} of them noise "
         f"({detection.n_noise / detection.n_items:.1%}, {noise})"
     )
 
 
-def _strata(title: str, parts: Sequence[tuple[Stratum, Measurement]]) -> tuple[list[str], list[list[str]]]:
-    shown = {**DETECTION, **EDITS}
+def _strata(
+    title: str, parts: Sequence[tuple[Stratum, Measurement]], shown: dict[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    if shown is EDITS:
+        return [title, *shown.values()], [[part.name, *_cells(found, shown)] for part, found in parts]
     rows = [
         [part.name, f"{found.detection.n_items:,}", f"{found.detection.n_noise:,}", *_cells(found, shown)]
         for part, found in parts
@@ -113,7 +118,7 @@ def _table(out: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], term
         box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
     )
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=not terminal)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     out.print()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.writer import OutputFile
     from llm4dsr_cli.sequences import JudgeableSequence
+    from llm4dsr_cli.titles import CutTitles
 
 SHOWN_REJECTS = 10
 _IDS = 1000  # of the records, are enough to tell columns apart
@@ -101,6 +102,13 @@ def tell_unjudged(counts: RunCounts, catalog: Catalog | None, console: Console, 
     told = counts.unjudged.describe(catalog, undone=undone)
     if told is not None:
         console.warn(told)
+
+
+def tell_cut(cut_titles: CutTitles, console: Console) -> None:
+    """Say how many titles were cut, if they are many."""
+    told = cut_titles.describe()
+    if told is not None:
+        console.say(told)
 
 
 def warn_of_nameless(console: Console, count: int, user_field: str, otherwise: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llm4dsr_cli.commands.command import Command, Group
+from llm4dsr_cli.commands.completion import bases, denoisers
 from llm4dsr_cli.commands.options import Quiet
+from llm4dsr_cli.commands.text import aligned, outline
 from llm4dsr_cli.streams import write_out
+from llm4dsr_cli.text import printable_json
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -24,27 +27,24 @@ def list_() -> None:
 
     Example: llm4dsr models list
     """
-    import rich.console
-    import rich.table
-
+    from llm4dsr_cli.console import width_of
     from llm4dsr_cli.model.base_model import list_models
     from llm4dsr_cli.model.registry import Registry
 
-    table = rich.table.Table("name", "kind", "licence", "size", "here", box=None, pad_edge=False)
+    rows = [["name", "kind", "licence", "size", "here"]]
     for model in list_models(Registry.load()):
         size = "" if model.size is None else f"{model.size / 1e6:.1f} MB"
-        table.add_row(model.name, model.kind, model.licence or "", size, "yes" if model.present else "no")
-    # Wide, because rich would cut the names to fit a narrow terminal, or 80 columns in a pipe.
-    text = io.StringIO()
-    rich.console.Console(file=text, highlight=False, width=200).print(table)
-    # Not by rich itself, which makes an exit code of its own of a broken pipe.
-    write_out(text.getvalue())
+        rows.append([model.name, model.kind, model.licence or "", size, "yes" if model.present else "no"])
+    write_out(aligned(rows, width_of(sys.stdout), right=(3,)))
 
 
 @models.command(cls=Command)
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A base model: a name, or hf:ORG/REPO/FILE.gguf[@REVISION].")
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=bases, help="A base model: a name, or hf:ORG/REPO/FILE.gguf[@REVISION]."
+        ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Fetch it again even if it is here.")] = False,
     quiet: Quiet = False,
@@ -63,15 +63,16 @@ def pull(
 
 @models.command(cls=Command)
 def show(
-    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A denoiser: a name, or a GGUF file.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", autocompletion=denoisers, help="A denoiser: a name, or a GGUF file.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Describe a denoiser by the metadata in its file.
 
     Example: llm4dsr models show my-denoiser.gguf
     """
-    import orjson
-
+    from llm4dsr_cli.console import width_of
     from llm4dsr_cli.model.gguf_file import open_gguf
     from llm4dsr_cli.model.metadata import DenoiserMetadata
     from llm4dsr_cli.model.registry import Registry, find_denoiser
@@ -79,20 +80,16 @@ def show(
     path = find_denoiser(model, Registry.load())
     description = _describe(DenoiserMetadata.read(open_gguf(path), path), path)
     if json:
-        write_out(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode() + "\n")
+        import orjson
+
+        write_out(printable_json(orjson.dumps(description, option=orjson.OPT_INDENT_2).decode()) + "\n")
         return
-    for name, value in description.items():
-        if isinstance(value, dict):
-            write_out(f"{name}:\n")
-            for key, inner in value.items():
-                write_out(f"  {key}: {orjson.dumps(inner).decode() if isinstance(inner, (dict, list)) else inner}\n")
-        else:
-            write_out(f"{name}: {value}\n")
+    write_out(outline(description, width_of(sys.stdout)))
 
 
 @models.command(cls=Command)
 def verify(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A base model of the registry.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=bases, help="A base model of the registry.")],
 ) -> None:
     """Read a base model whole and compare its hash with the registry's.
 
@@ -120,15 +117,11 @@ def prune(
     """
     import datetime
 
-    import rich.console
-    import rich.table
-
     from llm4dsr_cli.cache import cached_files, remove, surplus
-    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.console import Console, width_of
 
     freed = 0
-    table = rich.table.Table("kind", "size", "last used", "", "file", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
+    rows = [["kind", "size", "last used", "", "file"]]
     for folder, kind in {"runtime": "merged model", "tries": "trie", "base": "base model"}.items():
         files = [file for file in cached_files(folder) if folder != "base" or not file.whole]
         goes = surplus(folder, keep, recent_s=0) if files else []
@@ -138,12 +131,10 @@ def prune(
                 done = "would go" if dry_run else "removed" if remove(file) else "in use"
             freed += file.size if done in ("would go", "removed") else 0
             used = datetime.datetime.fromtimestamp(file.used).strftime("%Y-%m-%d %H:%M")
-            name = kind if file.whole else f"{kind}, unfinished"
-            table.add_row(name, f"{file.size / 1e6:.1f} MB", used, done, str(file.path))
-    if table.row_count:
-        text = io.StringIO()
-        rich.console.Console(file=text, highlight=False, width=400).print(table)
-        write_out(text.getvalue())
+            name = kind if file.whole else "unfinished"
+            rows.append([name, f"{file.size / 1e6:.1f} MB", used, done, f"{folder}/{file.path.name}"])
+    if len(rows) > 1:
+        write_out(aligned(rows, width_of(sys.stdout), right=(1,)))
     Console(quiet=quiet).say(f"{'would free' if dry_run else 'freed'} {freed / 1e6:.1f} MB")
 
 

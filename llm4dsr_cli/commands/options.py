@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from llm4dsr_cli.commands.command import in_flags
+from llm4dsr_cli.commands.completion import bases, denoisers, one_of
 from llm4dsr_cli.commands.inputs import first_ids, leaving_out, rejects_path, tell_catalog
 from llm4dsr_cli.commands.parameters import OptionSet
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
@@ -35,6 +36,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME|FILE",
+        autocompletion=denoisers,
         envvar="LLM4DSR_MODEL",
         help="Denoiser: a name from `llm4dsr models list`, or a GGUF file. [default: the one that ships]",
     ),
@@ -213,12 +215,19 @@ class ModelOptions(OptionSet):
         typer.Option(
             "--base",
             metavar="NAME|FILE",
+            autocompletion=bases,
             envvar="LLM4DSR_BASE",
             help="Base model: a name, a GGUF file, or hf:ORG/REPO/FILE. [default: the one the denoiser names]",
         ),
     ] = None
     weights: Annotated[
-        str, typer.Option("--weights", metavar="TYPE", help="Runtime weights: auto, bf16, q8_0 or q4_0.")
+        str,
+        typer.Option(
+            "--weights",
+            metavar="TYPE",
+            autocompletion=one_of("auto", "bf16", "q8_0", "q4_0"),
+            help="Runtime weights: auto, bf16, q8_0 or q4_0.",
+        ),
     ] = "auto"
     threads: Annotated[
         int | None,
@@ -386,7 +395,13 @@ class ErrorOptions(OptionSet):
     heading: ClassVar = "Lines that are no records"
 
     on_error: Annotated[
-        str, typer.Option("--on-error", metavar="fail|skip", help="What to do with a line that is no record.")
+        str,
+        typer.Option(
+            "--on-error",
+            metavar="fail|skip",
+            autocompletion=one_of("fail", "skip"),
+            help="What to do with a line that is no record.",
+        ),
     ] = "fail"
 
     def leaving_out(self, counts: RunCounts, console: Console) -> OnError | None:

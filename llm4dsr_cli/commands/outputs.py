@@ -44,13 +44,18 @@ class Outputs:
         check_paths(inputs, paths)
         self._files = {name: OutputFile(path) for name, path in paths.items()}
 
+    @property
+    def appears_whole(self) -> bool:
+        """Whether OUT is still what it was, and will be new only when all of it is written."""
+        return self._files["OUT"].appears_whole
+
     @contextmanager
     def told_of_interrupts(self, remedy: str | None = None) -> Iterator[None]:
         """Let an interrupt in the block say that no output was written, and what else could be done."""
         try:
             yield
         except KeyboardInterrupt:
-            if self._files["OUT"].appears_whole:
+            if self.appears_whole:
                 said = "interrupted: nothing was written"
                 raise KeyboardInterrupt(f"{said}: {remedy}" if remedy else said) from None
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_unjudged
+from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_cut, tell_unjudged
 from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.commands.resumption import how_to_go_on, scoring_state, write_scores
@@ -88,6 +88,7 @@ def score(
             for sentence in how_to_go_on(kept, counts):
                 console.say(sentence)
             raise
+    tell_cut(denoiser.cut_titles, console)
     tell_unjudged(counts, titles, console, "not judged, with null for a probability")
     earlier = f" and kept {kept.kept_records:,} of an earlier run" if kept and kept.kept_records else ""
     console.say(f"scored {counts.records:,} records{earlier}, {time.monotonic() - began:.1f} s")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.finetune import seconds_of
 from llm4dsr_cli.commands.inputs import exit_code, is_pipe, tell_unjudged, warn_of_nameless
 from llm4dsr_cli.commands.options import ErrorOptions, ModelOptions, RecordOptions, RunOptions, given, share
@@ -81,6 +82,7 @@ class TriedOptions(OptionSet):
         typer.Option(
             "--recommender",
             metavar="NAME",
+            autocompletion=one_of("ease", "neighbours", "sasrec", "gru4rec", "bert4rec"),
             help="ease, neighbours, or, with torch, sasrec, gru4rec, bert4rec. Repeatable. [default: the first two, "
             "and sasrec where torch is installed]",
         ),
@@ -100,6 +102,7 @@ class TriedOptions(OptionSet):
         typer.Option(
             "--action",
             metavar="ACTION",
+            autocompletion=one_of("drop", "replace", "weigh"),
             help="drop: take flagged items out. replace: put what belongs in their place. weigh: let them count half. "
             "Repeatable. [default: drop and replace]",
         ),
@@ -112,6 +115,7 @@ class TriedOptions(OptionSet):
         typer.Option(
             "--split",
             metavar="leave-two-out|time",
+            autocompletion=one_of("leave-two-out", "time"),
             help="Targets: each user's last two items, or what comes after a moment that is the same for all.",
         ),
     ] = "leave-two-out"
@@ -129,6 +133,7 @@ class TriedOptions(OptionSet):
         typer.Option(
             "--histories",
             metavar="cleaned|as-is",
+            autocompletion=one_of("cleaned", "as-is"),
             help="Whether what a recommender is asked with is cleaned like what it learns from.",
         ),
     ] = "cleaned"

@@ -111,7 +111,8 @@ def clean_file(
                 with LineReader.open(source) as reader:
                     outputs.write(reader, cleaner, lambda on_error: scored(reader), console)
     except KeyboardInterrupt:
-        told = ["interrupted: nothing was written", *how_to_go_on(kept, counts)]
+        nothing = outputs is None or outputs.appears_whole
+        told = ["interrupted: nothing was written" if nothing else "interrupted", *how_to_go_on(kept, counts)]
         raise KeyboardInterrupt(": ".join(told)) from None
     except Llm4dsrError:
         for sentence in how_to_go_on(kept, counts):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.finetune.architectures import ARCHITECTURES
-from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.adapter import Part, read_alpha, read_pairs
+from llm4dsr_cli.model.gguf_file import GgufFile, open_gguf
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
 
 Floats = NDArray[np.float32]
@@ -48,21 +49,26 @@ def read_adapters(path: Path) -> tuple[Adapter, Adapter | None]:
     Raises:
         ModelError: the file holds no whole adapter.
     """
-    reader = open_gguf(path)
-    metadata = DenoiserMetadata.read(reader, path)
-    detector: dict[str, Floats] = {}
-    suggester: dict[str, Floats] = {}
-    for tensor in reader.tensors:
-        part = suggester if tensor.name.startswith(SUGGESTER) else detector
-        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        part[tensor.name.removeprefix(SUGGESTER)] = values
-    alpha = reader.fields.get("adapter.lora.alpha")
-    if alpha is None or not any(name.endswith(".lora_a") for name in detector):
+    file = open_gguf(path)
+    metadata = DenoiserMetadata.read(file, path)
+    if file.value("general.type") != "adapter":
         raise ModelError("it is no adapter, but a merged model", where=str(path), remedy="start from its adapter")
-    if not all(np.isfinite(tensor).all() for part in (detector, suggester) for tensor in part.values()):
-        raise ModelError("some of its weights are no numbers", where=str(path), remedy="start from another denoiser")
-    second = metadata.suggestion_alpha
-    return Adapter(detector, float(alpha.contents())), None if second is None else Adapter(suggester, second)
+    detector = _read(file, metadata, "detector")
+    return detector, None if metadata.suggestion_alpha is None else _read(file, metadata, "suggester")
+
+
+def _read(file: GgufFile, metadata: DenoiserMetadata, part: Part) -> Adapter:
+    pairs = read_pairs(file, part)
+    if len({pair.rank for pair in pairs.values()}) > 1:
+        raise ModelError(
+            "its adapter is of more than one rank", where=str(file.path), remedy="start from another denoiser"
+        )
+    tensors = {
+        f"{name}.{side}": values
+        for name, pair in pairs.items()
+        for side, values in (("lora_a", pair.a), ("lora_b", pair.b))
+    }
+    return Adapter(tensors, read_alpha(file, metadata, part))
 
 
 def write_adapters(path: Path, metadata: DenoiserMetadata, detector: Adapter, suggester: Adapter | None = None) -> None:

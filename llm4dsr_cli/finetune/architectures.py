@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import gguf
+    from llm4dsr_cli.model.gguf_file import GgufFile
 
 # llama.cpp takes a gemma3 of so many layers for the 27B, whose attention is scaled by another width.
 LAYERS_OF_GEMMA3_27B = 62
@@ -28,10 +28,10 @@ class Architecture:
 
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     permuted: bool = False
-    correct: Callable[[Any, gguf.GGUFReader], None] = lambda causal_lm, base: None
+    correct: Callable[[Any, GgufFile], None] = lambda causal_lm, base: None
 
 
-def _correct_gemma3(causal_lm: Any, base: gguf.GGUFReader) -> None:
+def _correct_gemma3(causal_lm: Any, base: GgufFile) -> None:
     """Attention scale, and rotary scale of global layers, as llama.cpp has them."""
     config, model = causal_lm.config, causal_lm.model
     scaled_by = config.head_dim

@@ -22,8 +22,8 @@ from llm4dsr_cli.finetune.settings import Schedule
 from llm4dsr_cli.finetune.start import Start
 from llm4dsr_cli.finetune.tasks import Row, Task
 from llm4dsr_cli.finetune.trainer import Progress, Trainer
+from llm4dsr_cli.model.adapter import Part
 from llm4dsr_cli.model.llama import Model
-from llm4dsr_cli.model.merged_model import Part
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 
 

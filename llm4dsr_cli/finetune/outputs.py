@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm4dsr_cli.errors import OptionError, OutputError
-from llm4dsr_cli.model.merged_model import Part
+from llm4dsr_cli.model.adapter import Part
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,17 @@ from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
 from llm4dsr_cli.finetune.suggestions import add_suggestions
 from llm4dsr_cli.finetune.tasks import Detecting, Row
+from llm4dsr_cli.finetune.title_length import choose_title_tokens
 from llm4dsr_cli.finetune.trainer import Progress
+from llm4dsr_cli.model.adapter import Part
+from llm4dsr_cli.model.architecture import check_model
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.merged_model import Part, merge
+from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.merged_model import merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
-from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
+from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.model.registry import Registry
 from llm4dsr_cli.thresholds import ThresholdCurve
 
@@ -119,7 +123,7 @@ def finetune(
     start.check_base(base)
     job = Job(
         base=base,
-        architecture=str(open_gguf(base).fields["general.architecture"].contents()),
+        architecture=check_model(open_gguf(base)).architecture,
         start=start,
         split=split,
         data=fingerprint(domains),
@@ -134,15 +138,32 @@ def finetune(
     done = Finetuned()
     if detector:
         _check_titles(domains, settings)
-        done = _make_detector(job, settings, licence)
+        done = _make_detector(job, settings, _title_tokens(domains, job, settings), licence)
     if suggestions is not None:
         denoiser = output if detector or start.denoiser is None else start.denoiser
         done = replace(done, suggestions=add_suggestions(job, denoiser, suggestions))
     return done
 
 
-def _make_detector(job: Job, settings: Settings, licence: str) -> Finetuned:
-    """Train, export, calibrate and measure one."""
+def _title_tokens(domains: Sequence[Domain], job: Job, settings: Settings) -> int:
+    """Where the run cuts titles, in tokens."""
+    if settings.max_title_tokens is not None:
+        return settings.max_title_tokens
+    window = min(settings.max_window, max(len(sequence) for domain in domains for sequence in domain.sequences))
+    fields = open_gguf(job.base).fields
+    names = (f"{job.architecture}.{name}" for name in ("context_length", "attention.sliding_window"))
+    room = min((int(fields[name].contents()) for name in names if name in fields), default=0)
+    with Model(job.base, vocab_only=True) as vocabulary:
+
+        def fits(tokens: int) -> bool:
+            return Prompter(DEFAULT_FORMAT, vocabulary.tokenize, tokens).max_tokens(window) <= room
+
+        return choose_title_tokens([domain.titles for domain in domains], vocabulary.tokenize, fits, job.say)
+
+
+def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str) -> Finetuned:
+    """Train, export, calibrate and measure one that cuts titles after so many tokens."""
+    settings = replace(settings, max_title_tokens=title_tokens)
     start, split, outputs, say = job.start, job.split, job.outputs, job.say
     train = Sampler(
         split.train,
@@ -161,7 +182,7 @@ def _make_detector(job: Job, settings: Settings, licence: str) -> Finetuned:
         settings,
         start.detector,
         lambda prompter: Detecting(prompter, train, validation, warm=start.denoiser is not None),
-        max_title_tokens=settings.max_title_tokens,
+        max_title_tokens=title_tokens,
         longest_window=train.longest_window,
         layers=settings.layers,
         beginning=f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
@@ -173,7 +194,7 @@ def _make_detector(job: Job, settings: Settings, licence: str) -> Finetuned:
         name=outputs.denoiser.stem,
         form=DEFAULT_FORMAT,
         max_window=train.longest_window,
-        max_title_tokens=settings.max_title_tokens,
+        max_title_tokens=title_tokens,
         base_name=job.base.name if start.base.endswith(".gguf") and not start.base.startswith("hf:") else start.base,
         base_sha256=file_sha256(job.base),
         base_architecture=job.architecture,

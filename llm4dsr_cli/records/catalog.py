@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
@@ -10,11 +11,13 @@ from typing import Any
 
 from llm4dsr_cli.errors import CatalogError, OptionError
 from llm4dsr_cli.records.catalog_rows import CatalogFile
+from llm4dsr_cli.records.file_kinds import for_catalog
 from llm4dsr_cli.records.json_lines import dumps, loads, quote
 from llm4dsr_cli.sequences import ItemId
 from llm4dsr_cli.titles import title_of
 
 _BLOCK = 100
+_UUID = re.compile(r"\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?")
 
 
 class Catalog:
@@ -79,6 +82,20 @@ class Catalog:
                 file and line.
         """
         path = Path(path)
+        try:
+            return cls._read(path, item_id_field, item_title_field, keep_fields, record_ids)
+        except CatalogError as error:
+            raise CatalogError(error.what, where=error.where, remedy=for_catalog(error.remedy or "", path)) from None
+
+    @classmethod
+    def _read(
+        cls,
+        path: Path,
+        item_id_field: str | None,
+        item_title_field: str | None,
+        keep_fields: bool,
+        record_ids: Callable[[], Collection[str]] | None,
+    ) -> Catalog:
         catalog = cls()
         catalog._kept = _Texts() if keep_fields else None
         file = CatalogFile(path, item_id_field, item_title_field, record_ids)
@@ -116,7 +133,8 @@ class Catalog:
     def near(self, ids: Iterable[ItemId]) -> dict[ItemId, ItemId]:
         """For each of some unknown ids the one of the catalog that differs from it in spelling alone, if there is one.
 
-        The spellings differ in capitals, blanks, zeros in front (``7`` and ``007``), or a ``.0`` behind.
+        The spellings differ in capitals, blanks, zeros in front (``7`` and ``007``), a ``.0`` behind, or the hyphens
+        and braces of a UUID.
         """
         wanted: dict[str, list[ItemId]] = {}
         for id_ in ids:
@@ -161,6 +179,8 @@ class Catalog:
 def _spelling(id_: ItemId) -> str:
     """An id without what programs change in it on the way."""
     text = str(id_).strip().casefold()
+    if _UUID.fullmatch(text):
+        return re.sub("[{}-]", "", text)
     if text.endswith(".0") and text[:-2].lstrip("-").isdecimal():
         text = text[:-2]
     return text.lstrip("0") or text[:1]

@@ -12,15 +12,15 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from llm4dsr_cli.errors import CatalogError, Llm4dsrError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.columns import id_names, title_name
-from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
+from llm4dsr_cli.records.file_kinds import CATALOG_KINDS, LONGEST_MAGIC, refuse_binary
 from llm4dsr_cli.records.json_lines import dumps, kind, loads, quote, quote_names
 from llm4dsr_cli.records.json_objects import file_of, parse_object
+from llm4dsr_cli.records.shapes import turned
 from llm4dsr_cli.records.tables import Table
 from llm4dsr_cli.sequences import ItemId
 from llm4dsr_cli.titles import title_of
 
 _JSON_LINES = (".jsonl", ".json", ".ndjson")
-_FORMATS = (*_JSON_LINES, ".csv", ".tsv", ".item")
 _HEADER_CHARACTERS = 200  # of a header in a message
 
 
@@ -69,7 +69,7 @@ class CatalogFile:
         """
         extension = (path.with_suffix("") if _is_gzip(path) else path).suffix
         self._path, self._name = path, str(path)
-        if extension.lower() not in _FORMATS:
+        if extension.lower() not in CATALOG_KINDS:
             self._refuse_kind(extension)
         self._extension = extension.lower()
         self.id_field, self.title_field = item_id_field, item_title_field
@@ -124,9 +124,8 @@ class CatalogFile:
                 )
             if type(id_) not in (int, float, str) or id_ == "":
                 what = "empty" if id_ == "" else kind(id_)
-                raise CatalogError(
-                    f"{quote(self.id_field)} is {what}", where=where, remedy="use an integer or a string"
-                )
+                remedy = (turned(item, where) if isinstance(id_, dict) else None) or "use an integer or a string"
+                raise CatalogError(f"{quote(self.id_field)} is {what}", where=where, remedy=remedy)
             if not any_title and self.title_field is None and title_field not in item:
                 title_field = title_name([*item]) or title_field  # the first item may have had no title
             any_title = any_title or title_field in item
@@ -208,9 +207,7 @@ class CatalogFile:
             raise CatalogError(
                 told[0] if told else f"one column alone, {shown}",
                 where=where,
-                remedy=told[1]
-                if told
-                else f"put {'commas' if self._extension == '.csv' else 'tabs'} between its columns",
+                remedy=told[1] if told else self._separated(header, where),
             )
         title = self.title_field and self._column_name(self.title_field)
         title = title or title_name(self.columns)
@@ -231,6 +228,18 @@ class CatalogFile:
             )
         id_ = found[0] if len(found) == 1 else self._chosen(found, where)
         return self.columns.index(id_), self.columns.index(title)
+
+    def _separated(self, header: str, where: str) -> str:
+        """What to do with a table that has another separator than its name says."""
+        wanted = "commas" if self._extension == ".csv" else "tabs"
+        mark = next((mark for mark in "\t,;|" if mark in header), None)
+        if mark is None or header.lower().startswith("sep="):
+            return f"put {wanted} between its columns" + (", and the header in line 1" if mark else "")
+        if {mark, self._extension} in ({"\t", ".csv"}, {",", ".tsv"}):
+            return f"put {wanted} between its columns, or name it {'.tsv' if mark == chr(9) else '.csv'}"
+        out = "" if wanted == "commas" else ", delimiter='\\t'"
+        program = f"import csv,sys; csv.writer(sys.stdout{out}).writerows(csv.reader(sys.stdin, delimiter={mark!r}))"
+        return f'put {wanted} between its columns: python3 -c "{program}" < {file_of(where)} > NEW'
 
     def _chosen(self, names: list[str], where: str) -> str:
         """Of several names that may be the id's, the one whose values the records have, most of them and alone.
@@ -277,7 +286,7 @@ class CatalogFile:
 
     def _refuse_kind(self, extension: str) -> None:
         """Raise CatalogError for an extension that says nothing."""
-        remedy = f"use one of {', '.join(_FORMATS)}, each also with .gz"
+        remedy = f"use one of {', '.join(CATALOG_KINDS)}, each also with .gz"
         what = f"not a known kind of catalog ({quote(extension)})"
         if self._path.is_file():
             with closing(_lines(self._path)) as lines:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from llm4dsr_cli.errors import Llm4dsrError, RecordError
 from llm4dsr_cli.records.json_objects import file_of, to_utf8
 from llm4dsr_cli.records.shapes import interaction_fields, tabulated
 
-LONGEST_MAGIC = 16
+# Of what is here, enough to tell any.
+LONGEST_MAGIC = 32
+# What the name of a catalog ends in.
+CATALOG_KINDS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".item")
 _PANDAS = (
     "python3 -c \"import pandas as pd; pd.{reader}('{name}').to_json('{name}.jsonl', orient='records', lines=True)\""
 )
@@ -39,6 +43,7 @@ _KINDS = (
     _Kind(b"\x89HDF", "HDF5", "make JSON lines of it with the program that wrote it"),
     _Kind(b"SQLite format 3", "an SQLite database", "make JSON lines of a table with sqlite3 and json_object(...)"),
     _Kind(b"\x93NUMPY", "a numpy array", "make JSON lines of it: numpy.load, and json.dumps of each row's tolist()"),
+    _Kind(b"version https://git-lfs", "a pointer of Git LFS", "fetch what it points to: git lfs pull"),
     _Kind(b"\x00\x00\xfe\xff", "UTF-32", to_utf8("{file}", "UTF-32")),
     _Kind(b"\xff\xfe\x00\x00", "UTF-32", to_utf8("{file}", "UTF-32")),
     _Kind(b"\xff\xfe", "UTF-16", to_utf8("{file}", "UTF-16")),
@@ -61,6 +66,11 @@ def refuse_binary(head: bytes, where: str) -> None:
         # A magic of letters alone may begin a text, too.
         if head.startswith(magic) and (not magic.isalnum() or re.search(rb"[^\t\r\n -~]|1AY&SY", head)):
             plain = "FILE" if "'" in where else where
+            if magic == b"PK\x03\x04" and where.lower().endswith((".xlsx", ".xlsm")):
+                name, remedy = (
+                    "an Excel workbook",
+                    f"make JSON lines of it: {_PANDAS.replace('{reader}', 'read_excel')}",
+                )
             raise Llm4dsrError(
                 f"{name}, not {'UTF-8' if name.startswith('UTF') else 'text'}",
                 where=where,
@@ -97,6 +107,16 @@ def explained(error: RecordError, lines: Sequence[bytes]) -> RecordError:
     else:
         return error
     return RecordError(what, where=where, remedy=tabulated(rows[0], mark, rows[1] if len(rows) > 1 else [], where))
+
+
+def for_catalog(remedy: str, path: Path) -> str:
+    """The remedy for a file of records as one for a catalog, whose name says its kind, and which is no pipe."""
+    own = next((end for end in reversed(path.suffixes) if end.lower() in CATALOG_KINDS), ".jsonl")
+    remedy = remedy.replace("'{items: .}'", "'to_entries[] | {id: .key, title: .value}'")
+    if "pipe it in with" in remedy:
+        remedy = remedy.replace("pipe it in with", "unpack it:") + " > NEW"
+    made = own if re.search(r"\b(iconv|unpack it|tr|csv\.writer)\b", remedy) else ".jsonl"
+    return re.sub(r" > NEW$", f" > NEW{made}", remedy)
 
 
 def _cells(text: str, mark: str) -> list[str]:

@@ -85,9 +85,21 @@ def _refuse(line: bytes, problem: ValueError, where: str, error: type[Llm4dsrErr
             what, remedy = "not JSON but Python", f"write JSON: {_PYTHON_LINES.format(file=file)}"
         elif _is_several(text):
             what, remedy = "not one JSON object but several", f"{ONE_A_LINE}: jq -c . {file} > NEW"
+    if text.endswith(",") and _is_object(text[:-1]):
+        what, remedy = "not JSON but with a comma behind it", f"{ONE_A_LINE}: sed 's/, *$//' {file} > NEW"
+    elif text[:1] in "{[" and "\r" in text and _is_object(text.partition("\r")[0]):
+        what = "not JSON but with lines that end as an old Mac's, in carriage returns alone"
+        remedy = f"{ONE_A_LINE}: tr '\\r' '\\n' < {file} > NEW"
     elif text[:1] == "<":
         what, remedy = "not JSON but HTML or XML", "see what was downloaded there"
     raise error(what, where=where, remedy=remedy) from None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _constants(text: str) -> list[str] | None:

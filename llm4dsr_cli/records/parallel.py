@@ -117,6 +117,11 @@ class ParallelLists:
         self.kept.update(dict.fromkeys(".".join(path) for path in paths))
         return paths
 
+    @property
+    def found(self) -> list[str]:
+        """The lists that no option is about and that run parallel to the items, as far as the records tell."""
+        return [".".join(path) for path, seen in self._seen.items() if _runs_parallel(seen)]
+
     def _candidates(self, record: Record) -> Iterator[tuple[Names, list[Any]]]:
         """The record's lists that no option is about."""
         record_format = self.record_format
@@ -133,8 +138,12 @@ class ParallelLists:
     def _is_parallel(self, path: Names) -> bool:
         seen = self._seen.setdefault(path, _Seen())
         if seen.decided is None:
-            seen.decided = seen.equal > 0 and seen.equal >= _FOR_ONE_DAMAGED * seen.different
+            seen.decided = _runs_parallel(seen)
         return seen.decided
+
+
+def _runs_parallel(seen: _Seen) -> bool:
+    return seen.equal > 0 and seen.equal >= _FOR_ONE_DAMAGED * seen.different
 
 
 def _lengths(name: str, values: list[Any], record_format: RecordFormat, n_items: int) -> str:

@@ -13,7 +13,7 @@ from llm4dsr_cli.records.names import find
 from llm4dsr_cli.records.parallel import named_list
 from llm4dsr_cli.records.record import Lack, Record
 from llm4dsr_cli.records.record_format import RecordFormat
-from llm4dsr_cli.records.shapes import grouping, splitting
+from llm4dsr_cli.records.shapes import grouping, splitting, turned
 from llm4dsr_cli.titles import title_of
 
 _IDS = (int, float, str)
@@ -107,7 +107,7 @@ def _items(data: dict[str, Any], where: str, record_format: RecordFormat) -> lis
         raise RecordError(
             f"{name} is missing, {fields if remedy is None else 'the line is one interaction'}",
             where=where,
-            remedy=remedy or "say which one holds the items with `items_field`",
+            remedy=remedy or turned(data, where) or "say which one holds the items with `items_field`",
         )
     items = found[1]
     if not isinstance(items, list):
@@ -115,6 +115,7 @@ def _items(data: dict[str, Any], where: str, record_format: RecordFormat) -> lis
             f"{name} is {kind(items)}",
             where=where,
             remedy=splitting(record_format.items_field, items, where)
+            or turned(data, where)
             or "make it a list, or name another with `items_field`",
         )
     return items

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import orjson
 
+from llm4dsr_cli import parts
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.files import AtomicFile, check_name, followed
 from llm4dsr_cli.locks import lock
@@ -88,6 +89,8 @@ class ResumableFile(OutputFile):
             os.fsync(self._lock.fileno())
             assert self._file is not None
             self._file.create()
+            for path in (self._part, self._state_file):
+                parts.watch(path)
         return self._part.open("r+b")
 
     def remaining(
@@ -137,7 +140,12 @@ class ResumableFile(OutputFile):
             self._check_part()
             self._raw_stream().write(line + b"\n")
             self._raw_stream().flush()
+        self._unwatch()
         self._good += len(line) + 1
+
+    def _unwatch(self) -> None:
+        for path in (self._part, self._state_file):
+            parts.keep(path)
 
     def flush(self) -> None:
         """Nothing waits in a buffer."""
@@ -184,6 +192,7 @@ class ResumableFile(OutputFile):
         file, self._lock = self._lock, None
         if file is None:
             return
+        self._unwatch()
         # While it is locked: afterwards it may be another run's. Windows removes no open file.
         if remove and os.name != "nt":
             with contextlib.suppress(OSError):

@@ -85,7 +85,7 @@ def tabulated(header: Sequence[str], mark: str, row: Sequence[str], where: str) 
         if fields[2] is not None:
             time = plain[fields[2]]
             cell = dict(zip(header, row, strict=False)).get(time, "")
-            number = f"float(r[{time!r}])" if re.fullmatch(r"[0-9.eE+-]+", cell.strip()) else f"r[{time!r}]"
+            number = f"float(r[{time!r}])" if _is_number(cell) else f"r[{time!r}]"
             rows = f"sorted({rows}, key=lambda r: {number})"
         program = (
             f"import csv,json,sys; d={{}}; [d.setdefault(r[{user!r}], []).append(r[{item!r}]) for r in {rows}]; "
@@ -96,6 +96,27 @@ def tabulated(header: Sequence[str], mark: str, row: Sequence[str], where: str) 
         return _WRITE_RECORDS
     program = f"import {imports}; [print(json.dumps({each})) for r in {rows}]"
     return f'make JSON lines of it: python3 -c "{program}" < {file_of(where)} > NEW'
+
+
+def turned(data: dict[str, Any], where: str) -> str | None:
+    """The remedy for an object that is no record but all of them: users with their lists, or pandas' columns."""
+    values = list(data.values())
+    # Users have digits in their names, and fields have none.
+    if data and all(isinstance(value, list) and re.search(r"\d", name) for name, value in data.items()):
+        program = "to_entries[] | {user_id: .key, items: .value}"
+        return f"make records of its users: jq -c {_shell(program)} {file_of(where)} > NEW"
+    if len(values) > 1 and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        program = f". as $d | ({_jq(next(iter(data)))} | keys_unsorted[]) as $k | $d | map_values(.[$k])"
+        return f"make records of its columns: jq -c {_shell(program)} {file_of(where)} > NEW"
+    return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _first(names: Collection[str], wanted: Sequence[str]) -> str | None:

@@ -68,6 +68,12 @@ class Table:
                     yield number, row
                 number = rows.line_num + 1
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise CatalogError(
+                    "lines that end as an old Mac's, in carriage returns alone",
+                    where=f"{self._name}:1",
+                    remedy=f"give them newlines: tr '\\r' '\\n' < {file_of(self._name + ':1')} > NEW",
+                ) from None
             more = "; a .item is read without quoting" if self._extension == ".tsv" else ""
             raise CatalogError(
                 f"not a table that can be read ({error})",

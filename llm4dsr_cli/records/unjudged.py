@@ -12,6 +12,8 @@ from llm4dsr_cli.sequences import ItemId
 
 # So many ids are compared with the catalog's, to find near spellings.
 _REMEMBERED = 1000
+# What data sets commonly fill sequences up with, in lower case.
+_PADDING = ("0", "-1", "", "pad", "<pad>", "[pad]")
 _WORDS: dict[Lack, str] = {
     "no title": "without a title",
     "not in the catalog": "not in the catalog",
@@ -63,6 +65,9 @@ class Unjudged:
             parts.append(f"{count:,} {_WORDS[lack]} ({example})")
         near = {} if catalog is None else catalog.near(self._unknown)
         spelled = "".join(f"; id {_shown(id_)} is not in the catalog, {_shown(near[id_])} is" for id_ in [*near][:1])
+        padding = next((id_ for id_ in self._unknown if str(id_).casefold() in _PADDING), None)
+        if padding is not None:
+            spelled += f"; if id {_shown(padding)} only fills sequences up, name it with `padding_id`"
         items = "1 item" if self.total == 1 else f"{self.total:,} items"
         return f"{items} {undone}: {', '.join(parts)}{spelled}"
 

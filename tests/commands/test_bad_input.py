@@ -292,22 +292,24 @@ def test_a_model_can_be_wrong_in_many_ways(
     assert not target.exists()
 
 
-def test_a_damaged_merged_model_is_refused(
+def test_a_damaged_merged_model_is_made_again(
     tmp_path: Path,
     source: Path,
     tiny_denoiser: Path,
-    clean_quietly: Call,
+    clean: Call,
     own_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Guards: llama.cpp's log, or a crash, for a file in the cache that was cut short."""
+    """Guards: llama.cpp's log, a crash, or an error in every run for a file in the cache that was cut short."""
     monkeypatch.setenv("LLM4DSR_CACHE", str(own_cache))
-    assert clean_quietly(source, tmp_path / "out.jsonl").code == 0
-    (tmp_path / "out.jsonl").unlink()
+    assert clean(source, tmp_path / "out.jsonl").code == 0
     (merged,) = (own_cache / "runtime").iterdir()
-    merged.write_bytes(merged.read_bytes()[:-3000])
-    clean_quietly(source, tmp_path / "out.jsonl").failed(1, str(merged))
-    assert set(files(tmp_path)) == {"in.jsonl"}
+    before, cleaned = merged.read_bytes(), (tmp_path / "out.jsonl").read_bytes()
+    merged.write_bytes(before[:-3000])
+    done = clean(source, tmp_path / "out.jsonl")
+    assert (done.code, done.err.count(f"{merged} is damaged: it is made again\n")) == (0, 1)
+    assert merged.read_bytes() == before
+    assert (tmp_path / "out.jsonl").read_bytes() == cleaned
 
 
 def test_offline_means_no_network(

@@ -53,6 +53,40 @@ LEAVES = [path for path, command in commands() if not hasattr(command, "commands
 LINES = [*GROUPS, *LEAVES]
 
 
+# --- completion ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("clean a b --action re", ["replace"]),
+        ("clean a b --on-error ", ["fail", "skip"]),
+        ("clean a b --weights q", ["q8_0", "q4_0"]),
+        ("clean a b --model ", ["llm4dsr-smollm2-135m"]),
+        ("finetune a --base smol", ["smollm2-135m-instruct"]),
+        ("models show llm", ["llm4dsr-smollm2-135m"]),
+        ("clean a b --catalog ", []),  # so that the shell offers files
+        ("mod", ["models"]),
+    ],
+)
+def test_a_shell_offers_what_may_stand_there(words: str, offered: list[str]) -> None:
+    """Guards: completion that is turned off, or offers the files of the folder for one of three words."""
+    variable = {
+        "_LLM4DSR_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"llm4dsr {words}",
+        "COMP_CWORD": str(len(f"{words}x".split())),
+    }
+    named = preceded_by("import sys; sys.argv[0] = 'llm4dsr'")
+    outcome = run(program=named, env={**os.environ, **variable})
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.decode().split() == offered
+
+
+def test_completion_can_be_installed(llm4dsr: Call) -> None:
+    """Guards: a help that does not say how."""
+    assert b"--install-completion" in llm4dsr("--help").out
+
+
 # --- help ------------------------------------------------------------------------------------------------------------
 
 

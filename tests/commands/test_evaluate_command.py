@@ -136,6 +136,7 @@ def test_tables_are_plain_text_off_the_terminal(tmp_path: Path, measure: Call) -
     assert (outcome.code, outcome.err) == (0, "")
     text = outcome.out.decode()
     assert text.isascii() and "\x1b" not in text and text.endswith("\n")
+    assert max(map(len, text.splitlines())) <= 80
     for name, title in (("auroc", "AUROC"), ("average_precision", "average precision"), ("recall", "recall")):
         low, high = found["intervals"][name]
         assert f"{title} {found[name]:.3f} {low:.3f} to {high:.3f}" in " ".join(text.split())

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,3 +302,25 @@ def test_what_is_flushed_outlives_the_process(tmp_path: Path) -> None:
         output.flush()
         assert (tmp_path / "out.part").read_bytes() == b"a\n"
     assert files(tmp_path) == {"out": b"a\n"}
+
+
+def test_cut_titles_are_told_and_reported(
+    tmp_path: Path, engine: list[str], clean: Call, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any
+) -> None:
+    """Guards: titles of another script, of which the model reads six characters, judged without a word."""
+    long, short = [f"{n} of the very long titles" for n in range(4)], [f"short {n}" for n in range(6)]
+    cut = write(tmp_path / "cut.jsonl", [{"items": long}, {"items": short}, {"items": long}])
+    whole = write(tmp_path / "whole.jsonl", [{"items": short}])
+    report = tmp_path / "report.json"
+    told = (
+        "4 of 10 titles (40%) are cut to the 16 tokens that this denoiser reads, some 16 characters, and may look alike"
+    )
+    for source, said in ((cut, True), (whole, False)):
+        scored = call(monkeypatch, capfdbinary, "score", *engine, source, tmp_path / "out.jsonl")
+        assert (scored.code, told in scored.err) == (0, said)
+        assert ("are cut" in scored.err) == said
+        cleaned = clean(source, tmp_path / "out.jsonl", "--threshold", 0.9, "--report", report)
+        assert (cleaned.code, told in cleaned.err) == (0, said)
+        titles = json.loads(report.read_bytes())["model"]["titles"]
+        n = 10 if said else 6
+        assert titles == {"read": n, "cut": n - 6, "share_cut": (n - 6) / n, "max_tokens": 16}

@@ -167,8 +167,8 @@ def test_shares_are_read_as_people_write_them(tmp_path: Path, llm4dsr: Call) -> 
     """Guards: 5 that is taken for 500%, and a traceback."""
     source = write(tmp_path / "in.jsonl", [{"items": titles} for titles in sequences(3)])
     for text, words in (("5", "--edit is 5"), ("x%", "give one such as 5%"), ("-1%", "--edit is -0.01"), ("%", "5%")):
-        llm4dsr("clean", source, tmp_path / "out.jsonl", "--edit", text).failed(2, words)
-    llm4dsr("clean", source).failed(2, "OUT", "--dry-run")
+        llm4dsr("clean", source, tmp_path / "out.jsonl", f"--edit={text}").failed(2, words)
+    llm4dsr("clean", source).failed(2, "OUT", "--help")
 
 
 def test_records_that_were_annotated_before_are_cleaned(tmp_path: Path, clean: Call) -> None:

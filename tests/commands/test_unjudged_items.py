@@ -319,3 +319,14 @@ def test_a_decision_leaves_titles_of_none_alone(tiny_denoiser: Path) -> None:
         (cleaned,) = cleaning.clean([{"items": ["a", None, "b", "c"], "r": [1, 2, 3, 4]}], annotate=True)
         assert None in cleaned["items"] and len(cleaned["r"]) == len(cleaned["items"]) == 2
         assert cleaned["noise_probability"][cleaned["items"].index(None)] is None
+
+
+def test_zeros_that_fill_sequences_up_are_guessed_at(tmp_path: Path, clean: Call) -> None:
+    """Guards: "not in the catalog", thousands of times, for what an option spares."""
+    catalog = write(tmp_path / "catalog.jsonl", [{"id": n, "title": f"thing {n}"} for n in range(1, 9)])
+    told = "if id 0 only fills sequences up, name it with --padding-id"
+    for items, options, guessed in (([1, 2, 3, 0, 0], [], True), ([1, 2, 3, 77], [], False), ([1, 2, 0], ["0"], False)):
+        source = write(tmp_path / "in.jsonl", [{"items": items}] * 3)
+        padding = [word for id_ in options for word in ("--padding-id", id_)]
+        outcome = clean(source, tmp_path / "out.jsonl", "--catalog", catalog, *padding)
+        assert (told in outcome.err) == guessed, outcome.err

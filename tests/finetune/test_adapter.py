@@ -71,5 +71,5 @@ def test_a_file_that_is_no_adapter_or_holds_no_numbers_is_no_start(
     with monkeypatch.context() as patch:
         patch.setattr(np, "isfinite", lambda values: np.ones(np.shape(values), dtype=bool))
         write_adapters(path, metadata, detector, suggester)
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="is no number"):
         read_adapters(path)

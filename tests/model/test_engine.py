@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 from conftest import write_tiny_adapter
+from gguf_mutants import STRING, Value, take_apart
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model as runtime_model
@@ -212,6 +213,15 @@ def test_every_unicode_text_is_tokenized(model: Model) -> None:
     assert len(model.tokenize("\ud800")) == 1
 
 
+def with_unknown_words(base: Path, path: Path) -> Path:
+    """A copy of a model that only llama.cpp itself refuses: it does not know how to cut its texts into words."""
+    file = take_apart(base)
+    file.values = [(key, value) for key, value in file.values if key != b"tokenizer.ggml.pre"]
+    file.values.append((b"tokenizer.ggml.pre", Value(STRING, b"nobody's")))
+    path.write_bytes(file.encoded())
+    return path
+
+
 def test_a_damaged_model_is_one_sentence_that_names_the_cause(tiny_base: Path, tmp_path: Path) -> None:
     """Guards llama.cpp's reason lost, as it was while its log levels were taken for those of an older version."""
     whole = tiny_base.read_bytes()
@@ -220,10 +230,13 @@ def test_a_damaged_model_is_one_sentence_that_names_the_cause(tiny_base: Path, t
         path.write_bytes(whole[:size])
         with pytest.raises(ModelError) as caught:
             Model(path)
-        assert str(caught.value).startswith(f"{path}: llama.cpp cannot load it (")
-        assert "unknown reason" not in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: this is no whole GGUF file (")
         assert "\n" not in str(caught.value)
-    assert "not within the file bounds" in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        Model(with_unknown_words(tiny_base, path))
+    assert str(caught.value).startswith(f"{path}: llama.cpp cannot load it (")
+    assert "unknown pre-tokenizer type: 'nobody's'" in str(caught.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="no such model file"):
         Model(tmp_path / "none.gguf")
 
@@ -232,8 +245,7 @@ def test_llama_cpp_errors_are_logged_as_errors(
     tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Guards llama.cpp's errors filed under debug."""
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(tiny_base.read_bytes()[:-40])
+    path = with_unknown_words(tiny_base, tmp_path / "unknown.gguf")
     with caplog.at_level(logging.DEBUG, "llm4dsr"), pytest.raises(ModelError):
         Model(path)
     levels = {record.levelno for record in caplog.records if "error loading model" in record.message}
@@ -253,7 +265,7 @@ from llm4dsr_cli.model.engine import Engine
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.errors import ModelError
 
-whole, cut = Path(sys.argv[1]), Path(sys.argv[2])
+whole, refused = Path(sys.argv[1]), Path(sys.argv[2])
 print("before", flush=True)
 done = threading.Event()
 written = 0
@@ -271,7 +283,7 @@ for _ in range(20):
     with Model(whole) as model, Engine(model, causal=False, threads=1):
         pass
 try:
-    Model(cut)
+    Model(refused)
 except ModelError:
     pass
 done.set()
@@ -283,9 +295,8 @@ print("after", written, flush=True)
 def test_standard_output_and_error_belong_to_the_caller(tiny_base: Path, tmp_path: Path) -> None:
     """Guards file descriptors 1 and 2 pointed at /dev/null during a load, where records written meanwhile are lost,
     and llama.cpp's log, even of a failure, on standard error unasked."""
-    cut = tmp_path / "cut.gguf"
-    cut.write_bytes(tiny_base.read_bytes()[:-40])
-    command = [sys.executable, "-c", WHILE_LOADING, str(tiny_base), str(cut)]
+    refused = with_unknown_words(tiny_base, tmp_path / "unknown.gguf")
+    command = [sys.executable, "-c", WHILE_LOADING, str(tiny_base), str(refused)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     before, *lines, after = done.stdout.splitlines()
     assert before == "before"

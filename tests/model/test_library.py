@@ -108,12 +108,12 @@ def test_too_little_memory_for_a_context_is_told_as_such(tiny_base: Path) -> Non
 @linux
 def test_no_file_is_to_be_deleted_for_want_of_memory(tmp_path: Path, tiny_base: Path) -> None:
     """Guards: "delete this file, which the next run makes again", where that run fails as this one did."""
-    denoiser = write_tiny_adapter(tmp_path / "wide.gguf", tiny_base, max_window=1000)
+    denoiser = write_tiny_adapter(tmp_path / "wide.gguf", tiny_base, max_window=950)
     source = write(tmp_path / "in.jsonl", [{"items": ["Alien"]}])
     outcome = run(
         *("clean", source, tmp_path / "out", "--action", "drop", "--quiet"),
         *("--model", denoiser, "--weights", "q8_0", "--threads", 1),
-        program=preceded_by("import resource; resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))"),
+        program=preceded_by("import resource; resource.setrlimit(resource.RLIMIT_AS, (550 << 20, 550 << 20))"),
     )
     outcome.failed(1, "out of memory", "`ulimit -v`")
     assert "delete" not in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import LAYERS, RANK, SUGGESTER_ALPHA, SUGGESTER_RANK, write_tiny_adapter, write_tiny_base
 
-from llm4dsr_cli.cache import KEPT
+from llm4dsr_cli.cache import KEPT, file_sha256
 from llm4dsr_cli.errors import ModelError, OptionError, OutputError
 from llm4dsr_cli.model import merged_model as module
 from llm4dsr_cli.model.denoiser import Denoiser
@@ -343,6 +344,80 @@ def test_every_weight_type_can_be_asked_for() -> None:
     """Guards a type that is offered and not known."""
     assert {*module.WEIGHTS} == {"auto", *module._TYPES}
     assert {*module._FAITHFUL} <= {*module._TYPES}
+
+
+@pytest.mark.parametrize("weights", ["q8_0", "auto"])
+def test_a_flipped_bit_of_the_merged_model_is_noticed(
+    tiny_base: Path, tiny_denoiser: Path, own_cache: Path, weights: str
+) -> None:
+    """Guards a disk that forgets: wrong scores for ever, of a file whose size and times are as they were."""
+    metadata = DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser)
+    said: list[str] = []
+
+    def make() -> Path:
+        return runtime_model(tiny_denoiser, metadata, tiny_base, weights=weights, say=said.append, threads=1)
+
+    path = make()
+    whole = path.read_bytes()
+    for place in (0, 0.1, 0.5, 1):  # "auto" may make a file of another size
+        state = path.stat()
+        data = bytearray(whole)
+        data[int(place * (len(whole) - 1))] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        said.clear()
+        path_then, path = path, make()
+        assert said[0] == f"{path_then} is damaged: it is made again"
+        assert sum("damaged" in line for line in said) == 1
+        assert [path] == list((own_cache / "runtime").iterdir())
+        assert path.suffix == ".gguf" and file_sha256(path)[:16] in path.stem
+        whole = path.read_bytes()
+    said.clear()
+    assert make() == path
+    assert said == []
+
+
+def test_a_damaged_merged_model_and_no_base_is_an_error(
+    tiny_base: Path, tiny_denoiser: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    """Guards a damaged file that is used because nothing better is there."""
+    base = Path(shutil.copy(tiny_base, tmp_path / "base.gguf"))
+    adapter = write_tiny_adapter(tmp_path / "adapter.gguf", base)
+    with Denoiser.load(adapter, weights="bf16", threads=1):
+        (path,) = (own_cache / "runtime").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    base.unlink()
+    with pytest.raises(ModelError, match=r"its base model, .*, is not in the registry: give its file"):
+        Denoiser.load(adapter, weights="bf16", threads=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("name", [".", "runtime", "base", "tries"])
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o702])
+def test_a_cache_that_others_may_write_to_is_told_once(
+    tiny_base: Path, tiny_denoiser: Path, own_cache: Path, name: str, mode: int
+) -> None:
+    """Guards a model that another user of the machine has chosen; what this program makes is for this user alone."""
+    said: list[str] = []
+
+    def load() -> list[str]:
+        said.clear()
+        with Denoiser.load(tiny_denoiser, base=tiny_base, weights="bf16", threads=1, say=said.append):
+            return [line for line in said if "others" in line]
+
+    own_cache.rmdir()
+    old = os.umask(0o002)
+    try:
+        assert load() == []
+    finally:
+        os.umask(old)
+    folder = own_cache / name
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    assert load() == [
+        f"others may write to {own_cache / name}, and so choose the model that runs: chmod go-w {own_cache / name}"
+    ]
+    assert load() == []
 
 
 def test_merging_is_repeatable(tiny_base: Path, tiny_denoiser: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 from conftest import write_tiny_adapter
+from gguf_mutants import ARRAY, FLOAT32, STRING, UINT32, Value, take_apart
 
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model.denoiser import Denoiser
@@ -19,6 +21,7 @@ from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT
 from llm4dsr_cli.thresholds import ThresholdCurve
 
+INT32 = 5
 METADATA = DenoiserMetadata(
     name='films & books "v1" 映画',
     form=DEFAULT_FORMAT,
@@ -171,6 +174,76 @@ def test_metadata_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
 
         with pytest.raises(ModelError, match="incomplete or damaged"):
             read(write_file(tmp_path / "d.gguf", write))
+
+
+DAMAGES = [
+    # of the wrong type
+    ("llm4dsr.base.name", UINT32, 7),
+    ("llm4dsr.base.sha256", UINT32, 7),
+    ("llm4dsr.base.architecture", FLOAT32, 7.0),
+    ("llm4dsr.prompt.format", UINT32, 1),
+    ("llm4dsr.prompt.version", STRING, b"1"),
+    ("llm4dsr.prompt.version", ARRAY, [1]),
+    ("llm4dsr.training", UINT32, 7),
+    ("llm4dsr.base.layers", STRING, b"2"),
+    ("llm4dsr.suggestion.alpha", STRING, b"2"),
+    ("general.name", UINT32, 7),
+    ("general.license", ARRAY, [1]),
+    ("llm4dsr.version", FLOAT32, 1.0),
+    # numbers that are none, or that no file has
+    ("llm4dsr.max_window", FLOAT32, math.inf),
+    ("llm4dsr.max_window", INT32, -1),
+    ("llm4dsr.max_window", UINT32, 2**32 - 1),
+    ("llm4dsr.max_title_tokens", UINT32, 1001),
+    ("llm4dsr.max_window", UINT32, 1000),
+    ("llm4dsr.base.layers", UINT32, 0),
+    ("llm4dsr.suggestion.alpha", FLOAT32, math.nan),
+    ("llm4dsr.suggestion.alpha", FLOAT32, 0.0),
+    ("llm4dsr.calibration.n_items", INT32, -1),
+    ("llm4dsr.calibration.n_items", FLOAT32, math.inf),
+    ("llm4dsr.calibration.rates", UINT32, 1),
+    ("llm4dsr.calibration.rates", ARRAY, [1, 2]),
+    # texts that are none, or too long
+    ("llm4dsr.base.name", STRING, b"x" * 100_000),
+    ("llm4dsr.base.sha256", STRING, b"ab"),
+    ("llm4dsr.base.sha256", STRING, b"\x1b" * 64),
+    ("general.name", STRING, b"x" * 100_000),
+    ("llm4dsr.training", STRING, b"[1]"),
+    ("llm4dsr.training", STRING, b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"),
+    ("llm4dsr.training", STRING, b"[" * 5_000),
+    ("llm4dsr.training", STRING, b'"' + b"x" * (2 << 20) + b'"'),
+]
+
+
+@pytest.mark.parametrize(("key", "kind", "content"), DAMAGES)
+def test_damaged_metadata_are_one_sentence(
+    tiny_denoiser: Path, tmp_path: Path, key: str, kind: int, content: Any
+) -> None:
+    """Guards tracebacks for a stranger's file: of Path, of numpy, of orjson, when it is shown or when it is used."""
+    file = take_apart(tiny_denoiser)
+    file.values = [(name, value) for name, value in file.values if name != key.encode()]
+    file.values.append((key.encode(), Value(kind, content)))
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(file.encoded())
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{path}: its llm4dsr metadata is incomplete or damaged (")
+    assert sentence.isprintable()
+    assert len(sentence) < 500 + len(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 4096, "a/" * 2000, "\x00", "none.gguf", "/dev/null", "hf:", "\x1b[2J"])
+def test_a_base_that_is_no_file_is_one_sentence(tiny_denoiser: Path, tmp_path: Path, name: str) -> None:
+    """Guards an OSError for a name that no file system takes."""
+    file = take_apart(tiny_denoiser)
+    file.values = [(k, Value(STRING, name.encode()) if k == b"llm4dsr.base.name" else v) for k, v in file.values]
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(file.encoded())
+    with pytest.raises(ModelError) as caught:
+        Denoiser.load(path, offline=True)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 def test_truncated_adapters_are_refused(tiny_base: Path, tmp_path: Path) -> None:

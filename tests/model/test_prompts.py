@@ -125,3 +125,48 @@ def test_formats_are_found_by_name_and_version() -> None:
 def test_the_first_answer_is_noise(prompter: Prompter) -> None:
     """Guards log-odds with their sign reversed."""
     assert prompter.answers.tolist() == [YES, NO]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "read", "cut", "words"),
+    [
+        ([16, 16, 3], 3, 0, None),
+        ([*range(1, 10), 17], 10, 1, None),  # a tenth is not yet worth a word
+        (
+            [*range(1, 9), 17, 40],
+            10,
+            2,
+            "2 of 10 titles (20%) are cut to the 16 tokens that this denoiser reads, some 16",
+        ),
+    ],
+)
+def test_titles_that_are_cut_are_counted_once_each(lengths: list[int], read: int, cut: int, words: str | None) -> None:
+    """Guards titles of which only the beginning is read, without a word; and one that is counted whenever it comes."""
+    prompter = Prompter(DEFAULT_FORMAT, by_bytes, MAX_TITLE_TOKENS)
+    for _ in range(2):
+        prompter.prompt(["x" * length if n % 2 else "y" * length for n, length in enumerate(lengths)])
+    found = prompter.cut_titles
+    assert (found.read, found.cut, found.max_tokens) == (read, cut, MAX_TITLE_TOKENS)
+    told = found.describe()
+    assert (told is None) == (words is None)
+    if told is not None and words is not None:
+        assert told.startswith(words)
+        assert "llm4dsr finetune" in told
+
+
+def test_long_titles_of_which_enough_is_read_want_no_remedy() -> None:
+    """Guards a remedy for English titles, which 16 tokens tell well enough, and one that is missing for Korean ones."""
+
+    def by_words(text: str) -> np.ndarray:
+        return np.arange(len(text.split(" ")), dtype=np.int32) if text.strip() else by_bytes(text)
+
+    told = []
+    for title in ("a title of a great many words " * 5, "a b c d e " * 5):
+        prompter = Prompter(
+            DEFAULT_FORMAT, lambda text: by_bytes(text) if text in (" yes", " no") else by_words(text), 16
+        )
+        prompter.prompt([title])
+        assert prompter.cut_titles.share == 1
+        told.append(prompter.cut_titles.describe())
+    assert "finetune" not in str(told[0])
+    assert "finetune" in str(told[1])

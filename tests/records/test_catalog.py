@@ -287,6 +287,8 @@ def test_what_is_no_title_is_none_and_numbers_are(tmp_path: Path) -> None:
         ("a1B2-c3", "A1b2-C3"),
         ("007", "7"),
         ("0", "00"),
+        ("6f9619ff-8b86-d011-b42d-00c04fc964f1", "6F9619FF8B86D011B42D00C04FC964F1"),
+        ("6f9619ff8b86d011b42d00c04fc964f1", "{6f9619ff-8b86-d011-b42d-00c04fc964f1}"),
     ],
 )
 def test_near_spellings_of_ids_are_found(known: str, asked: str) -> None:

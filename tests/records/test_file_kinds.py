@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm4dsr_cli.errors import Llm4dsrError
+from llm4dsr_cli.errors import CatalogError, Llm4dsrError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.reader import LineReader, read_records
 from llm4dsr_cli.records.record import Record
@@ -236,3 +236,107 @@ def test_a_damaged_first_line_of_json_is_no_table(tmp_path: Path) -> None:
     path.write_text('userId,movieId\n1,2\n{"items": ["1"]}\n')
     assert len(read(path, on_error=lambda error, line: kept.append(error.what))) == 1
     assert kept[0].startswith("not JSON but a table") and kept[1].startswith("not JSON (")
+
+
+@pytest.mark.parametrize("times", [("2019-01-30", "2019-11-01"), ("1e3", "2e3"), ("30", "100")])
+def test_times_are_sorted_as_what_they_are(tmp_path: Path, times: tuple[str, str]) -> None:
+    """Guards: a remedy that ends in "could not convert string to float: '2019-01-30'"."""
+    path = tmp_path / "log.csv"
+    path.write_text(f"user_id,item_id,timestamp\n1,11,{times[0]}\n1,12,{times[1]}\n1,13,{times[1]}\n")
+    assert remedied(path) == [["11", "12", "13"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"items": [11, 12]},\n{"items": [7]},\n', "a comma behind it"),
+        ('{"items": [11, 12]}\r{"items": [7]}\r', "carriage returns"),
+        ('{"user1": [11, 12], "user2": [7]}\n', '"items" is missing'),
+        ('{"user_id": {"0": 1, "1": 2}, "items": {"0": [11, 12], "1": [7]}}\n', '"items" is an object'),
+    ],
+)
+def test_json_in_other_shapes_is_told_with_what_makes_lines_of_it(tmp_path: Path, text: str, what: str) -> None:
+    """Guards: "unexpected content after document"; and pandas' own columns, told to be made a list."""
+    path = tmp_path / "in.jsonl"
+    path.write_text(text, newline="")
+    message = refusal(path)
+    assert what in message
+    command = message[min(at for word in (": jq ", ": sed ", ": tr ") if (at := message.find(word)) >= 0) + 2 :]
+    if not shutil.which(command.split()[0]):
+        pytest.skip("a program of the remedy is not installed")
+    assert [[str(id_) for id_ in record.ids] for record in read(run(command, tmp_path))] == [["11", "12"], ["7"]]
+
+
+def test_lists_under_other_names_are_no_users(tmp_path: Path) -> None:
+    """Guards: a record of two lists taken for a file of two users."""
+    (tmp_path / "in.jsonl").write_text('{"item_ids": [11, 12], "ratings": [1, 2]}\n')
+    assert refusal(tmp_path / "in.jsonl").endswith("say which one holds the items with `items_field`")
+
+
+ROWS = [("id", "title"), ("1", "Heat"), ("2", "Se7en, the film"), ("3", "Alien")]
+
+
+def table_text(mark: str) -> str:
+    return "".join(f'{one}{mark}"{other}"\n' for one, other in ROWS)
+
+
+OBJECTS = "".join(json.dumps({"id": one, "title": other}) + "\n" for one, other in ROWS[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.csv.xz", lzma.compress(table_text(",").encode())),
+        ("c.jsonl", bz2.compress(OBJECTS.encode())),
+        ("c.csv", gzip.compress(table_text(",").encode())),
+        ("c.csv", table_text(";").encode()),
+        ("c.csv", table_text("|").encode()),
+        ("c.tsv", table_text(";").encode()),
+        ("c.csv", table_text(",").replace("\n", "\r").encode()),
+        ("c.csv", table_text(",").encode("utf-16")),
+        ("c.csv", table_text(",").replace("Alien", "Ali\xe9n").encode("latin1")),
+        ("c.json", OBJECTS.replace("\n", "").encode()),
+        ("c.jsonl", json.dumps([json.loads(line) for line in OBJECTS.splitlines()]).encode()),
+        ("c.jsonl", json.dumps({"id": {"a": 1, "b": 2}, "title": {"a": "Heat", "b": "Se7en, the film"}}).encode()),
+    ],
+)
+def test_a_catalogs_remedy_makes_a_file_that_is_read(tmp_path: Path, name: str, content: bytes) -> None:
+    """Guards: a remedy for records, said of a catalog: it is no pipe, and a file called NEW is of no known kind."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CatalogError) as caught:
+        Catalog.load(path)
+    message = str(caught.value)
+    words = (": jq ", ": python3 ", ": iconv ", ": tr ", ": xz ", ": bzip2 ", ": gzip ")
+    command = message[max(message.rfind(word) for word in words) + 2 :]
+    if not shutil.which(command.split()[0]):
+        pytest.skip("a program of the remedy is not installed")
+    run(command, tmp_path)
+    (made,) = tmp_path.glob("NEW*")
+    found = Catalog.load(made)
+    assert (found.title(1), found.title(2)) == ("Heat", "Se7en, the film")
+
+
+def test_titles_without_ids_get_their_places(tmp_path: Path) -> None:
+    """Guards: a remedy that makes a record of a list of titles."""
+    (tmp_path / "c.json").write_text('["Heat", "Alien"]')
+    with pytest.raises(CatalogError, match="to_entries"):
+        Catalog.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        ("c.xlsx", zipped(), "an Excel workbook, not text: make JSON lines of it: python3 -c"),
+        ("c.csv", table_text("\t").encode(), "or name it .tsv"),
+        ("c.tsv", table_text(",").replace("Se7en, the", "Se7en the").encode(), "or name it .csv"),
+        ("c.csv", b"sep=;\nid;title\n", "the header in line 1"),
+    ],
+)
+def test_other_catalogs_are_told_too(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """Guards: a pointer of Git LFS taken for a table of one column."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CatalogError) as caught:
+        Catalog.load(tmp_path / name)
+    assert message in str(caught.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.archives import ARCHIVE_ERRORS
 from llm4dsr_cli.files import atomic_path
 
 # Stands behind a title's last token in its row; no token id is negative.
@@ -75,7 +75,7 @@ class Trie:
             # Given a path, numpy leaves a damaged file open.
             with path.open("rb") as file, np.load(file) as arrays:
                 trie.rows, trie.title_of, trie.row_of = arrays["rows"], arrays["title_of"], arrays["row_of"]
-        except (EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        except (KeyError, *ARCHIVE_ERRORS) as error:
             raise ValueError(f"{path} is no whole trie ({error})") from error
         trie._of_root = trie._find_children(trie.root)
         return trie
