@@ -61,7 +61,9 @@ def read(folder: Path, users: int | None, noise: str | None, rate: float) -> tup
     path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
     rows = read_rows(path)
     sequences = [ItemSequence([catalog.title(i) for i in row["items"]], row["user_id"], row["items"]) for row in rows]
-    split = leave_two_out(Histories.of(sequences))
+    histories = Histories.of(sequences)
+    histories.items.add_catalog(catalog)
+    split = leave_two_out(histories)
     if users is not None and users < len(split.sequences):
         split = split.with_users(users, 0)
     before = split.sequences
@@ -254,10 +256,8 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
     draws = Draws(users, arguments.seeds)
     rows = []
     editors = {}
-    counted = counted_sequences(split)
-    with Cleaning.load(
-        arguments.denoiser, action="replace", counted=counted, edit=0.5, protect_last=0, threads=arguments.threads
-    ) as loaded:
+    loading = {"catalog": folder / "catalog.jsonl", "counted": counted_sequences(split), "threads": arguments.threads}
+    with Cleaning.load(arguments.denoiser, action="replace", edit=0.5, protect_last=0, **loading) as loaded:
         alone, key = judging(loaded.gated(fusion=False), split, kept)
         editors["alone"] = Editor(split, alone, kept, judge=key)
         fused, key = judging(loaded, split, kept)

@@ -250,6 +250,7 @@ def trial(
                 settings,
                 split=tried.split,  # type: ignore[arg-type]  # checked there
                 times=times,
+                catalog=titles,
                 gate=gate_file,
                 max_edits=gate.max_edits,
                 state=state,

@@ -81,7 +81,7 @@ class Editor:
         self._advance = advance
         self._sequences = split.item_sequences()
         self._key = digest(
-            cleaning.scorer.sha256,
+            cleaning.scorer.description(),
             [[list(one.titles), list(map(str, one.ids)), str(one.owner)] for one in self._sequences],
             split.trains,
         )
@@ -231,7 +231,8 @@ def judging(
     assert loaded.counted is not None
     fusion = loaded.settings.fusion
     sequences = [[list(one.titles), str(one.owner)] for one in counted_sequences(split)]
-    key = digest(loaded.scorer.sha256, sequences, fusion)
+    titles = None if loaded.catalog is None else [str(title) for _, title in loaded.catalog]
+    key = digest(loaded.scorer.description(), sequences, titles, fusion)
     if gate is not None:
         gate.check_model(str(loaded.scorer.sha256), "`gate`")
         gate = replace(gate, evidence=loaded.counted.evidence)
@@ -254,6 +255,7 @@ def _with_gate(loaded: Cleaning, gate: GateFile, *, fusion: bool) -> Cleaning:
         replace(loaded.settings, fusion=fusion),
         gate_file=gate,
         replacer=loaded.replacer,
+        catalog=loaded.catalog,
         counted=loaded.counted,
     )
 

@@ -46,6 +46,16 @@ class Items:
             self._by_title.setdefault(folded_title(title), number)
         return number
 
+    def add_catalog(self, catalog: Iterable[tuple[ItemId | None, str | None]]) -> None:
+        """Take in what may be put in the place of an item: the (id, title) pairs of a catalog that have a title.
+
+        Where no item of the data has an id, a catalog's items are known by their titles.
+        """
+        nameless = not self._by_id
+        for id_, title in catalog:
+            if title is not None:
+                self.add(None if nameless else id_, title)
+
     def number(self, id_: ItemId | None, title: str | None) -> int | None:
         """The number of an item of this id, or, of one without id, of this title; None where there is none."""
         if id_ is not None:

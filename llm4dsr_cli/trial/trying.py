@@ -13,6 +13,9 @@ from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.record import load_catalog
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.scores import BATCH_RECORDS
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.editing import Editor, counted_sequences, judging
@@ -37,6 +40,7 @@ def try_cleaning(
     *,
     split: SplitName = "leave-two-out",
     times: Sequence[float | Sequence[float]] | None = None,
+    catalog: str | Path | Catalog | None = None,
     gate: str | Path | GateFile | None = None,
     max_edits: float | None = None,
     state: str | Path | None = None,
@@ -50,6 +54,8 @@ def try_cleaning(
         sequences: of all users, oldest item first; those of one user are joined (``Histories.of``).
         split: "leave-two-out", or "time": one moment for all users, for which the items need times.
         times: for each sequence the times of its items, or one time that orders a user's sequences.
+        catalog: what may replace an item, and what noise is drawn from to weigh the counts; None is the sequences' own
+            items.
         gate: how denoiser and counts are weighed, in place of a fit; its own counts are not used.
         max_edits: as for ``Cleaning.load``.
         state: a folder where scores and fits are kept, so that an interrupted trial, run again, goes on.
@@ -71,11 +77,16 @@ def try_cleaning(
         raise OptionError(f"`split` is {split}: no such split", remedy="choose leave-two-out or time")
     if not (gate is None or isinstance(gate, GateFile)):
         gate = GateFile.load(gate)
+    if not (catalog is None or isinstance(catalog, Catalog)):
+        catalog = load_catalog(catalog, RecordFormat())
     histories = Histories.of(sequences, times)
+    if catalog is not None and "replace" in settings.actions:
+        histories.items.add_catalog(catalog)
     data = leave_two_out(histories) if split == "leave-two-out" else by_time(histories)
     kept = Kept(state)
     with Cleaning.load(
         action="replace" if "replace" in settings.actions else "drop",
+        catalog=catalog,
         counted=counted_sequences(data),
         edit=settings.shares[0],  # others are asked for later; it takes no threshold of a calibration
         max_edits=max_edits,

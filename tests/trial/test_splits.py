@@ -58,6 +58,19 @@ def test_items_are_told_apart_by_id_and_else_by_title() -> None:
     assert found.items.placed(None, "  alien") == 0 or found.items.placed(None, "Alien") == 0
 
 
+def test_a_catalogs_items_are_those_of_the_data() -> None:
+    """Guards an item that is two: one that users have, and one that replaces others."""
+    catalog = [(1, "Alien"), (2, "Heat"), (3, None), (4, "Up")]
+    by_id = Histories.of([ItemSequence(["Alien", "Heat"], "u", [1, 2])]).items
+    by_id.add_catalog(catalog)
+    assert len(by_id) == 3
+    by_title = Histories.of([ItemSequence(["Alien", "Heat"], "u")]).items
+    by_title.add_catalog(catalog)
+    assert len(by_title) == 3
+    assert by_title.placed(1, "Alien") == 0
+    assert by_title.placed(4, "Up") == by_id.placed(4, "Up") == 2
+
+
 def test_the_last_two_items_are_targets_and_in_no_sequence() -> None:
     """Guards a target that may be edited or learned from, and short histories that are lost."""
     sequences = [ItemSequence([f"{u} {i}" for i in range(3 + u % 4)], user=u) for u in range(FEWEST_TARGETS)]
