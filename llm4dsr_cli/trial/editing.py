@@ -110,11 +110,22 @@ class Editor:
         return [replace(one, log_odds=log_odds) for one, log_odds in zip(self._sequences, found, strict=True)]
 
     @cached_property
-    def _survey(self) -> Survey:
-        return self.cleaning.survey(self._learned(self.scored))
+    def judged(self) -> list[Scores]:
+        """What the gate judges by: log-odds of each sequence's items, fused with counts where these help."""
+        found: list[Scores] = []
+        for start in range(0, len(self.scored), BATCH_RECORDS):
+            found += self.cleaning.log_odds(self.scored[start : start + BATCH_RECORDS])
+            self._advance(f"judged {len(found):,} sequences", len(found) / len(self.scored))
+        return found
 
-    def _learned(self, rows: list[Any]) -> list[Any]:
-        return [row for row, trains in zip(rows, self.split.trains, strict=True) if trains]
+    @cached_property
+    def _survey(self) -> Survey:
+        learned = [one for one, trains in zip(self.judged, self.split.trains, strict=True) if trains]
+        return Survey(learned, self.cleaning.settings.gate(-math.inf))
+
+    def _flagged(self, share: float) -> list[NDArray[np.bool_]]:
+        gate = self.cleaning.settings.gate(self._survey.threshold(share))
+        return [gate.decide(log_odds) for log_odds in self.judged]
 
     def edited(self, setting: Setting, seed: int = 0) -> Edited:
         """The split's sequences, cleaned as a setting says; ``seed`` draws the places of a random control."""
@@ -128,9 +139,12 @@ class Editor:
         return _unpacked(kept)
 
     def _decisions(self, setting: Setting) -> list[Decision]:
-        action = "replace" if setting.action == "replace" else "drop"
-        cleaning = self.cleaning.gated(action=action).editing(setting.share, self._survey)
-        return self._decided(cleaning, self.scored, setting.name)
+        if setting.action == "replace":
+            cleaning = self.cleaning.gated(action="replace").editing(setting.share, self._survey)
+            return self._decided(cleaning, self.scored, setting.name)
+        rows = zip(self.judged, self._flagged(setting.share), strict=True)
+        threshold = self._survey.threshold(setting.share)
+        return [Decision(log_odds, flagged, "drop", "drop", threshold, {}) for log_odds, flagged in rows]
 
     def _decided(self, cleaning: Cleaning, sequences: list[ItemSequence], name: str) -> list[Decision]:
         decisions: list[Decision] = []
@@ -146,28 +160,28 @@ class Editor:
         As many of them are replaced, by what the counts propose for their places; the others are dropped.
         """
         model = self.edited(replace(setting, at_random=False))
-        real = self._decisions(replace(setting, action="drop"))
+        flagged = self._flagged(setting.share)
         rng = np.random.default_rng([seed, 4])
         anything = self.cleaning.settings.gate(-math.inf)
         random: list[ItemSequence] = []
         for one in self.scored:
             assert one.log_odds is not None
             # Above those of whatever is put in place, and a number only where somebody could judge.
-            drawn = np.where(np.isnan(one.log_odds), np.nan, rng.random(len(one.titles))).astype(np.float32)
-            random.append(replace(one, log_odds=drawn))
+            chance = np.where(np.isnan(one.log_odds), np.nan, rng.random(len(one.titles))).astype(np.float32)
+            random.append(replace(one, log_odds=chance))
         decisions: list[Decision | None] = [None] * len(random)
         for trains in (True, False):
             part = np.flatnonzero(self.split.trains == trains).tolist()
-            wanted = sum(int(real[i].flagged.sum()) for i in part)
-            possible = np.concatenate(
-                [np.zeros(0), *(random[i].log_odds[anything.decide(random[i].log_odds)] for i in part)]  # type: ignore[index,arg-type]
-            )
-            cut = -np.sort(-possible)[wanted : wanted + 1]
-            share = float(cut[0]) if len(cut) else -1.0
+            wanted = sum(int(flagged[i].sum()) for i in part)
+            drawn = [random[i].log_odds for i in part]
+            possible = [one[anything.decide(one)] for one in drawn if one is not None]
+            descending = -np.sort(-np.concatenate([np.zeros(0), *possible]))
+            # Half-way between the last one that is edited and the next.
+            bounds = np.concatenate([[1.0], descending, [0.0]])[wanted : wanted + 2]
             settings = replace(
                 self.cleaning.settings,
                 action="replace" if setting.action == "replace" else "drop",
-                threshold=float(probability(np.array(share))),
+                threshold=float(probability(bounds.mean())),
                 false_edit_rate=None,
                 edit=None,
                 fusion=False,

@@ -117,3 +117,18 @@ def test_a_recommender_that_finds_nothing_has_no_relative_change() -> None:
     assert np.isnan(compared[0].test.value)
     assert chosen(compared) is None
     assert not compared[0].helps
+
+
+def test_a_setting_is_chosen_by_validation_targets_alone() -> None:
+    """Guards a choice that has seen the figures by which it is reported."""
+    validation, test = measured(0.0, 3, 0), measured(0.0, 3, 1)
+    for ranks, better in ((dict(validation.ranks), REPLACE), (dict(test.ranks), DROP)):
+        for name in ("a", "b"):
+            ranks[better, name] = np.ones_like(ranks[better, name])
+        if better == REPLACE:
+            validation = Measured(ranks, validation.users)
+        else:
+            test = Measured(ranks, test.users)
+    best = chosen(compare([DROP, REPLACE], ["a", "b"], validation, test, {DROP: (1, 0), REPLACE: (1, 0)}, draws=50))
+    assert best is not None and best.setting == REPLACE
+    assert not best.helps

@@ -90,6 +90,17 @@ def test_as_many_items_are_edited_as_is_asked_and_as_many_at_random(tiny_denoise
     assert (model.replaced > 0) == (action == "replace")
 
 
+def test_what_is_dropped_is_what_clean_drops(tiny_denoiser: Path) -> None:
+    """Guards a trial of another cleaning than the one that its verdict names."""
+    split = split_of(users())
+    with editor(tiny_denoiser, split) as editing:
+        sequences = split.item_sequences()
+        cleaning = editing.cleaning.gated(action="drop").within_budget(0.1, sequences)
+        expected = [items[one.keep] for items, one in zip(split.sequences, cleaning.decide(sequences), strict=True)]
+        assert all(map(np.array_equal, editing.edited(Setting("drop", 0.1)).sequences, expected))
+        assert editing.cleaning.fuses
+
+
 def pairs(edited: Edited, split: Split) -> list[tuple[Any, Any]]:
     return list(zip(edited.sequences, split.sequences, strict=True))
 
@@ -107,7 +118,7 @@ def test_targets_change_neither_judgements_nor_edits(tiny_denoiser: Path) -> Non
         split = split_of(those)
         with editor(tiny_denoiser, split) as editing:
             assert editing.cleaning.gate_file is not None
-            scores = np.concatenate(editing.cleaning.log_odds(editing.scored))
+            scores = np.concatenate(editing.judged)
             edited = editing.edited(Setting("replace", 0.2))
             titles = [[split.items.titles[i] for i in one] for one in edited.sequences]
             evidence = editing.cleaning.gate_file.evidence
