@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -21,6 +22,7 @@ from llm4dsr_cli.streams import check_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.console import Advance, Console
     from llm4dsr_cli.gate.gate_file import GateFile
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.record import OnError, Record
@@ -244,7 +246,7 @@ def trial(
     if state is not None:
         console.say(f"scores and fits are kept in {state}: after an interrupt, the same command goes on")
     try:
-        with console.progress() as advance:
+        with _phases(console) as advance:
             found = try_cleaning(
                 _sequences(read, user_field),
                 settings,
@@ -275,6 +277,24 @@ def trial(
         console.say(f"plot: {plot}")
     print_trial(found, found.sentence if command is None else f"{found.sentence}: {command}", color=console.color)
     return exit_code(counts, None, console)
+
+
+@contextmanager
+def _phases(console: Console) -> Iterator[Advance]:
+    """Progress that begins anew, with the time left, whenever another part of the work begins."""
+    with ExitStack() as stack:
+        progress = stack.enter_context(console.progress())
+        reached = 0.0
+
+        def advance(text: str, fraction: float | None) -> None:
+            nonlocal progress, reached
+            if fraction is not None and fraction < reached:
+                stack.close()
+                progress = stack.enter_context(console.progress())
+            reached = fraction or 0.0
+            progress(text, fraction)
+
+        yield advance
 
 
 def _read(

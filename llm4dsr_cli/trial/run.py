@@ -127,11 +127,15 @@ def run_trial(
         plan = _within_budget(settings, recommenders, fits, as_it_is, kept, began, edit_seconds, advance)
         if plan.told:
             say(f"the time allows {plan.told}")
+    tried = [AS_IT_IS, *plan.settings, *(one.control for one in plan.settings)]
+    for seed in range(plan.seeds):
+        for setting in tried if seed == 0 else [one for one in tried if one.at_random]:
+            editing.edited(setting, seed)  # is kept: what takes the model is done before the fits
     work = _Work(plan, recommenders, advance)
     counts: dict[Setting, tuple[int, int]] = {}
     found: dict[tuple[Setting, str], list[Fit]] = {}
     for seed in range(plan.seeds):
-        for setting in [AS_IT_IS, *plan.settings, *(one.control for one in plan.settings)]:
+        for setting in tried:
             edited = editing.edited(setting, seed)
             counts[setting] = (edited.edits, edited.replaced)
             for name in plan.recommenders:
