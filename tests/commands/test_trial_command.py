@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import Call, call, files, read, write
+
+from llm4dsr_cli.commands.trial import _phases
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -121,3 +125,19 @@ def test_a_split_by_time_takes_the_times_of_the_items(tmp_path: Path, trial: Cal
     timed[3]["when"] = "yesterday"
     broken = write(tmp_path / "broken.jsonl", timed)
     trial(broken, *SHORT, "--split", "time", "--time-field", "when", "--quiet").failed(1, "broken.jsonl:4", "when")
+
+
+def test_each_part_of_the_work_has_its_own_time_left() -> None:
+    """Guards hours that are said to be left because an earlier part took long."""
+    told: list[list[float | None]] = []
+
+    class Telling:
+        @contextmanager
+        def progress(self) -> Iterator[Any]:
+            told.append([])
+            yield lambda text, fraction: told[-1].append(fraction)
+
+    with _phases(Telling()) as advance:  # type: ignore[arg-type]
+        for fraction in (0.5, 1.0, 0.1, None, 0.2, 1.0, 0.5):
+            advance("", fraction)
+    assert told == [[0.5, 1.0], [0.1, None, 0.2, 1.0], [0.5]]
