@@ -1,189 +1,318 @@
-"""What cleaning does to the recommenders that come after: a table as markdown on standard output.
+"""What cleaning does to the recommenders that come after, on several data sets; a table as markdown, figures as JSON.
 
-    python benchmarks/downstream.py --domains movie
+    python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
-Train files are cleaned in several ways, and two simple recommenders are trained on each: EASE on users' joined
-histories, and the counts of what followed each item within five steps. They rank the last item of valid windows, where
-that item is no noise: NDCG@10, and the difference to the train file as it is with its standard error (paired, by
-window). They read the valid windows as they are. Noise labels and original titles are read for measuring, and for the
-two rows that say "labels". EASE inverts a matrix of items by items for each row, so that large catalogs take long.
+Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the train windows, and rank the last item of
+valid windows whose last item is no noise; half of the users choose, the other half report. The other data sets: each
+user's last two items are the targets. Every fit is kept in the state folder, so that the benchmark goes on where it
+was stopped, and several of them may work on one folder, each with other domains or recommenders. Rows of other methods
+are edited at the first share.
+
+Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
+data that have none: a block of another user's items, popular items, or items with a like title.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable, Hashable
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from replacement import Domain, read_domain, read_rows, table
+from replacement import read_rows, table
 
-from llm4dsr_cli.evaluation.baselines import Ease, import_or_explain
-from llm4dsr_cli.evaluation.folds import joined_by_user
+from llm4dsr_cli.cleaning.run import Cleaning
+from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
-from llm4dsr_cli.model.denoiser import Denoiser
-from llm4dsr_cli.records.json_lines import dumps
-from llm4dsr_cli.records.parsing import parse_record
-from llm4dsr_cli.records.record import Record
-from llm4dsr_cli.records.record_format import RecordFormat
-from llm4dsr_cli.replacing.counts_proposer import CountsProposer
-from llm4dsr_cli.replacing.proposals import Gaps
-from llm4dsr_cli.replacing.replacer import Replacement, Replacer
+from llm4dsr_cli.gate.survey import budget_threshold
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.scores import probability
 from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.trial.compare import Draws
+from llm4dsr_cli.trial.editing import Edited, Editor, counted_sequences, judging
+from llm4dsr_cli.trial.fits import Fits
+from llm4dsr_cli.trial.items import Histories, Items
+from llm4dsr_cli.trial.kept import Kept
+from llm4dsr_cli.trial.metrics import METRICS, gains
+from llm4dsr_cli.trial.recommenders import NAMES, make_recommender
+from llm4dsr_cli.trial.settings import AS_IT_IS, Setting, percent
+from llm4dsr_cli.trial.splits import Split, Targets, leave_two_out
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STEPS = 5
-Floats = NDArray[np.float64]
-Recommender = Callable[[list[int]], Floats]
+Labels = list[NDArray[np.bool_]]
+Way = Callable[[int], Edited]
+# Titles are linked from this cosine of their TF-IDF vectors on.
+LINKED = 0.1
 
 
-def train_ease(n_items: int, users: list[Hashable], sequences: list[list[int]]) -> Recommender:
-    model = Ease(n_items, 200.0)
-    model.fit(joined_by_user(users, sequences))
-    return lambda items: model.weights[sorted(set(items))].sum(axis=0)
+def read(folder: Path, users: int | None, noise: str | None, rate: float) -> tuple[Split, Labels, list[Any]]:
+    """The split of a data set, which of its items are noise, and the items before the noise."""
+    catalog = Catalog.load(folder / "catalog.jsonl")
+    if (folder / "valid.jsonl").is_file() and noise is None:
+        return windows(folder, catalog, users)
+    path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
+    rows = read_rows(path)
+    sequences = [ItemSequence([catalog.title(i) for i in row["items"]], row["user_id"], row["items"]) for row in rows]
+    histories = Histories.of(sequences)
+    histories.items.add_catalog(catalog)
+    split = leave_two_out(histories)
+    if users is not None and users < len(split.sequences):
+        split = split.with_users(users, 0)
+    before = split.sequences
+    labels = [np.zeros(len(one), dtype=bool) for one in before]
+    if noise is not None:
+        split, labels = with_noise(split, noise, rate)
+    return split, labels, before
 
 
-def train_successors(n_items: int, users: list[Hashable], sequences: list[list[int]]) -> Recommender:
-    """Nearer items count for more, popular ones for less."""
-    sparse = import_or_explain("scipy.sparse")
-    pairs = [
-        (one, other, 1 / distance)
-        for items in sequences
-        for i, one in enumerate(items)
-        for distance, other in enumerate(items[i + 1 : i + 1 + STEPS], 1)
-    ]
-    left, right, weight = zip(*pairs, strict=True)
-    after = sparse.csr_matrix((weight, (left, right)), shape=(n_items, n_items))
-    after = after.multiply(1 / np.sqrt(np.asarray(after.sum(axis=0)).ravel() + 1)).tocsr()
+def windows(folder: Path, catalog: Catalog, users: int | None) -> tuple[Split, Labels, list[Any]]:
+    """Train windows to learn from, and the histories of valid windows, whose last items are targets."""
+    items = Items()
+    number = {str(id_): items.add(id_, title) for id_, title in catalog}
+    by_title = {str(title): items.placed(None, str(title)) for _, title in catalog if title is not None}
+    sequences, owners, trains, labels, before = [], [], [], [], []
+    held: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
 
-    def worth(items: list[int]) -> Floats:
-        recent = items[-STEPS:]
-        decay = sparse.csr_matrix([1 / (len(recent) - i) for i in range(len(recent))])
-        return np.asarray((decay @ after[recent]).todense(), dtype=np.float64).ravel()
+    def take(row: dict[str, Any], end: int | None, learns: bool) -> NDArray[np.int64]:
+        window = np.array([number[str(id_)] for id_ in row["items"]], dtype=np.int64)
+        noise = np.array(row["noise"], dtype=bool)
+        original = [
+            by_title.get(str(title), item) if title else item
+            for item, title in zip(window, row["original_titles"], strict=True)
+        ]
+        sequences.append(window[:end])
+        owners.append(str(row["user_id"]))
+        trains.append(learns)
+        labels.append(noise[:end])
+        before.append(np.array(original, dtype=np.int64)[:end])
+        return window
 
-    return worth
-
-
-RECOMMENDERS = {"EASE": train_ease, "successors": train_successors}
-
-
-def gains(recommend: Recommender, held: list[tuple[list[int], int]]) -> Floats:
-    """Each held-out window's NDCG@10 of its one relevant item."""
-    found = np.zeros(len(held))
-    for i, (items, truth) in enumerate(held):
-        worth = np.array(recommend(items), dtype=np.float64)
-        worth[items] = -np.inf
-        place = (worth > worth[truth]).sum() + ((worth == worth[truth]).sum() - 1) / 2
-        found[i] = 1 / np.log2(place + 2) if place < 10 else 0.0
-    return found
-
-
-def cleaned(
-    domain: Domain, record: Record, flagged: NDArray[np.bool_], new: dict[int, Replacement], fallback: str
-) -> list[str]:
-    titles = []
-    for i, title in enumerate(record.titles):
-        if not flagged[i] or (fallback == "keep" and not (i in new and new[i].accepted)):
-            titles.append(title)
-        elif i in new and new[i].accepted:
-            titles.append(domain.candidates.titles[new[i].candidate])
-    return titles
+    for row in read_rows(folder / "train.jsonl")[:users]:
+        take(row, None, True)
+    valid = [row for row in read_rows(folder / "valid.jsonl") if not row["noise"][-1]][:users]
+    halves = dict.fromkeys(row["user_id"] for row in valid)
+    place = {user: int(i % 2) for i, user in enumerate(np.random.default_rng(0).permutation(list(halves)).tolist())}
+    for row in valid:
+        window = take(row, -1, False)
+        held[place[row["user_id"]]].append((len(sequences) - 1, int(window[-1])))
+    validation, test = (
+        Targets(
+            np.array([at for at, _ in those]),
+            [np.zeros(0, dtype=np.int64)] * len(those),
+            np.array([target for _, target in those]),
+        )
+        for those in held.values()
+    )
+    nothing = np.zeros(len(sequences), dtype=np.int64)
+    split = Split(items, sequences, list(owners), np.array(trains), validation, test, nothing, protect_last=1)
+    return split, labels, before
 
 
-def replaced_anywhere(
-    domain: Domain, proposer: CountsProposer, user: Hashable, record: Record, places: set[int]
-) -> list[str]:
-    """Titles with the counts' best in some places, whatever stood there and whatever the denoiser thinks of it."""
-    titles = list(record.titles)
-    if places:
-        others = [title for i, title in enumerate(titles) if i not in places]
-        excluded = domain.candidates.numbers(record)
-        for proposal in proposer.propose([Gaps(others, len(places), excluded, user)], 1)[0]:
-            for place, candidate in zip(sorted(places), proposal.candidates, strict=False):
-                titles[place] = domain.candidates.titles[candidate]
-    return titles
+def with_noise(split: Split, kind: str, rate: float) -> tuple[Split, Labels]:
+    """Items in the place of others: a block of another user's, popular ones, or ones with a like title."""
+    rng = np.random.default_rng(1)
+    pool = np.concatenate(split.sequences)
+    evidence = Evidence.count((user, [str(split.items.titles[i]) for i in one]) for user, one in owned(split))
+
+    @cache
+    def like(item: int) -> int:
+        vector = evidence.title_vector(str(split.items.titles[item]))
+        best, at = -1.0, item
+        for other in rng.integers(0, len(split.items), 400).tolist():
+            theirs = evidence.title_vector(str(split.items.titles[other]))
+            found = sum(weight * theirs.get(word, 0.0) for word, weight in vector.items())
+            if other != item and found > best:
+                best, at = found, other
+        return at
+
+    sequences, labels = [], []
+    for items in split.sequences:
+        new, label = items.copy(), np.zeros(len(items), dtype=bool)
+        n = int(rng.binomial(len(items), rate))
+        if kind == "block":
+            # As much in all, in the sequences of one user in ten times as many that share an account.
+            n = min(len(items) // 2, len(items)) if rng.random() < 2 * rate else 0
+            start = int(rng.integers(0, len(items) - n + 1))
+            at = np.arange(start, start + n)
+            other = split.sequences[int(rng.integers(len(split.sequences)))]
+            at = at[: len(other)]
+            put = other[: len(at)]
+        else:
+            at = rng.permutation(len(items))[:n]
+            put = rng.choice(pool, n) if kind == "popular" else np.array([like(int(i)) for i in items[at]], dtype=int)
+        new[at] = put
+        label[at] = new[at] != items[at]
+        sequences.append(new)
+        labels.append(label)
+    return replace(split, sequences=sequences), labels
+
+
+def owned(split: Split) -> list[tuple[Any, NDArray[np.int64]]]:
+    return list(zip(split.users, split.sequences, strict=True))
+
+
+def kept_of(split: Split, keep: Labels) -> Edited:
+    """The split's sequences without the items that are not to be kept."""
+    sequences = [items[one] for items, one in zip(split.sequences, keep, strict=True)]
+    return Edited(sequences, None, sum(int((~one).sum()) for one, t in zip(keep, split.trains, strict=True) if t))
+
+
+def co_occurrence(split: Split, share: float) -> Edited:
+    """Dropped by co-occurrence and title words: what the model has to beat."""
+    scorer = CoOccurrenceTfidf([str(title) for title in split.items.titles])
+    scorer.fit([one for one, trains in zip(split.sequences, split.trains, strict=True) if trains])
+    scores = scorer.score(split.sequences)
+    learned = [one for one, trains in zip(scores, split.trains, strict=True) if trains]
+    gate = Gate(budget_threshold(learned, share, protect_last=0), protect_last=0)
+    return kept_of(split, [~gate.decide(one) for one in scores])
+
+
+def largest_part(split: Split) -> Edited:
+    """ConsRec's rule: of each sequence the largest connected part of the graph of like titles stays.
+
+    Titles are alike by their words here, by a language model's embeddings in ConsRec.
+    """
+    evidence = Evidence.count((user, [str(split.items.titles[i]) for i in one]) for user, one in owned(split))
+    vectors = [evidence.title_vector(str(title)) for title in split.items.titles]
+    keep = []
+    for items in split.sequences:
+        part = np.arange(len(items))
+        for i in range(len(items)):
+            for j in range(i):
+                one, other = vectors[items[i]], vectors[items[j]]
+                if sum(weight * other.get(word, 0.0) for word, weight in one.items()) > LINKED or items[i] == items[j]:
+                    part[part == part[i]] = part[j]
+        sizes = np.bincount(part, minlength=len(items) or 1)
+        keep.append(part == sizes.argmax())
+    return kept_of(split, keep)
+
+
+def official(editor: Editor) -> Edited:
+    """The official code's rule: of the two most suspicious items of each sequence those above the .6 quantile of all
+    such are replaced; in histories, of the most suspicious one those above the .9 quantile."""
+    decisions: list[Any] = [None] * len(editor.scored)
+    for learns, most, quantile in ((True, 2, 0.6), (False, 1, 0.9)):
+        places = np.flatnonzero(editor.split.trains == learns).tolist()
+        if not places:
+            continue
+        scored = [editor.scored[i] for i in places]
+        log_odds = editor.cleaning.log_odds(scored)
+        nominated = np.concatenate([np.sort(one[~np.isnan(one)])[-most:] for one in log_odds])
+        threshold = float(probability(np.quantile(nominated, quantile)))
+        cleaning = editor.cleaning.gated(action="replace", threshold=threshold, max_edits=most)
+        for place, decision in zip(places, cleaning.decide(scored), strict=True):
+            decisions[place] = decision
+    return editor.applied("replace", decisions)
 
 
 def ways(
-    domain: Domain, rows: list[dict[str, Any]], records: list[Record], denoiser: Denoiser, rates: list[float]
-) -> dict[str, list[list[str]]]:
-    """The train file's titles, cleaned in each way."""
-    everything = list(zip(rows, records, strict=True))
-    result = {
-        "as it is": [record.titles for record in records],
-        "all noise dropped (labels)": [
-            [title for title, noise in zip(record.titles, row["noise"], strict=True) if not noise]
-            for row, record in everything
-        ],
-        "all noise undone (labels)": [
-            [before or title for before, title in zip(row["original_titles"], record.titles, strict=True)]
-            for row, record in everything
-        ],
-    }
-    judged = [ItemSequence(record.titles, row["user_id"], record.ids) for row, record in everything]
-    evidence = Evidence.count((row["user_id"], record.titles) for row, record in everything)
-    counting = CountsProposer(evidence, domain.candidates)
-    replacer = Replacer(counting, domain.candidates, denoiser.metadata.max_window)
-    log_odds = denoiser.score(record.titles for record in records)
-    places = [(n, i) for n, record in enumerate(records) for i in range(len(record.titles) - 1)]
-    for rate in rates:
-        gate = Gate(denoiser.metadata.threshold(rate))
-        flags = [gate.decide(odds) for odds in log_odds]
-        total = sum(int(flagged.sum()) for flagged in flags)
-        drawn = np.random.default_rng(0).permutation(len(places))[:total]
-        at_random = {places[place] for place in drawn.tolist()}
-        name = f"rate {rate:g} ({total / sum(len(r.titles) for r in records):.1%} of the items)"
-        result[f"{name}: as many dropped at random"] = [
-            [title for i, title in enumerate(record.titles) if (n, i) not in at_random]
-            for n, record in enumerate(records)
-        ]
-        result[f"{name}: as many replaced at random"] = [
-            replaced_anywhere(domain, counting, row["user_id"], record, {i for m, i in at_random if m == n})
-            for n, (row, record) in enumerate(everything)
-        ]
-        result[f"{name}: dropped"] = [
-            cleaned(domain, record, flagged, {}, "drop") for record, flagged in zip(records, flags, strict=True)
-        ]
-        new = replacer.replace(
-            judged, log_odds, flags, gate.threshold, lambda those: denoiser.score(r.titles for r in those)
-        )
-        for fallback in ("drop", "keep"):
-            result[f"{name}: replaced, else {'dropped' if fallback == 'drop' else 'kept'}"] = [
-                cleaned(domain, *each, fallback) for each in zip(records, flags, new, strict=True)
-            ]
-    return result
+    split: Split, labels: Labels, before: list[Any], editors: dict[str, Editor], arguments: argparse.Namespace
+) -> dict[str, Way]:
+    """What is done to the data, by name; random edits by seed."""
+    found: dict[str, Way] = {"as it is": lambda seed: Edited(split.sequences)}
+    if any(one.any() for one in labels):
+        undone = Edited(before, None, sum(int(one.sum()) for one in labels))
+        found["all noise dropped (labels)"] = lambda seed: kept_of(split, [~one for one in labels])
+        found["all noise undone (labels)"] = lambda seed: undone
+    first = arguments.shares[0]
+    found[f"co-occurrence + TF-IDF, drop {percent(first)}"] = cache(lambda seed=0: co_occurrence(split, first))
+    found["largest connected part (ConsRec)"] = cache(lambda seed=0: largest_part(split))
+    found["percentiles (official code)"] = cache(lambda seed=0: official(editors["alone"]))
+    for action in arguments.actions:
+        for share in arguments.shares:
+            setting = Setting(action, share)
+            for name, editor in editors.items():
+                found[f"{setting.name}, {name}"] = partial(editor.edited, setting)
+            found[setting.control.name] = partial(editors["fused"].edited, setting.control)
+    return {name: way for name, way in found.items() if not arguments.ways or any(w in name for w in arguments.ways)}
 
 
-def measure(domain: Domain, folder: Path, denoiser: Denoiser, arguments: argparse.Namespace) -> list[list[str]]:
-    rows = read_rows(folder / "train.jsonl")[: arguments.train_windows]
-    records = [
-        parse_record(
-            dumps({"user_id": row["user_id"], "items": row["items"]}), folder.name, RecordFormat(), domain.catalog
-        )
-        for row in rows
-    ]
-    held = []
-    for row in read_rows(folder / "valid.jsonl"):
-        items = domain.items([domain.catalog.title(item) or "" for item in row["items"]])
-        if not row["noise"][-1] and items[-1] not in items[:-1]:
-            held.append((items[:-1], items[-1]))
-    users = [row["user_id"] for row in rows]
-    lines = []
-    first: dict[str, Floats] = {}
-    for name, sequences in ways(domain, rows, records, denoiser, arguments.rates).items():
-        line = [domain.name, name]
-        for model in arguments.recommenders:
-            train = RECOMMENDERS[model]
-            found = gains(train(len(domain.candidates), users, [domain.items(titles) for titles in sequences]), held)
-            difference = found - first.setdefault(model, found)
-            error = difference.std() / np.sqrt(len(found))
-            line += [f"{found.mean():.4f}", f"{difference.mean():+.4f} ({error:.4f})"]
-        lines.append(line)
-    return lines
+def right(split: Split, labels: Labels, edited: Edited) -> float:
+    """The share of dropped items that are noise; NaN where no item was dropped, or other items were put in."""
+    dropped, noise = 0, 0
+    for items, new, label in zip(split.sequences, edited.sequences, labels, strict=True):
+        place = 0
+        for item, is_noise in zip(items.tolist(), label.tolist(), strict=True):
+            if place < len(new) and new[place] == item:
+                place += 1
+            else:
+                dropped, noise = dropped + 1, noise + is_noise
+    return noise / dropped if dropped else float("nan")
+
+
+def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    split, labels, before = read(folder, arguments.users, arguments.noise, arguments.rate)
+    kept = Kept(arguments.state / domain)
+    number = {user: place for place, user in enumerate(dict.fromkeys(split.users))}
+    users = np.array([number[user] for user in split.users])[split.test.sequence]
+    draws = Draws(users, arguments.seeds)
+    rows = []
+    editors = {}
+    loading = {"catalog": folder / "catalog.jsonl", "counted": counted_sequences(split), "threads": arguments.threads}
+    with Cleaning.load(arguments.denoiser, action="replace", edit=0.5, protect_last=0, **loading) as loaded:
+        alone, key = judging(loaded.gated(fusion=False), split, kept)
+        editors["alone"] = Editor(split, alone, kept, judge=key)
+        fused, key = judging(loaded, split, kept)
+        editors["fused"] = Editor(split, fused, kept, judge=key)
+        first: dict[tuple[str, bool, str], Any] = {}
+        for name, way in ways(split, labels, before, editors, arguments).items():
+            edits = way(0)
+            for recommender in arguments.recommenders:
+                for cleaned in arguments.histories:
+                    if name == "as it is" and cleaned != arguments.histories[0]:
+                        continue
+                    fits = Fits(split, kept, clean_histories=cleaned == "cleaned")
+                    ranks = np.stack(
+                        [
+                            fits.fit(make_recommender(recommender), way(seed), seed).test
+                            for seed in range(arguments.seeds)
+                        ]
+                    )
+                    figures = {}
+                    for metric in METRICS:
+                        means = draws.means(gains(ranks, metric))
+                        as_it_is = first.setdefault((recommender, True, metric), means)
+                        change = np.divide(
+                            means - as_it_is, as_it_is, where=as_it_is > 0, out=np.full_like(means, np.nan)
+                        )
+                        figures[metric] = {
+                            "value": float(means[0]),
+                            "difference": draws.estimate(means - as_it_is).as_dict(),
+                            "relative": draws.estimate(change).as_dict(),
+                        }
+                    rows.append(
+                        {
+                            "domain": domain,
+                            "noise": arguments.noise,
+                            "way": name,
+                            "histories": cleaned,
+                            "recommender": recommender,
+                            "seeds": arguments.seeds,
+                            "edits": edits.edits,
+                            "right": right(split, labels, edits) if "drop" in name else None,
+                            "figures": figures,
+                        }
+                    )
+                    print(line(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    found = row["figures"]["NDCG@20"]
+    relative = found["relative"]
+    low, high = relative["interval"]
+    correct = "" if row["right"] is None or np.isnan(row["right"]) else f"{row['right']:.0%}"
+    change = f"{relative['value']:+.1%} ({low:+.1%} to {high:+.1%})"
+    values = [f"{row['edits']:,}", correct, f"{found['value']:.4f}", change]
+    return [row["domain"], row["recommender"], row["way"], row["histories"], *values]
 
 
 def main() -> None:
@@ -192,18 +321,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of the data sets (LLM4DSR_DATA)")
     parser.add_argument("--domains", nargs="+", default=["movie"])
     parser.add_argument("--denoiser", help="GGUF file; default: the one that ships")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.05])
-    parser.add_argument("--recommenders", nargs="+", default=list(RECOMMENDERS), choices=list(RECOMMENDERS))
-    parser.add_argument("--train-windows", type=int, help="clean only so many of a train file")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--recommenders", nargs="+", default=["ease", "neighbours"], choices=NAMES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1])
+    parser.add_argument("--actions", nargs="+", default=["drop", "replace"], choices=["drop", "replace", "weigh"])
+    parser.add_argument("--histories", nargs="+", default=["cleaned", "as-is"], choices=["cleaned", "as-is"])
+    parser.add_argument("--ways", nargs="+", help="only the rows whose names hold one of these texts; with 'as it is'")
+    parser.add_argument("--users", type=int, help="take only so many users, or windows")
+    parser.add_argument("--noise", choices=["block", "popular", "like"], help="put such noise into the data")
+    parser.add_argument("--rate", type=float, default=0.1, help="share of the items that --noise replaces")
+    parser.add_argument("--state", type=Path, required=True, help="folder where every fit is kept")
+    parser.add_argument("--json", type=Path, help="all figures, of these domains")
     arguments = parser.parse_args()
-    lines = []
-    with Denoiser.load(arguments.denoiser) as denoiser:
-        for folder in (arguments.data / name for name in arguments.domains):
-            if not (folder / "valid.jsonl").is_file():
-                print(f"{folder.name}: skipped, there is no {folder / 'valid.jsonl'}; see --data")
-                continue
-            lines += measure(read_domain(folder, 0), folder, denoiser, arguments)
-    table(["data", "train file", *(cell for name in arguments.recommenders for cell in (name, "difference"))], lines)
+    if arguments.ways:
+        arguments.ways.append(AS_IT_IS.name)
+    rows = []
+    for domain in arguments.domains:
+        folder = arguments.data / domain
+        if not (folder / "catalog.jsonl").is_file():
+            print(f"{domain}: skipped, there is no {folder / 'catalog.jsonl'}; see --data")
+            continue
+        rows += measure(domain, folder, arguments)
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    heads = ["data", "recommender", "training data", "histories", "edits", "right", "NDCG@20", "change (95% interval)"]
+    table(heads, [line(row) for row in rows])
 
 
 if __name__ == "__main__":

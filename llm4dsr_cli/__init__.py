@@ -63,6 +63,10 @@ if TYPE_CHECKING:
     from llm4dsr_cli.scores import Scorer, log_odds_of, probability
     from llm4dsr_cli.sequences import ItemSequence
     from llm4dsr_cli.thresholds import ThresholdCurve
+    from llm4dsr_cli.trial.plots import plot_trial
+    from llm4dsr_cli.trial.run import Trial
+    from llm4dsr_cli.trial.settings import TrialSettings
+    from llm4dsr_cli.trial.trying import try_cleaning
 
 # Imported on first use, so that ``llm4dsr --help`` loads neither numpy nor llama.cpp.
 _HOMES = {
@@ -164,6 +168,10 @@ _HOMES = {
     ),
     "sequences": ("ItemSequence",),
     "thresholds": ("ThresholdCurve",),
+    "trial.plots": ("plot_trial",),
+    "trial.run": ("Trial",),
+    "trial.settings": ("TrialSettings",),
+    "trial.trying": ("try_cleaning",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 # Earlier names of the same things.
@@ -218,6 +226,8 @@ __all__ = [
     "Suggester",
     "Survey",
     "ThresholdCurve",
+    "Trial",
+    "TrialSettings",
     "__version__",
     "budget_threshold",
     "calibrate",
@@ -231,6 +241,7 @@ __all__ = [
     "parse_scored",
     "parse_unscored",
     "plot_evaluation",
+    "plot_trial",
     "probability",
     "pull",
     "read_parsed",
@@ -238,6 +249,7 @@ __all__ = [
     "record_of",
     "report",
     "score_records",
+    "try_cleaning",
     "user_of",
 ]
 

@@ -17,6 +17,7 @@ from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
 from llm4dsr_cli.commands.score import score
+from llm4dsr_cli.commands.trial import trial
 from llm4dsr_cli.streams import write_out
 from llm4dsr_cli.version import __version__
 
@@ -73,6 +74,6 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial):
     app.command(cls=Command)(command)
 app.add_typer(models, name="models")

@@ -1,0 +1,1 @@
+"""Whether cleaning helps the recommenders that come after, tried on the user's own sequences."""
