@@ -94,7 +94,7 @@ def clean(
     from llm4dsr_cli.commands.resumption import scoring_state
     from llm4dsr_cli.commands.two_passes import clean_file
     from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
-    from llm4dsr_cli.records.resumable import can_resume, check_part
+    from llm4dsr_cli.records.resumable import check_part, scratch_name
     from llm4dsr_cli.scores import BATCH_RECORDS
 
     is_file = can_be_read_twice(source)
@@ -118,9 +118,8 @@ def clean(
         with LineReader.open(source):  # what is wrong with it should show now
             pass
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
-    scratch = None if target is None else f"{target}.scores"
-    if scratch is None or source == "-" or not (can_resume(str(target)) and can_resume(scratch)):
-        scratch = None
+    scratch = None if target is None or source == "-" else scratch_name(target)
+    if scratch is None:
         if resume:
             raise OptionError(
                 "--resume needs regular files, OUT not compressed",
@@ -150,7 +149,7 @@ def clean(
     fuses = settings.edit is not None and settings.fusion and gate_file is None
     replaces = action == "replace" and (catalog is None or (gate_file is None and proposer != "generate"))
     with (
-        nullcontext() if outputs is None or is_file else outputs.told_of_interrupts(),
+        nullcontext() if outputs is None else outputs.told_of_interrupts(),
         Cleaning.load(
             catalog=catalog,
             gate=gate_file,

@@ -50,14 +50,13 @@ class Outputs:
         return self._files["OUT"].appears_whole
 
     @contextmanager
-    def told_of_interrupts(self, remedy: str | None = None) -> Iterator[None]:
-        """Let an interrupt in the block say that no output was written, and what else could be done."""
+    def told_of_interrupts(self) -> Iterator[None]:
+        """Let an interrupt in the block say that no output was written, unless it says more already."""
         try:
             yield
-        except KeyboardInterrupt:
-            if self.appears_whole:
-                said = "interrupted: nothing was written"
-                raise KeyboardInterrupt(f"{said}: {remedy}" if remedy else said) from None
+        except KeyboardInterrupt as error:
+            if self.appears_whole and not error.args:
+                raise KeyboardInterrupt("interrupted: nothing was written") from None
             raise
 
     def run(

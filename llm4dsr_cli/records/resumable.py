@@ -250,6 +250,20 @@ def can_resume(path: str | Path) -> bool:
     return str(path) != "-" and target.suffix not in (".gz", ".zst") and (target.is_file() or not target.exists())
 
 
+def scratch_name(path: str | Path) -> str | None:
+    """What a ``ScratchFile`` of scores is named after that belongs to a target.
+
+    None where there can be no such file beside it: it is no regular file, compressed, or of a very long name.
+    """
+    name = f"{path}.scores"
+    try:
+        for part in part_paths(name):
+            check_name(part)
+    except OutputError:
+        return None
+    return name if can_resume(path) and can_resume(name) else None
+
+
 def check_part(path: str | Path, *, resume: bool) -> None:
     """Refuse to begin where another run is, or has stopped.
 

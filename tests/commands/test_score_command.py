@@ -241,8 +241,8 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, score: Ca
     with first:
         with pytest.raises(OutputError, match="another run is writing it"), second:
             pass
-        score(source, target).failed(1, "another run is writing it")
         first.write(b"a")
+        score(source, target).failed(1, "another run is writing it")
     assert target.read_bytes() == b"a\n"
     with pytest.raises(OptionError, match="is there from a run that did not end"), late(target) as output:
         output.write(b"b")
