@@ -28,7 +28,7 @@ from llm4dsr_cli.trial.splits import FEWEST_TARGETS, Split, by_time, leave_two_o
 
 SplitName = Literal["leave-two-out", "time"]
 
-# Of a time budget the model gets so much at most; where that is too little for all users, some are drawn.
+# Of the time that is left the model gets so much at most; where that is too little for all users, some are drawn.
 _MODEL_SHARE = 0.4
 # Proposals that are scored for each flagged item's sequence.
 _PROPOSALS = 2
@@ -99,7 +99,7 @@ def try_cleaning(
         edit_seconds: Callable[[Setting], float] = lambda setting: 0.0  # noqa: E731 - unless there is a budget
         if settings.time_budget is not None:
             seconds = _seconds_an_item(cleaning, data)
-            data = _within(data, settings, seconds, kept, say)
+            data = _within(data, settings, began, seconds, kept, say)
             edit_seconds = _edit_seconds(data, seconds)
         editor = Editor(data, cleaning, kept, judge=judge, advance=advance)
         say(
@@ -136,16 +136,17 @@ def _edit_seconds(data: Split, seconds_an_item: float) -> Callable[[Setting], fl
     return takes
 
 
-def _within(data: Split, settings: TrialSettings, seconds_an_item: float, kept: Kept, say: Say) -> Split:
+def _within(data: Split, settings: TrialSettings, began: float, seconds_an_item: float, kept: Kept, say: Say) -> Split:
     """As many users as the model gets through in its share of the time; a resumed trial keeps their number."""
     assert settings.time_budget is not None
     key = digest(data.sequences, repr(settings))
     earlier = kept.get("users", key)
     n = len(data.sequences)
     if earlier is None:
+        left = max(0.0, settings.time_budget - (time.monotonic() - began))
         takes = data.n_editable * seconds_an_item
         takes += min(map(_edit_seconds(data, seconds_an_item), settings.settings))
-        n = min(n, max(10 * FEWEST_TARGETS, int(n * _MODEL_SHARE * settings.time_budget / max(takes, 1e-9))))
+        n = min(n, max(10 * FEWEST_TARGETS, int(n * _MODEL_SHARE * left / max(takes, 1e-9))))
         kept.put("users", key, users=np.array(n))
     else:
         n = int(earlier["users"])

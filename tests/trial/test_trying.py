@@ -1,0 +1,61 @@
+"""From sequences to the verdict, as Python and the command call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm4dsr_cli import TrialSettings, try_cleaning
+from llm4dsr_cli.errors import MissingExtraError, OptionError
+from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.trial import recommenders
+
+pytestmark = pytest.mark.usefixtures("warm_environment")
+
+N_ITEMS = 40
+
+
+def users(n: int) -> list[ItemSequence]:
+    rng = np.random.default_rng(0)
+    return [
+        ItemSequence([f"title {i}" for i in items], user, [int(i) for i in items])
+        for user, items in enumerate(rng.permutation(N_ITEMS)[: rng.integers(5, 9)] for _ in range(n))
+    ]
+
+
+def test_a_budget_that_is_too_short_for_all_users_draws_some_and_keeps_them(
+    tiny_denoiser: Path, tmp_path: Path
+) -> None:
+    """Guards a budget that the model alone overruns, and a resumed trial of other users."""
+    wanted = TrialSettings(recommenders=("neighbours",), shares=(0.1,), actions=("drop",), seeds=2, time_budget=1e-3)
+    found = []
+    for _ in range(2):
+        said: list[str] = []
+        trial = try_cleaning(
+            users(300), wanted, state=tmp_path, model=tiny_denoiser, threads=1, weights="q8_0", say=said.append
+        )
+        assert "the time allows 200 of 300 histories, drawn at random" in said
+        found.append(trial.as_dict())
+    assert found[0]["protocol"]["sequences"] == 200
+    assert found[0] == found[1]
+
+
+def test_what_replaces_may_come_from_the_catalog(tiny_denoiser: Path) -> None:
+    """Guards an item of the catalog that nobody has, which a trial could not place."""
+    catalog = Catalog([(i, f"title {i}") for i in range(N_ITEMS + 30)])
+    wanted = TrialSettings(recommenders=("neighbours",), shares=(0.2,), actions=("replace",), seeds=1)
+    trial = try_cleaning(users(60), wanted, catalog=catalog, model=tiny_denoiser, threads=1, weights="q8_0")
+    assert trial.protocol["different_items"] == N_ITEMS + 30
+    assert trial.compared[0].replaced > 0
+
+
+def test_what_is_missing_shows_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards minutes of scoring for a trial that cannot be."""
+    monkeypatch.setattr(recommenders, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="finetune"):
+        try_cleaning(users(60), TrialSettings(recommenders=("sasrec",)), model="no such model")
+    with pytest.raises(OptionError, match="`split` is none"):
+        try_cleaning(users(60), split="none", model="no such model")  # type: ignore[arg-type]
