@@ -26,9 +26,7 @@ def users(n: int) -> list[ItemSequence]:
     ]
 
 
-def test_a_budget_that_is_too_short_for_all_users_draws_some_and_keeps_them(
-    tiny_denoiser: Path, tmp_path: Path
-) -> None:
+def test_a_budget_too_short_for_all_users_draws_some_and_keeps_them(tiny_denoiser: Path, tmp_path: Path) -> None:
     """Guards a budget that the model alone overruns, and a resumed trial of other users."""
     wanted = TrialSettings(recommenders=("neighbours",), shares=(0.1,), actions=("drop",), seeds=2, time_budget=1e-3)
     found = []
