@@ -91,7 +91,7 @@ def test_a_hostile_denoiser_is_shown_escaped(
     assert (shown.code, shown.err) == (0, "")
     lines = shown.out.decode().split("\n")
     assert all(line.isprintable() for line in lines)
-    assert sum("pwned" in line for line in lines) == 3
+    assert sum("pwned" in line for line in lines) >= 3
     as_json = call(monkeypatch, capfdbinary, "models", "show", hostile_denoiser, "--json")
     assert all(line.isprintable() for line in as_json.out.decode().split("\n"))
     described = json.loads(as_json.out)

@@ -13,6 +13,7 @@ from command_line import COMMAND, PATIENCE, Call, call, run, sequences, without_
 
 from llm4dsr_cli.cache import cache_folder, cache_subfolder
 from llm4dsr_cli.errors import OptionError, OutputError
+from llm4dsr_cli.model.registry import Registry
 
 
 @pytest.fixture
@@ -126,6 +127,8 @@ def test_a_cache_that_may_not_be_read_is_told_with_a_cure(
     """Guards: "give a path that can be used" for a path that the user never gave."""
     llm4dsr: Call = lambda *words: call(monkeypatch, capfdbinary, *words)  # noqa: E731
     assert llm4dsr("models", "list").code == 0  # all is imported: nobody may not read root's Python
+    registry = Registry.load()  # nor the registry beside it
+    monkeypatch.setattr(Registry, "load", lambda: registry)
 
     def check(folder: Path) -> None:
         cache = folder / "cache"
