@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm4dsr_cli.cleaning.counted import SHORTEST, Counted
+from llm4dsr_cli.cleaning.counted import Counted
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.calibration import (
     FEWEST_SEQUENCES,
     CalibrationSettings,
     noisy_sequences,
+    scored,
     scored_items,
 )
 from llm4dsr_cli.gate.cross_fitting import cross_fitted_gate
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.sample import UserSequence
-from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores
+from llm4dsr_cli.scores import Scorer
 
 # The sample takes no longer to score than such a share of the data, or so many items.
 SHARE = 0.1
@@ -51,8 +52,6 @@ def fit_to(
         advance: told what was scored, and the share of it.
     """
     n_users = len(counted.evidence.users)
-    why = f"{n_users:,} users are too few to learn from ({FEWEST_SEQUENCES} with {SHORTEST} items are needed)"
-    too_few = Fitted(None, False, f"the denoiser judges alone: {why}")
     if scorer.name is None or scorer.sha256 is None:
         raise OptionError("a gate is for a denoiser that is known by name and hash", remedy="give a `Denoiser`")
     sample: list[UserSequence] = []
@@ -66,20 +65,16 @@ def fit_to(
     settings = CalibrationSettings(sequences=max(FEWEST_SEQUENCES, len(sample)), protect_last=protect_last)
     try:
         noisy = noisy_sequences(sample, titles, settings)
-        scores: list[Scores] = []
-        for start in range(0, len(noisy), BATCH_RECORDS):
-            scores += scorer.score([one.titles for one in noisy[start : start + BATCH_RECORDS]])
-            advance(f"{len(scores):,} sequences with noise put in", len(scores) / len(noisy))
         gate, helps = cross_fitted_gate(
-            scored_items(noisy, scores, counted.evidence, protect_last),
+            scored_items(noisy, scored(noisy, scorer, advance), counted.evidence, protect_last),
             counted.evidence,
             users=[one.user for one in noisy],
             model_name=scorer.name,
             model_sha256=scorer.sha256,
             settings=settings,
         )
-    except OptionError:  # too few users, items or different titles
-        return too_few
+    except OptionError as error:  # too few users, items or different titles
+        return Fitted(None, False, f"the denoiser judges alone: {error.what}")
     counts, tried = f"counts of {n_users:,} users", f"{len(noisy):,} sequences with noise put in"
     if helps:
         return Fitted(gate, True, f"the denoiser and {counts} judge together, weighed on {tried}")

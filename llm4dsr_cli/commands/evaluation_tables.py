@@ -1,16 +1,14 @@
-"""Tables of an evaluation on standard output: with rules and colours on a terminal, plain text elsewhere."""
+"""Tables of an evaluation on standard output."""
 
 from __future__ import annotations
 
-import io
 import math
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm4dsr_cli.console import width_of
+from llm4dsr_cli.commands.tables import Tables
 from llm4dsr_cli.scores import probability
 from llm4dsr_cli.streams import write_out
 
@@ -31,19 +29,8 @@ SPELLED = {"AP": "average precision", "P@1%": "precision at 1%", "P@3%": "precis
 
 def print_tables(evaluation: Evaluation, *, color: bool) -> None:
     """All figures; undefined ones as a dash."""
-    import rich.console
-
-    terminal = sys.stdout.isatty()
-    text = io.StringIO()
-    out = rich.console.Console(
-        file=text,
-        force_terminal=terminal,
-        no_color=not color,
-        highlight=False,
-        markup=False,
-        width=width_of(sys.stdout),
-    )
-    out.print(_headline(evaluation))
+    out = Tables(color=color)
+    out.line(_headline(evaluation))
     overall = evaluation.overall
     intervals = bool(overall.intervals)
     figures = overall.figures()
@@ -53,20 +40,20 @@ def print_tables(evaluation: Evaluation, *, color: bool) -> None:
         rows.append([*row, _bounds(overall.intervals[name], name)] if intervals else row)
     columns = [evaluation.scorer_name, "", "95% interval"] if intervals else [evaluation.scorer_name, ""]
     stated = float(probability(np.array(evaluation.threshold)))
-    _table(out, columns, rows[: len(DETECTION)], terminal)
-    _table(out, [f"at the gate, noise probability above {stated:.4g}", *columns[1:]], rows[len(DETECTION) :], terminal)
+    out.table(columns, rows[: len(DETECTION)])
+    out.table([f"at the gate, noise probability above {stated:.4g}", *columns[1:]], rows[len(DETECTION) :])
     strata = {"items of the sequence": evaluation.by_length, "other users who have it": evaluation.by_popularity}
     if len(evaluation.by_repetition) > 1:
         strata["times it is held"] = evaluation.by_repetition
     for title, parts in strata.items():
-        _table(out, *_strata(title, parts, DETECTION), terminal)
-        _table(out, *_strata(f"{title}: edits", parts, EDITS), terminal)
+        out.table(*_strata(title, parts, DETECTION))
+        out.table(*_strata(f"{title}: edits", parts, EDITS))
     if evaluation.baselines:
         scorers = {evaluation.scorer_name: overall, **evaluation.baselines}
         rows = [[name, *_cells(found, DETECTION)] for name, found in scorers.items()]
-        _table(out, ["scorer", *DETECTION.values()], rows, terminal)
+        out.table(["scorer", *DETECTION.values()], rows)
     # Not by rich itself, which makes an exit code of its own of a broken pipe.
-    write_out(text.getvalue())
+    write_out(out.text)
 
 
 def _headline(evaluation: Evaluation) -> str:
@@ -108,18 +95,3 @@ def _share(value: float, name: str) -> str:
 
 def _bounds(bounds: tuple[float, float], name: str) -> str:
     return "-" if math.isnan(bounds[0]) else f"{_share(bounds[0], name)} to {_share(bounds[1], name)}"
-
-
-def _table(out: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], terminal: bool) -> None:
-    import rich.box
-    import rich.table
-
-    table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
-    )
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out.print()
-    out.print(table)

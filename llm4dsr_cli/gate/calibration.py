@@ -122,10 +122,7 @@ def calibrate(
     data = [(one.owner, one.titles) for one in (sequence.judgeable() for sequence in sequences)]
     noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
-    scores: list[Scores] = []
-    for start in range(0, len(noisy), BATCH_RECORDS):
-        scores += scorer.score([sequence.titles for sequence in noisy[start : start + BATCH_RECORDS]])
-        advance(f"{len(scores):,} sequences", len(scores) / len(noisy))
+    scores = scored(noisy, scorer, advance)
     items = scored_items(noisy, scores, evidence, settings.protect_last)
     gate = fit_gate(
         items,
@@ -169,6 +166,15 @@ def noisy_sequences(
         noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng)
         result.append(NoisySequence(user, [indexed.titles[item] for item in noisy], labels))
     return result
+
+
+def scored(noisy: Sequence[NoisySequence], scorer: Scorer, advance: Advance = untold) -> list[Scores]:
+    """The denoiser's log-odds of noisy sequences, shape (n_items,) each."""
+    scores: list[Scores] = []
+    for start in range(0, len(noisy), BATCH_RECORDS):
+        scores += scorer.score([sequence.titles for sequence in noisy[start : start + BATCH_RECORDS]])
+        advance(f"{len(scores):,} sequences with noise put in", len(scores) / len(noisy))
+    return scores
 
 
 def scored_items(
