@@ -17,7 +17,7 @@ from llm4dsr_cli.commands.command import in_flags
 from llm4dsr_cli.commands.completion import bases, denoisers, one_of
 from llm4dsr_cli.commands.inputs import first_ids, leaving_out, rejects_path, tell_catalog
 from llm4dsr_cli.commands.parameters import OptionSet
-from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
+from llm4dsr_cli.defaults import EDIT, FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def share(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is no share; give one such as 5% or 0.05") from None
 
 
+MaxEdits = Annotated[
+    float | None,
+    typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
 
@@ -265,24 +269,11 @@ class ModelOptions(OptionSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThresholdOptions(OptionSet):
-    """Which items are confidently noise."""
+class JudgeOptions(OptionSet):
+    """Who judges, and whose sequence a record is."""
 
     heading: ClassVar = "Gate"
 
-    false_edit_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--false-edit-rate",
-            metavar="RATE",
-            help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
-            f"denoiser. [default: {FALSE_EDIT_RATE}]",
-        ),
-    ] = None
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", metavar="P", help="Edit items above this noise probability, whatever the rate."),
-    ] = None
     gate: Annotated[
         str | None,
         typer.Option(
@@ -303,20 +294,9 @@ class ThresholdOptions(OptionSet):
             help=f"Whose sequence a record is. [default: the gate file's, else {USER_FIELD}]",
         ),
     ] = None
-    protect_last: ProtectLast = 1
 
     def inputs(self) -> dict[str, str]:
         return given({"--gate": self.gate})
-
-    def check(self) -> None:
-        """Refuse options that contradict each other; raises OptionError."""
-        if self.threshold is not None and self.false_edit_rate is not None:
-            raise OptionError("--threshold and --false-edit-rate contradict each other", remedy="give one of them")
-
-    def check_fusion(self) -> None:
-        """Refuse --no-fusion where nothing but a gate file could be fused; raises OptionError."""
-        if self.no_fusion and self.gate is None:
-            raise OptionError("--no-fusion says how to use a gate file", remedy="give one with --gate, or leave it out")
 
     def load(self) -> GateFile | None:
         """The gate file; None where there is none. Raises what ``GateFile.load`` raises."""
@@ -327,6 +307,36 @@ class ThresholdOptions(OptionSet):
     def user_field_of(self, gate: GateFile | None) -> str:
         """The records' field that says whose sequence it is."""
         return self.user_field or (gate and gate.user_field) or USER_FIELD
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions(JudgeOptions):
+    """Which items are confidently noise."""
+
+    false_edit_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--false-edit-rate",
+            metavar="RATE",
+            help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
+            f"denoiser. [default with --gate, and where there is no --edit: {FALSE_EDIT_RATE}]",
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="P", help="Edit items above this noise probability, whatever the rate."),
+    ] = None
+    protect_last: ProtectLast = 1
+
+    def check(self) -> None:
+        """Refuse options that contradict each other; raises OptionError."""
+        if self.threshold is not None and self.false_edit_rate is not None:
+            raise OptionError("--threshold and --false-edit-rate contradict each other", remedy="give one of them")
+
+    def check_fusion(self) -> None:
+        """Refuse --no-fusion where nothing but a gate file could be fused; raises OptionError."""
+        if self.no_fusion and self.gate is None:
+            raise OptionError("--no-fusion says how to use a gate file", remedy="give one with --gate, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,13 +351,10 @@ class GateOptions(ThresholdOptions):
             metavar="SHARE",
             parser=share,
             help="Edit at most this share of all items, the most suspicious ones: 5% or 0.05. The input is a file, "
-            "which is read twice.",
+            f"which is read twice. [default for a file, where no other option says how many: {EDIT:.0%}]",
         ),
     ] = None
-    max_edits: Annotated[
-        float | None,
-        typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
-    ] = None
+    max_edits: MaxEdits = None
 
     @property
     def says_how_many(self) -> bool:

@@ -14,16 +14,23 @@ import typer
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.finetune import seconds_of
 from llm4dsr_cli.commands.inputs import exit_code, is_pipe, tell_unjudged, warn_of_nameless
-from llm4dsr_cli.commands.options import ErrorOptions, ModelOptions, RecordOptions, RunOptions, given, share
+from llm4dsr_cli.commands.options import (
+    ErrorOptions,
+    JudgeOptions,
+    MaxEdits,
+    ModelOptions,
+    RecordOptions,
+    RunOptions,
+    given,
+    share,
+)
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
-from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.streams import check_out
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.console import Advance, Console
-    from llm4dsr_cli.gate.gate_file import GateFile
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.record import OnError, Record
     from llm4dsr_cli.sequences import ItemSequence
@@ -35,42 +42,10 @@ TIME_FIELDS = ("timestamps", "timestamp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeOptions(OptionSet):
-    """Who judges, and whose sequence a record is."""
+class TrialGateOptions(JudgeOptions):
+    """Who judges. Of a gate file a trial takes the weights; counts are those of the part that recommenders learn from."""
 
-    heading: ClassVar = "Gate"
-
-    gate: Annotated[
-        str | None,
-        typer.Option(
-            "--gate",
-            metavar="FILE",
-            help="Gate file of `llm4dsr calibrate`: it weighs denoiser and counts. The counts are those of the part "
-            "that recommenders learn from, never the file's.",
-        ),
-    ] = None
-    no_fusion: Annotated[bool, typer.Option("--no-fusion", help="Judge by the denoiser alone.")] = False
-    max_edits: Annotated[
-        float | None,
-        typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
-    ] = None
-    user_field: Annotated[
-        str | None,
-        typer.Option(
-            "--user-field",
-            metavar="NAME",
-            help=f"Whose sequence a record is; the records of a user are joined. [default: {USER_FIELD}]",
-        ),
-    ] = None
-
-    def inputs(self) -> dict[str, str]:
-        return given({"--gate": self.gate})
-
-    def load(self) -> GateFile | None:
-        """The gate file; None where there is none. Raises what ``GateFile.load`` raises."""
-        from llm4dsr_cli.gate.gate_file import GateFile
-
-        return None if self.gate is None else GateFile.load(Path(self.gate))
+    max_edits: MaxEdits = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +153,7 @@ def trial(
     ],
     records: RecordOptions,
     tried: TriedOptions,
-    gate: JudgeOptions,
+    gate: TrialGateOptions,
     errors: ErrorOptions,
     model: ModelOptions,
     run: RunOptions,
@@ -238,7 +213,7 @@ def trial(
     if state is None and (as_json or not is_pipe(source)):
         state = f"{as_json or source}.trial"
     titles = records.load_catalog(source, console)
-    user_field = gate.user_field or USER_FIELD
+    user_field = gate.user_field_of(gate_file)
     read, nameless = _read(source, records, titles, on_record_error, counts)
     tell_unjudged(counts, titles, console, undone="left alone")
     times = _times(read, tried.time_field)
