@@ -10,7 +10,7 @@ import typer
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.options import EditedRecordOptions, GateOptions, OutputOptions, RejectOptions, RunOptions
-from llm4dsr_cli.commands.outlook import show
+from llm4dsr_cli.commands.outlook import surveyed
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.defaults import EDIT
@@ -99,11 +99,8 @@ def apply(
             for batch in scored(reader, quietly):
                 yield from map(cleaning.sequence, batch)
 
-    if settings.edit is not None or (is_file and not console.quiet):
-        survey = cleaning.survey(sequences())
-        if settings.edit is not None:
-            cleaning = cleaning.editing(settings.edit, survey)
-        show(cleaning, survey, sequences(), console)
+    if is_file:
+        cleaning = surveyed(cleaning, sequences, console)
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

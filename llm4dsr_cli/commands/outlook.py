@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +18,24 @@ _PLACE = "[*]"
 _BETWEEN = " | "
 
 
-def show(cleaning: Cleaning, survey: Survey, sequences: Iterator[ItemSequence], console: Console) -> None:
+def surveyed(cleaning: Cleaning, sequences: Callable[[], Iterator[ItemSequence]], console: Console) -> Cleaning:
+    """The cleaning with a threshold that edits the share it is to edit; says what that and other shares would do.
+
+    Args:
+        sequences: gives those that are to be cleaned, with their scores, as often as it is called.
+    """
+    share = cleaning.settings.edit
+    if share is None and console.quiet:
+        return cleaning
+    survey = cleaning.survey(sequences())
+    if share is not None:
+        cleaning = cleaning.editing(share, survey)
+    if not console.quiet:
+        _show(cleaning, survey, sequences(), console)
+    return cleaning
+
+
+def _show(cleaning: Cleaning, survey: Survey, sequences: Iterator[ItemSequence], console: Console) -> None:
     """Say what shares of edits would do, and show edits that the cleaning is going to make.
 
     Args:
@@ -27,9 +44,6 @@ def show(cleaning: Cleaning, survey: Survey, sequences: Iterator[ItemSequence], 
     """
     from llm4dsr_cli.gate.survey import ASSUMED_NOISE, SHARES
     from llm4dsr_cli.scores import rounded_probability
-
-    if console.quiet:
-        return
 
     outlooks = [survey.outlook(share) for share in SHARES]
     if any(one.right is not None for one in outlooks):

@@ -43,7 +43,7 @@ TIME_FIELDS = ("timestamps", "timestamp")
 
 @dataclass(frozen=True, kw_only=True)
 class TrialGateOptions(JudgeOptions):
-    """Who judges. Of a gate file a trial takes the weights; counts are those of the part that recommenders learn from."""
+    """Who judges. Of a gate file a trial takes the weights; counts are those of what recommenders learn from."""
 
     max_edits: MaxEdits = None
 

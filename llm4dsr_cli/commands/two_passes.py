@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llm4dsr_cli.commands.inputs import exit_code
 from llm4dsr_cli.commands.options import ErrorOptions
-from llm4dsr_cli.commands.outlook import show
+from llm4dsr_cli.commands.outlook import surveyed
 from llm4dsr_cli.commands.resumption import how_to_go_on, write_scores
 from llm4dsr_cli.errors import Llm4dsrError
 
@@ -99,10 +99,7 @@ def clean_file(
             if fits:
                 with console.progress() as advance:
                     cleaning = cleaning.fitted(say=console.say, advance=advance)
-            survey = cleaning.survey(sequences())
-            if cleaning.settings.edit is not None:
-                cleaning = cleaning.editing(cleaning.settings.edit, survey)
-            show(cleaning, survey, sequences(), console)
+            cleaning = surveyed(cleaning, sequences, console)
             if outputs is None:
                 kept.kept = scratch is not None
             else:
