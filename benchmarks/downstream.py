@@ -53,33 +53,45 @@ Way = Callable[[int], Edited]
 LINKED = 0.1
 
 
-def read(folder: Path, users: int | None, noise: str | None, rate: float) -> tuple[Split, Labels, list[Any]]:
-    """The split of a data set, which of its items are noise, and the items before the noise."""
+def read(
+    folder: Path, users: int | None, noise: str | None, rate: float, *, edits_histories: bool
+) -> tuple[Catalog, Split, Labels, list[Any]]:
+    """The catalog and the split of a data set, which of its items are noise, and the items before the noise.
+
+    Where users are drawn, the catalog has what these hold.
+    """
     catalog = Catalog.load(folder / "catalog.jsonl")
     if (folder / "valid.jsonl").is_file() and noise is None:
-        return windows(folder, catalog, users)
+        return catalog, *windows(folder, catalog, users, edits_histories=edits_histories)
     path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
     rows = read_rows(path)
+    if users is not None and users < len(rows):
+        rows = [rows[i] for i in np.sort(np.random.default_rng(0).permutation(len(rows))[:users])]
+        held = {item for row in rows for item in row["items"]}
+        catalog = Catalog((id_, title) for id_, title in catalog if id_ in held)
     sequences = [ItemSequence([catalog.title(i) for i in row["items"]], row["user_id"], row["items"]) for row in rows]
     histories = Histories.of(sequences)
     histories.items.add_catalog(catalog)
     split = leave_two_out(histories)
-    if users is not None and users < len(split.sequences):
-        split = split.with_users(users, 0)
     before = split.sequences
     labels = [np.zeros(len(one), dtype=bool) for one in before]
     if noise is not None:
         split, labels = with_noise(split, noise, rate)
-    return split, labels, before
+    return catalog, split, labels, before
 
 
-def windows(folder: Path, catalog: Catalog, users: int | None) -> tuple[Split, Labels, list[Any]]:
-    """Train windows to learn from, and the histories of valid windows, whose last items are targets."""
+def windows(
+    folder: Path, catalog: Catalog, users: int | None, *, edits_histories: bool
+) -> tuple[Split, Labels, list[Any]]:
+    """Train windows to learn from, and the histories of valid windows, whose last items are targets.
+
+    Histories that nobody edits are not scored: they come after an empty sequence.
+    """
     items = Items()
     number = {str(id_): items.add(id_, title) for id_, title in catalog}
     by_title = {str(title): items.placed(None, str(title)) for _, title in catalog if title is not None}
     sequences, owners, trains, labels, before = [], [], [], [], []
-    held: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
+    held: dict[int, list[tuple[int, NDArray[np.int64], int]]] = {0: [], 1: []}
 
     def take(row: dict[str, Any], end: int | None, learns: bool) -> NDArray[np.int64]:
         window = np.array([number[str(id_)] for id_ in row["items"]], dtype=np.int64)
@@ -101,13 +113,14 @@ def windows(folder: Path, catalog: Catalog, users: int | None) -> tuple[Split, L
     halves = dict.fromkeys(row["user_id"] for row in valid)
     place = {user: int(i % 2) for i, user in enumerate(np.random.default_rng(0).permutation(list(halves)).tolist())}
     for row in valid:
-        window = take(row, -1, False)
-        held[place[row["user_id"]]].append((len(sequences) - 1, int(window[-1])))
+        end = -1 if edits_histories else 0
+        window = take(row, end, False)
+        held[place[row["user_id"]]].append((len(sequences) - 1, window[end:-1], int(window[-1])))
     validation, test = (
         Targets(
-            np.array([at for at, _ in those]),
-            [np.zeros(0, dtype=np.int64)] * len(those),
-            np.array([target for _, target in those]),
+            np.array([at for at, _, _ in those]),
+            [after for _, after, _ in those],
+            np.array([target for _, _, target in those]),
         )
         for those in held.values()
     )
@@ -206,6 +219,10 @@ def official(editor: Editor) -> Edited:
         scored = [editor.scored[i] for i in places]
         log_odds = editor.cleaning.log_odds(scored)
         nominated = np.concatenate([np.sort(one[~np.isnan(one)])[-most:] for one in log_odds])
+        if not len(nominated):  # histories that nobody edits
+            for place, decision in zip(places, editor.cleaning.decide(scored), strict=True):
+                decisions[place] = decision
+            continue
         threshold = float(probability(np.quantile(nominated, quantile)))
         cleaning = editor.cleaning.gated(action="replace", threshold=threshold, max_edits=most)
         for place, decision in zip(places, cleaning.decide(scored), strict=True):
@@ -249,14 +266,17 @@ def right(split: Split, labels: Labels, edited: Edited) -> float:
 
 
 def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    split, labels, before = read(folder, arguments.users, arguments.noise, arguments.rate)
+    edits_histories = "cleaned" in arguments.histories
+    catalog, split, labels, before = read(
+        folder, arguments.users, arguments.noise, arguments.rate, edits_histories=edits_histories
+    )
     kept = Kept(arguments.state / domain)
     number = {user: place for place, user in enumerate(dict.fromkeys(split.users))}
     users = np.array([number[user] for user in split.users])[split.test.sequence]
     draws = Draws(users, arguments.seeds)
     rows = []
     editors = {}
-    loading = {"catalog": folder / "catalog.jsonl", "counted": counted_sequences(split), "threads": arguments.threads}
+    loading = {"catalog": catalog, "counted": counted_sequences(split), "threads": arguments.threads}
     with Cleaning.load(arguments.denoiser, action="replace", edit=0.5, protect_last=0, **loading) as loaded:
         alone, key = judging(loaded.gated(fusion=False), split, kept)
         editors["alone"] = Editor(split, alone, kept, judge=key)
@@ -315,11 +335,21 @@ def line(row: dict[str, Any]) -> list[str]:
     return [row["domain"], row["recommender"], row["way"], row["histories"], *values]
 
 
+NAMED_BY = ("domain", "noise", "way", "histories", "recommender")
+
+
+def merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a file and these, which take the place of those of the same name."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    found = {tuple(str(row[name]) for name in NAMED_BY): row for row in [*old, *rows]}
+    return [found[name] for name in sorted(found)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("LLM4DSR_DATA") or REPOSITORY.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of the data sets (LLM4DSR_DATA)")
-    parser.add_argument("--domains", nargs="+", default=["movie"])
+    parser.add_argument("--domains", nargs="*", default=["movie"], help="none: print the table of --json")
     parser.add_argument("--denoiser", help="GGUF file; default: the one that ships")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--recommenders", nargs="+", default=["ease", "neighbours"], choices=NAMES)
@@ -332,11 +362,11 @@ def main() -> None:
     parser.add_argument("--noise", choices=["block", "popular", "like"], help="put such noise into the data")
     parser.add_argument("--rate", type=float, default=0.1, help="share of the items that --noise replaces")
     parser.add_argument("--state", type=Path, required=True, help="folder where every fit is kept")
-    parser.add_argument("--json", type=Path, help="all figures, of these domains")
+    parser.add_argument("--json", type=Path, help="all figures; what stands there already stays")
     arguments = parser.parse_args()
     if arguments.ways:
         arguments.ways.append(AS_IT_IS.name)
-    rows = []
+    rows = [] if arguments.json is None else merged(arguments.json, [])
     for domain in arguments.domains:
         folder = arguments.data / domain
         if not (folder / "catalog.jsonl").is_file():
@@ -344,6 +374,7 @@ def main() -> None:
             continue
         rows += measure(domain, folder, arguments)
         if arguments.json is not None:
+            rows = merged(arguments.json, rows)
             arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     heads = ["data", "recommender", "training data", "histories", "edits", "right", "NDCG@20", "change (95% interval)"]
     table(heads, [line(row) for row in rows])
