@@ -105,8 +105,8 @@ class LineReader:
     def open(cls, path: str | Path) -> LineReader:
         """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
         path = os.fspath(path)
-        # A file's name need not be UTF-8, what is written about it must be.
-        name = "stdin" if path == "-" else path.encode("utf-8", "replace").decode()
+        # A file's name need not be UTF-8, what is written about it must be. A log's records have another one.
+        name = "stdin" if path == "-" else str(getattr(path, "label", path)).encode("utf-8", "replace").decode()
         return cls(open_input(path), name, rewind=path == "-")
 
     def __enter__(self) -> LineReader:

@@ -74,8 +74,12 @@ class OutputFile:
 
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
+        self.write_bytes(line + b"\n")
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write these bytes. Raises OutputError when that fails."""
         with self._explained():
-            self._stream().write(line + b"\n")
+            self._stream().write(data)
 
     def flush(self) -> None:
         """Hand what is written to whoever reads along; nobody does before a file is in its place."""
