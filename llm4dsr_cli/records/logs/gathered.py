@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import weakref
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -42,7 +45,6 @@ class Gathered(str):
     original: str
     log: Log
     about: str
-    _folder: tempfile.TemporaryDirectory[str]
 
     @property
     def label(self) -> str:
@@ -58,6 +60,7 @@ def gather(
     items_field: str = "items",
     catalog_id: str | None = None,
     catalog: str | None = None,
+    also: Sequence[str] = (),
     advance: Advance = untold,
 ) -> Gathered | None:
     """The records of a log; None where ``source`` holds records already.
@@ -69,29 +72,59 @@ def gather(
         items_field: where a record that is no log has its items.
         catalog_id: what the catalog calls its ids.
         catalog: where titles come from; None for the log's own.
+        also: further columns that the records are to have, as lists.
         advance: told how far it is.
 
     Raises:
         OptionError: as ``open_log``; or the log has no titles, and there is no catalog.
         RecordError: a row cannot be read.
     """
-    spooled = not can_be_read_twice(source)
-    if spooled and options.format in (None, "jsonl"):
+    # Of a stream only a person can say what comes; and standard input is left for whoever reads records.
+    if options.format in (None, "jsonl") and (source == "-" or not can_be_read_twice(source)):
         return None
-    folder = tempfile.TemporaryDirectory(prefix="llm4dsr-")
+    folder = Path(tempfile.mkdtemp(prefix="llm4dsr-"))
+    try:
+        found = _gather(source, folder, options, user_field, items_field, catalog_id, catalog, also, advance)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    return found
+
+
+def _gather(
+    source: str,
+    folder: Path,
+    options: LogOptions,
+    user_field: str,
+    items_field: str,
+    catalog_id: str | None,
+    catalog: str | None,
+    also: Sequence[str],
+    advance: Advance,
+) -> Gathered | None:
     path, name = source, source
-    if spooled or source == "-":
-        path, name = str(Path(folder.name, "input")), "stdin" if source == "-" else source
-        with open_input(source) as stream, Path(path).open("wb") as copy:
+    if source == "-" or not can_be_read_twice(source):
+        path, name = str(folder / "input"), "stdin" if source == "-" else source
+        with closing(open_input(source)) as stream, Path(path).open("wb") as copy:
             shutil.copyfileobj(stream, copy)
     log = open_log(
-        path, options, name=name, items_field=items_field, catalog_id=catalog_id, has_catalog=catalog is not None
+        path,
+        options,
+        name=name,
+        items_field=items_field,
+        catalog_id=catalog_id,
+        has_catalog=catalog is not None,
+        also=also,
     )
     if log is None:
         return None
     _check_titles(log, catalog)
-    found = Gathered(Path(folder.name, "records.jsonl"))
-    found._folder, found.original, found.log = folder, source, log
+    found = Gathered(folder / "records.jsonl")
+    found.original, found.log = source, log
     shown: list[str] = []
     with Path(found).open("wb") as file:
         for line in log.records(user_field, advance):

@@ -166,7 +166,7 @@ class ListChanges:
         for name in (PROBABILITY_FIELD, FLAG_FIELD):
             if name in new:
                 values = [v for v, place in zip(new[name], new[PLACES_FIELD], strict=True) if place is not None]
-                self._added.setdefault(name, {})[row] = " ".join("nan" if v is None else str(v) for v in values)
+                self._added.setdefault(name, {})[row] = self._log.cell.numbers(values)
 
     def found(self) -> Changes:
         """All changes; columns are added for what the records had added."""
