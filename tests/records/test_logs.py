@@ -18,6 +18,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.logs.table import RecordFields, Table
 
 IDS = st.sampled_from(
     [
@@ -253,6 +254,99 @@ def test_what_cannot_be_guessed_is_asked_for(tmp_path: Path, text: Any, options:
     with pytest.raises(Llm4dsrError) as caught:
         records(opened(path, catalog=True, **options))
     assert message in str(caught.value)
+
+
+@given(rows=ROWS, ending=st.sampled_from([".csv", ".tsv", ".parquet"]))
+def test_a_table_becomes_sequences_and_the_same_table_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, ending: str
+) -> None:
+    """Guards: ids such as 007 and 17850.0, digits, ties, repeats, empty titles, and the order of the rows."""
+    folder = tmp_path_factory.mktemp("log")
+    (folder / "r.csv").write_bytes(table(rows))
+    log = open_log(folder / "r.csv", whole=True)
+    assert log is not None
+    lines = [("r", line) for line in log.records("user_id", untold)]
+    again = Table(lambda: lines, RecordFields("user_id", "items", "titles"), log.names)
+    with (folder / f"b{ending}").open("wb") as file:
+        again.write(file.write, ending)
+    back = open_log(folder / f"b{ending}", whole=True)
+    assert back is not None
+    names = ["userId", "rating", "movieId", "timestamp", "title"]
+    assert [*back.file.rows(names)] == [*log.file.rows(names)]
+
+
+def test_records_with_objects_and_fields_of_their_own_become_a_table(tmp_path: Path) -> None:
+    """Guards: items that are objects, a field that is no list, and digits that a parser changes."""
+    lines = [
+        ("r", b'{"user_id": 7, "items": [{"id": 1, "title": "A"}, {"id": 2}], "country": "x", "rating": [1.10, 2]}'),
+        ("r", b'{"items": [{"id": 3}], "rating": [5]}'),
+        ("r", b'{"items": []}'),
+    ]
+    out = io.BytesIO()
+    made = Table(lambda: lines, RecordFields("user_id", "items"), Columns())
+    made.write(out.write, ".inter")
+    assert out.getvalue().decode() == (
+        "user_id:token\titem_id:token\ttitle:token_seq\tcountry:token\trating:float\n"
+        "7\t1\tA\tx\t1.10\n7\t2\t\tx\t2\n\t3\t\t\t5\n"
+    )
+    assert made.rows_written == 3
+
+
+@pytest.mark.parametrize("action", ["drop", "replace", "mark"])
+def test_parquet_keeps_schema_metadata_and_values(tmp_path: Path, action: str) -> None:
+    """Guards: types of ids, categories, times, metadata of pandas and compression that are others afterwards."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.parquet"
+    before = pa.table(
+        {
+            "user": pa.array(["u", "v", "u"]).dictionary_encode(),
+            "item": pa.array([1, 2, 3], pa.int32()),
+            "title": ["A", None, "C"],
+            "when": pa.array([3, 1, 2], pa.timestamp("ms")),
+            "x": [1.5, None, float("nan")],
+        }
+    )
+    before = before.cast(before.schema.with_metadata({"k": "v"}))
+    pq.write_table(before, path, compression="zstd", row_group_size=2)
+    log = opened(path, columns=Columns(time="when"))
+    assert [(one["user_id"], one["items"]) for one in records(log)] == [("u", ["3", "1"]), ("v", ["2"])]
+    assert written(log) == path.read_bytes()
+    edits: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "drop": lambda record: dropped(record, "3", "rows"),
+        "replace": lambda record: {**record, "items": ["9" if one == "3" else one for one in record["items"]]},
+        "mark": lambda record: {**record, "noise_flag": [int(one == "3") for one in record["items"]]},
+    }
+    (tmp_path / "o.parquet").write_bytes(written(log, edits[action]))
+    after = pq.read_table(tmp_path / "o.parquet")
+    assert after.schema.metadata == before.schema.metadata
+    assert pq.ParquetFile(tmp_path / "o.parquet").metadata.row_group(0).column(1).compression == "ZSTD"
+    if action == "drop":
+        assert after.equals(before.slice(0, 2))
+    elif action == "replace":
+        assert after.column("item").to_pylist() == [1, 2, 9] and after.schema == before.schema
+    else:
+        assert after.column("noise_flag").to_pylist() == [0, 0, 1]
+        assert after.drop_columns("noise_flag").schema == before.schema
+
+
+def test_lists_of_parquet_are_sequences(tmp_path: Path) -> None:
+    """Guards: a column of lists written back as text, or as a list of another type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.parquet"
+    before = pa.table(
+        {"user": ["u"], "item_ids": pa.array([[1, 2, 3]], pa.list_(pa.int16())), "titles": [["A", 'x "y"', "C"]]}
+    )
+    pq.write_table(before, path)
+    log = opened(path)
+    assert records(log)[0]["titles"] == ["A", 'x "y"', "C"]
+    (tmp_path / "o.parquet").write_bytes(written(log, lambda record: dropped(record, "2", "places")))
+    after = pq.read_table(tmp_path / "o.parquet")
+    assert after.schema == before.schema
+    assert after.to_pylist() == [{"user": "u", "item_ids": [1, 3], "titles": ["A", "C"]}]
 
 
 def test_latin_1_is_read_and_written_as_it_is(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import orjson
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
@@ -46,6 +47,11 @@ class Gathered(str):
     log: Log
     about: str
 
+    def named(self, columns: Columns) -> Columns:
+        """What users, items and titles are called in the log, where ``columns`` says nothing else."""
+        own = self.log.names
+        return Columns(columns.user or own.user, columns.item or own.item, None, columns.title or own.title)
+
     @property
     def label(self) -> str:
         """What messages call it."""
@@ -61,6 +67,7 @@ def gather(
     catalog_id: str | None = None,
     catalog: str | None = None,
     also: Sequence[str] = (),
+    whole: bool = False,
     advance: Advance = untold,
 ) -> Gathered | None:
     """The records of a log; None where ``source`` holds records already.
@@ -73,6 +80,7 @@ def gather(
         catalog_id: what the catalog calls its ids.
         catalog: where titles come from; None for the log's own.
         also: further columns that the records are to have, as lists.
+        whole: let the records have all that the log has, ids as they are spelled there; without titles, too.
         advance: told how far it is.
 
     Raises:
@@ -84,7 +92,7 @@ def gather(
         return None
     folder = Path(tempfile.mkdtemp(prefix="llm4dsr-"))
     try:
-        found = _gather(source, folder, options, user_field, items_field, catalog_id, catalog, also, advance)
+        found = _gather(source, folder, options, user_field, items_field, catalog_id, catalog, also, whole, advance)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -104,6 +112,7 @@ def _gather(
     catalog_id: str | None,
     catalog: str | None,
     also: Sequence[str],
+    whole: bool,
     advance: Advance,
 ) -> Gathered | None:
     path, name = source, source
@@ -119,10 +128,12 @@ def _gather(
         catalog_id=catalog_id,
         has_catalog=catalog is not None,
         also=also,
+        whole=whole,
     )
     if log is None:
         return None
-    _check_titles(log, catalog)
+    if not whole:
+        _check_titles(log, catalog)
     found = Gathered(folder / "records.jsonl")
     found.original, found.log = source, log
     shown: list[str] = []

@@ -69,6 +69,8 @@ class Log(Protocol):
     @property
     def items_are_titles(self) -> bool: ...
     @property
+    def names(self) -> Columns: ...
+    @property
     def taken(self) -> str: ...
     def records(self, user_field: str, advance: Advance) -> Iterator[bytes]: ...
     def changes(self, title_of: Callable[[str], str | None]) -> RowChanges | ListChanges: ...
@@ -83,6 +85,7 @@ def open_log(
     catalog_id: str | None = None,
     has_catalog: bool = False,
     also: Sequence[str] = (),
+    whole: bool = False,
 ) -> Log | None:
     """The log that a file is; None where it holds records, a sequence in each line of JSON.
 
@@ -93,6 +96,7 @@ def open_log(
         catalog_id: what the catalog calls its ids.
         has_catalog: whether titles come from a catalog, not from the log.
         also: further columns that its records are to have, where it has one interaction a row.
+        whole: let its records have all that it has, with ids as they are spelled.
 
     Raises:
         OptionError: a column cannot be told, or is not there; an unknown format.
@@ -124,11 +128,11 @@ def open_log(
         lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
         if lists is not None:
             _refuse_where(options)
-            return ListLog(table, *lists, takes_titles=not has_catalog)
+            return ListLog(table, *lists, takes_titles=not has_catalog, whole=whole)
         file = table
     columns = options.columns.found(file.columns, name, catalog_id)
     met = [] if options.where is None else conditions(options.where, file.columns, name)
-    return RowLog(file, columns, met, takes_titles=not has_catalog, also=also)
+    return RowLog(file, columns, met, takes_titles=not has_catalog, also=also, whole=whole)
 
 
 def _kind(path: str | Path, name: str) -> str | None:

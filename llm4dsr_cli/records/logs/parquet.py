@@ -86,7 +86,7 @@ class ParquetFile:
                         f"has a column {added.name} already", where=self.name, remedy="rename it in the input"
                     )
                 schema = schema.append(self._arrow.field(added.name, self._type(added)))
-            with self._parquet.ParquetWriter(_Sink(write), schema, compression=self._compression(file)) as writer:
+            with self._parquet.ParquetWriter(Sink(write), schema, compression=self._compression(file)) as writer:
                 first = 0
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group)
@@ -157,7 +157,7 @@ class ParquetFile:
             ) from None
 
 
-class _Sink:
+class Sink:
     """What pyarrow takes for a file that is written."""
 
     closed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -36,6 +37,7 @@ class RowLog:
         conditions: what a row has to meet to be gathered; others stay as they are.
         takes_titles: whether titles are the log's own, not a catalog's.
         also: further columns that the records are to have, as lists beside the items; TIMES_FIELD for the times.
+        whole: let the records have all columns, and ids as they are spelled.
 
     Attributes:
         n_rows: how many rows there are, known once they were read.
@@ -55,6 +57,7 @@ class RowLog:
         *,
         takes_titles: bool = True,
         also: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
         assert columns.user is not None and columns.item is not None
         self.file = file
@@ -62,9 +65,16 @@ class RowLog:
         self.titles = columns.title if takes_titles else None
         self.judged = self.unjudged = 0
         self._conditions = conditions
-        self._also = [name for name in also if name in file.columns]
+        own = (columns.user, columns.item, self.titles)
+        self._also = [name for name in file.columns if name in also or (whole and name not in own)]
+        self._spelled = whole
         self._with_times = TIMES_FIELD in also and columns.time is not None
         self.n_rows = 0
+
+    @property
+    def names(self) -> Columns:
+        """The columns of users, items and titles."""
+        return replace(self.columns, time=None, title=self.titles)
 
     @property
     def taken(self) -> str:
@@ -122,7 +132,7 @@ class RowLog:
             self.judged += 1
             title = cells[n_own - 1] if self.titles else None
             more = orjson.dumps(cells[n_own:n_more]).decode() if self._also else None
-            yield Interaction(row, user, plain_id(item), time, title, more)
+            yield Interaction(row, user, item if self._spelled else plain_id(item), time, title, more)
 
     def _meets(self, cells: Sequence[Cell]) -> bool:
         return all(one.holds(cell) for one, cell in zip(self._conditions, cells, strict=True))
