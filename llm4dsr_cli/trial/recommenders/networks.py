@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from llm4dsr_cli.noise import Indices
 from llm4dsr_cli.trial.metrics import CHOSEN_BY, gains, ranks
@@ -33,6 +34,9 @@ class Training:
         dropout: share of activations that are left out, of embeddings and of layers' outputs.
         batch: sequences to a step.
         rate: learning rate of Adam (Kingma and Ba, ICLR 2015).
+        memory: how many steps the running mean of the weights, which is validated and used, looks back
+            (Polyak and Juditsky, SIAM Journal on Control and Optimization 30(4), 1992). Without it two seeds differ by
+            more than a cleaning does (docs/experiments.md, "The seeds of a trial").
         patience: epochs without a better validation before it stops; the best epoch's weights count.
         epochs: at most so many.
     """
@@ -43,7 +47,8 @@ class Training:
     dropout: float = 0.3
     batch: int = 128
     rate: float = 2e-3
-    patience: int = 4
+    memory: int = 100
+    patience: int = 5
     epochs: int = 200
 
 
@@ -176,12 +181,14 @@ class NetworkRecommender(Recommender):
             torch.manual_seed(seed)
             longest = min(self.training.longest, max(map(len, [*sequences, *validation.histories]), default=1))
             self._longest = max(1, longest)
-            self._network = self.network(n_items, self._longest).to(self._device)
-            self._network.start()
-            optimizer = torch.optim.Adam(self._network.parameters(), lr=self.training.rate)
+            trained = self.network(n_items, self._longest).to(self._device)
+            trained.start()
+            optimizer = torch.optim.Adam(trained.parameters(), lr=self.training.rate)
+            mean = AveragedModel(trained, multi_avg_fn=self._towards)
+            self._network = mean.module
             best, waited, kept = -1.0, 0, copy.deepcopy(self._network.state_dict())
             for epoch in range(self.training.epochs):
-                self._epoch(self.examples(sequences, weights, self._longest, rng), optimizer, rng)
+                self._epoch(trained, mean, self.examples(sequences, weights, self._longest, rng), optimizer, rng)
                 found = gains(ranks(self, histories, validation.targets[chosen], masked), CHOSEN_BY)
                 reached = float(found.mean()) if len(found) else 0.0
                 if reached > best:
@@ -193,13 +200,21 @@ class NetworkRecommender(Recommender):
                         break
             self._network.load_state_dict(kept)
 
+    def _towards(self, means: Any, weights: Any, steps: Any) -> None:
+        """Move the running means to the weights after so many steps; the first ones are soon forgotten."""
+        share = max(1 / self.training.memory, 9 / (10 + int(steps)))
+        with torch.no_grad():
+            torch._foreach_lerp_(means, weights, share)
+
     def _epoch(
         self,
+        network: Network,
+        mean: AveragedModel,
         examples: tuple[list[Indices], list[Indices], list[Weights]],
         optimizer: Any,
         rng: np.random.Generator,
     ) -> None:
-        network = self._network.train()
+        network.train()
         inputs, targets, weights = examples
         order = rng.permutation(len(inputs))
         for start in range(0, len(order), self.training.batch):
@@ -216,6 +231,7 @@ class NetworkRecommender(Recommender):
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
+            mean.update_parameters(network)
 
     def _padded(self, rows: Sequence[NDArray[Any]], filling: int) -> Any:
         """Rows of one length, filled up at their end, as a tensor."""
