@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
@@ -42,7 +44,6 @@ class Gathered(str):
     original: str
     log: Log
     about: str
-    _folder: tempfile.TemporaryDirectory[str]
 
     @property
     def label(self) -> str:
@@ -78,27 +79,33 @@ def gather(
     spooled = not can_be_read_twice(source)
     if spooled and options.format in (None, "jsonl"):
         return None
-    folder = tempfile.TemporaryDirectory(prefix="llm4dsr-")
-    path, name = source, source
-    if spooled or source == "-":
-        path, name = str(Path(folder.name, "input")), "stdin" if source == "-" else source
-        with open_input(source) as stream, Path(path).open("wb") as copy:
-            shutil.copyfileobj(stream, copy)
-    log = open_log(
-        path, options, name=name, items_field=items_field, catalog_id=catalog_id, has_catalog=catalog is not None
-    )
-    if log is None:
-        return None
-    _check_titles(log, catalog)
-    found = Gathered(Path(folder.name, "records.jsonl"))
-    found._folder, found.original, found.log = folder, source, log
-    shown: list[str] = []
-    with Path(found).open("wb") as file:
-        for line in log.records(user_field, advance):
-            file.write(line + b"\n")
-            if log.titles is not None and len(shown) < _SHOWN:
-                shown += [title for title in orjson.loads(line)["titles"] if title is not None][: _SHOWN - len(shown)]
-    found.about = _about(log, shown)
+    with ExitStack() as stack:
+        folder = tempfile.mkdtemp(prefix="llm4dsr-")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        path, name = source, source
+        if spooled or source == "-":
+            path, name = str(Path(folder, "input")), "stdin" if source == "-" else source
+            with open_input(source) as stream, Path(path).open("wb") as copy:
+                shutil.copyfileobj(stream, copy)
+        log = open_log(
+            path, options, name=name, items_field=items_field, catalog_id=catalog_id, has_catalog=catalog is not None
+        )
+        if log is None:
+            return None
+        _check_titles(log, catalog)
+        found = Gathered(Path(folder, "records.jsonl"))
+        found.original, found.log = source, log
+        shown: list[str] = []
+        with Path(found).open("wb") as file:
+            for line in log.records(user_field, advance):
+                file.write(line + b"\n")
+                if log.titles is not None and len(shown) < _SHOWN:
+                    titles = [title for title in orjson.loads(line)["titles"] if title is not None]
+                    shown += titles[: _SHOWN - len(shown)]
+        found.about = _about(log, shown)
+        # Not a TemporaryDirectory, which warns when nobody has cleaned it up.
+        weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+        stack.pop_all()
     return found
 
 
