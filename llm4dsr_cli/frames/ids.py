@@ -50,8 +50,12 @@ def cells_of(own: Iterable[Any], type_: np.dtype[Any] | type[str] | None) -> Cal
 def _number(text: str, type_: np.dtype[Any]) -> int | float | None:
     """The number of a type that a text spells; None where the type cannot hold just this one."""
     try:
-        with np.errstate(over="ignore"):
-            value = type_.type(int(text) if type_.kind in "iu" else float(text)).item()
-    except (ValueError, OverflowError):
+        if type_.kind in "iu":
+            value: int | float = int(text)
+            fits = np.iinfo(type_).min <= value <= np.iinfo(type_).max
+        else:
+            with np.errstate(over="ignore"):
+                value, fits = type_.type(float(text)).item(), True
+    except ValueError:
         return None
-    return value if str(id_of(value)) == text else None
+    return value if fits and str(id_of(value)) == text else None

@@ -35,7 +35,9 @@ class PandasFrame:
         series = self.data[column]
         if isinstance(series.dtype, pd.CategoricalDtype) or getattr(series.dtype, "kind", "O") not in "iufmM":
             return None
-        ranks: NDArray[np.float64] = series.rank(method="dense").to_numpy(dtype=np.float64, na_value=np.nan)
+        there = series.notna().to_numpy()
+        ranks = np.full(len(series), np.nan)
+        ranks[there] = series[there].rank(method="dense").to_numpy(dtype=np.float64)  # pandas 2 ranks NA as a value
         return ranks
 
     def cells(self, column: str) -> Callable[[ItemId], Any | None]:
