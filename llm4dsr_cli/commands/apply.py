@@ -71,7 +71,8 @@ def apply(
         said["edit"] = EDIT
     settings = CleaningSettings(**said)
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
-    outputs = Outputs(target, output, errors, inputs, gate.gate, source)
+    outputs = Outputs(target, output, errors, inputs, gate.gate)
+    outputs.take_back_to(source)
     if not is_file:
         gate.refuse_for_pipe()
     console = run.console()

@@ -104,7 +104,10 @@ def clean(
         raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
+    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
     source, records = records.gathered(source, console, user_field)
+    if outputs is not None:
+        outputs.take_back_to(source)
     is_file = can_be_read_twice(source)
     if is_file and not gate.says_how_many:
         said["edit"] = EDIT
@@ -127,7 +130,6 @@ def clean(
             )
     elif is_file:
         check_part(scratch, resume=resume)
-    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate, source)
     record_format = records.record_format()
     keep_fields = action == "replace" and records.catalog is not None and may_hold_objects(source)
     catalog = records.load_catalog(source, console, keep_fields=keep_fields)

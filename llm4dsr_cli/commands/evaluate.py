@@ -178,7 +178,8 @@ def evaluate(
         OutputFile(plot)
     gate_file = gate.load()
     user_field = gate.user_field_of(gate_file)
-    source, records = records.gathered(source, console, user_field)
+    labels = [] if noise.labels_field is None else [noise.labels_field]
+    source, records = records.gathered(source, console, user_field, labels)
     data = noise.load(source, records, user_field, on_record_error, counts, console)
     if data.nameless and gate_file is not None and gate_file.user_field is not None:
         raise OptionError(

@@ -24,7 +24,6 @@ class Outputs:
 
     Args:
         inputs: by option, the files that no output may overwrite.
-        source: where the records come from; what they are of a log, OUT is that log.
 
     Raises:
         OptionError: an output would overwrite an input or another output, or rejects have no place to go.
@@ -38,9 +37,7 @@ class Outputs:
         errors: RejectOptions,
         inputs: Mapping[str, str],
         gate: str | None,
-        source: str,
     ) -> None:
-        from llm4dsr_cli.records.logs.gathered import check_ending
         from llm4dsr_cli.records.writer import OutputFile, check_paths
 
         self.began = time.monotonic()
@@ -50,9 +47,17 @@ class Outputs:
         self.rejects = errors.path(target)
         paths = {"OUT": target, **options.outputs(), **given({"--rejects": self.rejects})}
         check_paths(inputs, paths)
-        self.source = source
-        check_ending(target, source)
+        self._source = ""
+        self._target = target
         self._files = {name: OutputFile(path) for name, path in paths.items()}
+
+    def take_back_to(self, source: str) -> None:
+        """Let OUT be what ``source`` is: where that is ``Gathered``, the log again. Raises OptionError: see
+        ``check_ending``."""
+        from llm4dsr_cli.records.logs.gathered import check_ending
+
+        check_ending(self._target, source)
+        self._source = source
 
     @property
     def appears_whole(self) -> bool:
@@ -110,7 +115,7 @@ class Outputs:
         from llm4dsr_cli.records.logs.gathered import log_changes
 
         out, audit = self._files["OUT"], self._files.get("--audit")
-        log = log_changes(self.source, cleaner.cleaning.catalog)
+        log = log_changes(self._source, cleaner.cleaning.catalog)
         with console.progress() as advance:
             on_error = self.skipping(cleaner.counts, console)
             for results in _telling(cleaner.clean(batches(on_error), on_error), cleaner, reader, advance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -177,9 +178,55 @@ class LogColumnOptions(OptionSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordOptions(
-    LogColumnOptions, FieldOptions, CatalogOption
-):  # a dataclass takes the fields of its last base first
+class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last base's fields first
+    """Where in a record its items are, and what a log of interactions is."""
+
+    def gathered_with(
+        self, source: str, catalog: str | None, console: Console, user_field: str, also: Sequence[str] = ()
+    ) -> tuple[str, Self, str | None]:
+        """Where the records are, the options that read them, and their catalog.
+
+        The records of a log are gathered in a file of their own; a catalog may lie beside it.
+
+        Args:
+            source: what the command was given.
+            catalog: the same; None for none.
+            console: told what is taken for what.
+            user_field: the field of a record's user.
+            also: columns that the records are to have, as lists.
+
+        Returns:
+            What was given, where it holds records already; else a ``Gathered``, and other options.
+
+        Raises:
+            OptionError, RecordError: it is a log that cannot be read; see ``open_log``.
+        """
+        from llm4dsr_cli.records.logs.gathered import catalog_beside, gather
+
+        beside = catalog or catalog_beside(source)
+        with console.progress() as advance:
+            found = gather(
+                source,
+                self.log_options(),
+                user_field=user_field,
+                items_field=self.items_field,
+                catalog_id=self.catalog_id_field or self.item_id_field,
+                catalog=beside,
+                also=also,
+                advance=advance,
+            )
+        if found is None:
+            return source, self, catalog
+        console.say(found.about)
+        return found, self._of(found.log), beside
+
+    def _of(self, log: Log) -> Self:
+        """The options for records that were gathered from a log."""
+        return replace(self, items_field="items", titles_field=None if log.titles is None else "titles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(DataOptions, CatalogOption):
     """Where the records' items and their titles are."""
 
     def load_catalog(self, source: str, console: Console, *, keep_fields: bool = False) -> Catalog | None:
@@ -198,42 +245,10 @@ class RecordOptions(
         tell_catalog(catalog, console)
         return catalog
 
-    def gathered(self, source: str, console: Console, user_field: str) -> tuple[str, Self]:
-        """Where the records are, and the options that read them: those of a log are gathered in a file of their own.
-
-        Args:
-            source: what the command was given.
-            console: told what is taken for what.
-            user_field: the field of a record's user.
-
-        Returns:
-            ``source`` and these options where it holds records already; else a ``Gathered`` and other options.
-
-        Raises:
-            OptionError, RecordError: it is a log that cannot be read; see ``open_log``.
-        """
-        from llm4dsr_cli.records.logs.gathered import catalog_beside, gather
-
-        catalog = self.catalog or catalog_beside(source)
-        with console.progress() as advance:
-            found = gather(
-                source,
-                self.log_options(),
-                user_field=user_field,
-                items_field=self.items_field,
-                catalog_id=self.catalog_id_field or self.item_id_field,
-                catalog=catalog,
-                advance=advance,
-            )
-        if found is None:
-            return source, self
-        console.say(found.about)
-        return found, self._of(found.log, catalog)
-
-    def _of(self, log: Log, catalog: str | None) -> Self:
-        """The options for records that were gathered from a log."""
-        titles = None if log.titles is None else "titles"
-        return replace(self, items_field="items", titles_field=titles, catalog=catalog)
+    def gathered(self, source: str, console: Console, user_field: str, also: Sequence[str] = ()) -> tuple[str, Self]:
+        """Where the records are, and the options that read them; see ``gathered_with``."""
+        path, options, catalog = self.gathered_with(source, self.catalog, console, user_field, also)
+        return path, replace(options, catalog=catalog)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,5 +276,5 @@ class EditedRecordOptions(RecordOptions):
             not_parallel=tuple(self.not_parallel or ()),
         )
 
-    def _of(self, log: Log, catalog: str | None) -> Self:
-        return replace(super()._of(log, catalog), parallel_field=[log.places_field], not_parallel=None)
+    def _of(self, log: Log) -> Self:
+        return replace(super()._of(log), parallel_field=[log.places_field], not_parallel=None)

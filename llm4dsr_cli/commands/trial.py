@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.trial.settings import TrialSettings
 
 # Where the times may be that order a user's sequences, or, as a list, split all of them.
-TIME_FIELDS = ("timestamps", "timestamp")
+TIME_FIELDS = ("timestamps", "timestamp", "times")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,7 @@ def trial(
         state = f"{as_json or source}.trial"
     user_field = gate.user_field_of(gate_file)
     asked, fields = source, records
-    source, records = records.gathered(source, console, user_field)
+    source, records = records.gathered(source, console, user_field, [tried.time_field or "times"])
     titles = records.load_catalog(source, console)
     read, nameless = _read(source, records, titles, on_record_error, counts)
     tell_unjudged(counts, titles, console, undone="left alone")

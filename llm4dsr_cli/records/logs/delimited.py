@@ -56,8 +56,8 @@ class Dialect:
             stop = -1
             if self.quotes and row[at : at + 1] == b'"':
                 match = _QUOTED.match(row, at, end)
-                if match is None:
-                    return None
+                if match is None or row[match.end() : match.end() + 1] == b'"':
+                    return None  # the last mark is one of two
                 # What stands behind the closing mark belongs to the cell, too.
                 stop = match.end()
                 if stop < end and not row.startswith(self.delimiter, stop):

@@ -6,7 +6,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
@@ -45,6 +47,11 @@ class Gathered(str):
     log: Log
     about: str
 
+    def named(self, columns: Columns) -> Columns:
+        """What users, items and titles are called in the log, where ``columns`` says nothing else."""
+        own = self.log.names
+        return Columns(columns.user or own.user, columns.item or own.item, None, columns.title or own.title)
+
     @property
     def label(self) -> str:
         """What messages call it."""
@@ -59,6 +66,8 @@ def gather(
     items_field: str = "items",
     catalog_id: str | None = None,
     catalog: str | None = None,
+    also: Sequence[str] = (),
+    whole: bool = False,
     advance: Advance = untold,
 ) -> Gathered | None:
     """The records of a log; None where ``source`` holds records already.
@@ -70,42 +79,70 @@ def gather(
         items_field: where a record that is no log has its items.
         catalog_id: what the catalog calls its ids.
         catalog: where titles come from; None for the log's own.
+        also: further columns that the records are to have, as lists.
+        whole: let the records have all that the log has, ids as they are spelled there; without titles, too.
         advance: told how far it is.
 
     Raises:
         OptionError: as ``open_log``; or the log has no titles, and there is no catalog.
         RecordError: a row cannot be read.
     """
-    spooled = not can_be_read_twice(source)
-    if spooled and options.format in (None, "jsonl"):
+    # Of a stream only a person can say what comes; and standard input is left for whoever reads records.
+    if options.format in (None, "jsonl") and (source == "-" or not can_be_read_twice(source)):
         return None
-    with ExitStack() as stack:
-        folder = tempfile.mkdtemp(prefix="llm4dsr-")
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        path, name = source, source
-        if spooled or source == "-":
-            path, name = str(Path(folder, "input")), "stdin" if source == "-" else source
-            with open_input(source) as stream, Path(path).open("wb") as copy:
-                shutil.copyfileobj(stream, copy)
-        log = open_log(
-            path, options, name=name, items_field=items_field, catalog_id=catalog_id, has_catalog=catalog is not None
-        )
-        if log is None:
-            return None
-        _check_titles(log, catalog)
-        found = Gathered(Path(folder, "records.jsonl"))
-        found.original, found.log = source, log
-        shown: list[str] = []
-        with Path(found).open("wb") as file:
-            for line in log.records(user_field, advance):
-                file.write(line + b"\n")
-                if log.titles is not None and len(shown) < _SHOWN:
-                    titles = [title for title in orjson.loads(line)["titles"] if title is not None]
-                    shown += titles[: _SHOWN - len(shown)]
-        found.about = _about(log, shown)
-        # Not a TemporaryDirectory, which warns when nobody has cleaned it up.
+    folder = Path(tempfile.mkdtemp(prefix="llm4dsr-"))
+    try:
+        found = _gather(source, folder, options, user_field, items_field, catalog_id, catalog, also, whole, advance)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
         weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
-        stack.pop_all()
+    return found
+
+
+def _gather(
+    source: str,
+    folder: Path,
+    options: LogOptions,
+    user_field: str,
+    items_field: str,
+    catalog_id: str | None,
+    catalog: str | None,
+    also: Sequence[str],
+    whole: bool,
+    advance: Advance,
+) -> Gathered | None:
+    path, name = source, source
+    if source == "-" or not can_be_read_twice(source):
+        path, name = str(folder / "input"), "stdin" if source == "-" else source
+        with closing(open_input(source)) as stream, Path(path).open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
+    log = open_log(
+        path,
+        options,
+        name=name,
+        items_field=items_field,
+        catalog_id=catalog_id,
+        has_catalog=catalog is not None,
+        also=also,
+        whole=whole,
+    )
+    if log is None:
+        return None
+    if not whole:
+        _check_titles(log, catalog)
+    found = Gathered(folder / "records.jsonl")
+    found.original, found.log = source, log
+    shown: list[str] = []
+    with Path(found).open("wb") as file:
+        for line in log.records(user_field, advance):
+            file.write(line + b"\n")
+            if log.titles is not None and len(shown) < _SHOWN:
+                shown += [title for title in orjson.loads(line)["titles"] if title is not None][: _SHOWN - len(shown)]
+    found.about = _about(log, shown)
     return found
 
 

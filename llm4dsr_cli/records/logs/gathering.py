@@ -21,6 +21,7 @@ class Interaction(NamedTuple):
         user, item: as text.
         time: seconds or whatever the log counts, larger = later; the same for all where a log has no times.
         title: of the item, None where the log has none.
+        more: what else of the row is wanted, as JSON.
     """
 
     row: int
@@ -28,6 +29,7 @@ class Interaction(NamedTuple):
     item: str
     time: float
     title: str | None = None
+    more: str | None = None
 
 
 class Sequence(NamedTuple):
@@ -88,29 +90,31 @@ def _sorted(interactions: Iterable[Interaction], advance: Advance) -> Iterator[S
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(f"PRAGMA cache_size = -{_CACHE}")
-        database.execute("CREATE TABLE log (row INTEGER PRIMARY KEY, user INTEGER, item TEXT, time REAL, title TEXT)")
+        database.execute(
+            "CREATE TABLE log (row INTEGER PRIMARY KEY, user INTEGER, item TEXT, time REAL, title TEXT, more TEXT)"
+        )
 
-        def rows() -> Iterator[tuple[int, int, str, float, str | None]]:
-            for number, (row, user, item, time, title) in enumerate(interactions):
-                yield row, numbers.setdefault(user, len(numbers)), item, time, title
+        def rows() -> Iterator[tuple[int, int, str, float, str | None, str | None]]:
+            for number, (row, user, item, time, title, more) in enumerate(interactions):
+                yield row, numbers.setdefault(user, len(numbers)), item, time, title, more
                 if number % _TOLD_EVERY == 0:
                     advance(f"read {number:,} interactions", None)
 
         database.execute("BEGIN")
-        database.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?)", rows())
+        database.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", rows())
         database.execute("COMMIT")
         names = list(numbers)
         numbers.clear()
         held: list[Interaction] = []
         before = -1
-        for number, (row, user, item, time, title) in enumerate(
-            database.execute("SELECT row, user, item, time, title FROM log ORDER BY user, time, row")
+        for number, (row, user, item, time, title, more) in enumerate(
+            database.execute("SELECT row, user, item, time, title, more FROM log ORDER BY user, time, row")
         ):
             if user != before and held:
                 yield Sequence(held[0].user, held)
                 held = []
             before = user
-            held.append(Interaction(row, names[user], item, time, title))
+            held.append(Interaction(row, names[user], item, time, title, more))
             if number % _TOLD_EVERY == 0:
                 advance(f"gathered {number:,} interactions", None)
         if held:

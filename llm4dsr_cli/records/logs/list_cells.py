@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from llm4dsr_cli.records.splice import spliced, without
@@ -24,6 +25,9 @@ class ListCell(Protocol):
     def edited(self, text: str, drop: Collection[int], put: Mapping[int, str]) -> str:
         """The list without some entries and with others in the place of some, all by position."""
 
+    def numbers(self, values: Sequence[float | None]) -> str:
+        """A list of numbers as such a cell."""
+
 
 class Blanks:
     """Entries with blanks between, as RecBole's ``token_seq``."""
@@ -37,6 +41,10 @@ class Blanks:
     def edited(self, text: str, drop: Collection[int], put: Mapping[int, str]) -> str:
         """See ``ListCell.edited``."""
         return _edited(text, [match.span() for match in re.finditer(r"\S+", text)], drop, put)
+
+    def numbers(self, values: Sequence[float | None]) -> str:
+        """See ``ListCell.numbers``."""
+        return " ".join("nan" if value is None else str(value) for value in values)
 
 
 class Literal:
@@ -59,6 +67,10 @@ class Literal:
             quoted = text[spans[position][0]] in "'\"" or not re.fullmatch(r"-?\d+", value)
             written[position] = repr(value) if quoted else value
         return _edited(text, spans, drop, written)
+
+    def numbers(self, values: Sequence[float | None]) -> str:
+        """See ``ListCell.numbers``; as JSON."""
+        return json.dumps(values)
 
     @staticmethod
     def _spans(text: str) -> list[tuple[int, int]]:

@@ -14,9 +14,10 @@ import orjson
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
+from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_cells import ListCell
 from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
-from llm4dsr_cli.records.logs.row_log import plain_id
+from llm4dsr_cli.records.logs.row_log import plain_id, value
 
 # In a gathered record, the row of its list.
 ROW_FIELD = "row"
@@ -53,11 +54,15 @@ class ListLog:
     reads = "one sequence a row"
     places_field = PLACES_FIELD
 
-    def __init__(self, file: RowFile, columns: ListColumns, cell: ListCell, *, takes_titles: bool = True) -> None:
+    def __init__(
+        self, file: RowFile, columns: ListColumns, cell: ListCell, *, takes_titles: bool = True, whole: bool = False
+    ) -> None:
         self.file = file
         self.columns = columns
         self.cell = cell
         self.titles = columns.titles if takes_titles else None
+        self._also = [name for name in file.columns if name not in vars(columns).values()] if whole else []
+        self._spelled = whole
         self.judged = self.unjudged = 0
         self._first = array("q")  # the row that has the same list first, for each row; -1 for none
 
@@ -65,6 +70,11 @@ class ListLog:
     def items_are_titles(self) -> bool:
         """Whether the list holds titles, not ids, by its name."""
         return re.search("title|name", self.columns.items, re.IGNORECASE) is not None
+
+    @property
+    def names(self) -> Columns:
+        """What users and titles are called; the items are one by one in a column of another name."""
+        return Columns(self.columns.user)
 
     @property
     def taken(self) -> str:
@@ -85,6 +95,7 @@ class ListLog:
         """
         columns = self.columns
         names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
+        names += self._also
         self.judged = self.unjudged = 0
         del self._first[:]
         seen: dict[bytes, int] = {}
@@ -99,7 +110,7 @@ class ListLog:
             self.judged += 1
             key = hashlib.blake2b(repr(cells).encode(), digest_size=12).digest()
             self._first.append(seen.setdefault(key, row))
-            if self._first[-1] == row:
+            if self._spelled or self._first[-1] == row:
                 yield orjson.dumps(self._record(by_name, row, user_field))
 
     def _record(self, cells: dict[str, str | None], row: int, user_field: str) -> dict[str, Any]:
@@ -119,9 +130,12 @@ class ListLog:
             titles = None if titles is None else [*titles, None]
         user = None if columns.user is None else cells[columns.user]
         record: dict[str, Any] = {} if user is None else {user_field: user}
-        record["items"] = [None if item is None else plain_id(item) for item in items]
+        record["items"] = items if self._spelled else [None if item is None else plain_id(item) for item in items]
         if titles is not None:
             record["titles"] = titles
+        record.update((name, value(cells[name])) for name in self._also)
+        if self._spelled:
+            return record
         return {**record, PLACES_FIELD: places, ROW_FIELD: row}
 
     def _list(self, cells: dict[str, str | None], name: str, row: int) -> list[str | None]:
@@ -166,7 +180,7 @@ class ListChanges:
         for name in (PROBABILITY_FIELD, FLAG_FIELD):
             if name in new:
                 values = [v for v, place in zip(new[name], new[PLACES_FIELD], strict=True) if place is not None]
-                self._added.setdefault(name, {})[row] = " ".join("nan" if v is None else str(v) for v in values)
+                self._added.setdefault(name, {})[row] = self._log.cell.numbers(values)
 
     def found(self) -> Changes:
         """All changes; columns are added for what the records had added."""

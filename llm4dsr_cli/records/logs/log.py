@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +69,8 @@ class Log(Protocol):
     @property
     def items_are_titles(self) -> bool: ...
     @property
+    def names(self) -> Columns: ...
+    @property
     def taken(self) -> str: ...
     def records(self, user_field: str, advance: Advance) -> Iterator[bytes]: ...
     def changes(self, title_of: Callable[[str], str | None]) -> RowChanges | ListChanges: ...
@@ -82,6 +84,8 @@ def open_log(
     items_field: str = "items",
     catalog_id: str | None = None,
     has_catalog: bool = False,
+    also: Sequence[str] = (),
+    whole: bool = False,
 ) -> Log | None:
     """The log that a file is; None where it holds records, a sequence in each line of JSON.
 
@@ -91,6 +95,8 @@ def open_log(
         items_field: where a record has its items.
         catalog_id: what the catalog calls its ids.
         has_catalog: whether titles come from a catalog, not from the log.
+        also: further columns that its records are to have, where it has one interaction a row.
+        whole: let its records have all that it has, with ids as they are spelled.
 
     Raises:
         OptionError: a column cannot be told, or is not there; an unknown format.
@@ -108,18 +114,25 @@ def open_log(
     if kind == "jsonl":
         file = JsonRows(path, name)
     elif kind == "parquet":
-        raise NotImplementedError
+        from llm4dsr_cli.records.logs.parquet import ParquetFile
+
+        parquet = ParquetFile(path, name)
+        file = parquet
+        if parquet.lists():
+            _refuse_where(options)
+            return ListLog(
+                file, _list_columns(file, parquet.lists(), options.columns), Literal(), takes_titles=not has_catalog
+            )
     else:
         table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
-        lists = _list_columns(table, _DIALECTS[kind], options.columns)
+        lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
         if lists is not None:
-            if options.where is not None:
-                raise OptionError("`where` is for logs with one interaction a row", remedy="leave it out")
-            return ListLog(table, *lists, takes_titles=not has_catalog)
+            _refuse_where(options)
+            return ListLog(table, *lists, takes_titles=not has_catalog, whole=whole)
         file = table
     columns = options.columns.found(file.columns, name, catalog_id)
     met = [] if options.where is None else conditions(options.where, file.columns, name)
-    return RowLog(file, columns, met, takes_titles=not has_catalog)
+    return RowLog(file, columns, met, takes_titles=not has_catalog, also=also, whole=whole)
 
 
 def _kind(path: str | Path, name: str) -> str | None:
@@ -160,7 +173,12 @@ def _is_row(path: str | Path, name: str, items_field: str) -> bool:
     return items_field not in data and outer not in data and interaction_fields(data) is not None
 
 
-def _list_columns(file: DelimitedFile, dialect: Dialect, columns: Columns) -> tuple[ListColumns, ListCell] | None:
+def _refuse_where(options: LogOptions) -> None:
+    if options.where is not None:
+        raise OptionError("`where` is for logs with one interaction a row", remedy="leave it out")
+
+
+def _lists_in_cells(file: DelimitedFile, dialect: Dialect, columns: Columns) -> tuple[ListColumns, ListCell] | None:
     """Where a table has lists in its cells, and how they are written; None where it has none."""
     if dialect is _MIND:
         return ListColumns("history", "user_id"), Blanks()
@@ -174,8 +192,11 @@ def _list_columns(file: DelimitedFile, dialect: Dialect, columns: Columns) -> tu
         return found, Blanks()
     _, first = next(file.rows(file.columns), (0, []))
     lists = [name for name, cell in zip(file.columns, first, strict=False) if _is_list(cell)]
-    if not lists:
-        return None
+    return (_list_columns(file, lists, columns), Literal()) if lists else None
+
+
+def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColumns:
+    """Which of the columns of lists holds the items, and which the titles."""
     titles = columns.title or next((name for name in lists if re.search("title|name", name, re.IGNORECASE)), None)
     others = [name for name in lists if name != titles]
     ids = [name for name in others if re.search("item|asin|id|histor|sequence", name, re.IGNORECASE)]
@@ -184,7 +205,7 @@ def _list_columns(file: DelimitedFile, dialect: Dialect, columns: Columns) -> tu
         raise OptionError(
             f"{' and '.join(others)} may each hold the items", where=file.name, remedy="name it with `item_column`"
         )
-    return ListColumns(items, _user(columns, file), titles if titles != items else None), Literal()
+    return ListColumns(items, _user(columns, file), titles if titles != items else None)
 
 
 def _user(columns: Columns, file: RowFile) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,8 +19,12 @@ from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes, RowFile
 from llm4dsr_cli.records.logs.times import time_of
 from llm4dsr_cli.records.logs.where import Condition
 
+# The list of times, as numbers, in a record that is to have it.
+TIMES_FIELD = "times"
 # The list of row numbers in a gathered record, parallel to its items.
 ROWS_FIELD = "rows"
+# As JSON writes them.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _NOT_JUDGED = float("nan")
 
 
@@ -30,8 +36,11 @@ class RowLog:
         columns: where users and items stand, and times and titles if there are any.
         conditions: what a row has to meet to be gathered; others stay as they are.
         takes_titles: whether titles are the log's own, not a catalog's.
+        also: further columns that the records are to have, as lists beside the items; TIMES_FIELD for the times.
+        whole: let the records have all columns, and ids as they are spelled.
 
     Attributes:
+        n_rows: how many rows there are, known once they were read.
         judged: how many rows were gathered.
         unjudged: how many rows name no user or no item, or do not meet the conditions.
     """
@@ -41,7 +50,14 @@ class RowLog:
     items_are_titles = False
 
     def __init__(
-        self, file: RowFile, columns: Columns, conditions: Sequence[Condition] = (), *, takes_titles: bool = True
+        self,
+        file: RowFile,
+        columns: Columns,
+        conditions: Sequence[Condition] = (),
+        *,
+        takes_titles: bool = True,
+        also: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
         assert columns.user is not None and columns.item is not None
         self.file = file
@@ -49,7 +65,16 @@ class RowLog:
         self.titles = columns.title if takes_titles else None
         self.judged = self.unjudged = 0
         self._conditions = conditions
-        self._n_rows = 0
+        own = (columns.user, columns.item, self.titles)
+        self._also = [name for name in file.columns if name in also or (whole and name not in own)]
+        self._spelled = whole
+        self._with_times = TIMES_FIELD in also and columns.time is not None
+        self.n_rows = 0
+
+    @property
+    def names(self) -> Columns:
+        """The columns of users, items and titles."""
+        return replace(self.columns, time=None, title=self.titles)
 
     @property
     def taken(self) -> str:
@@ -69,6 +94,11 @@ class RowLog:
             record: dict[str, Any] = {user_field: user, "items": [one.item for one in interactions]}
             if self.titles is not None:
                 record["titles"] = [one.title for one in interactions]
+            if self._also:
+                lists = zip(*(orjson.loads(one.more or "[]") for one in interactions), strict=True)
+                record.update((name, [*map(value, cells)]) for name, cells in zip(self._also, lists, strict=True))
+            if self._with_times:
+                record[TIMES_FIELD] = [one.time for one in interactions]
             record[ROWS_FIELD] = [one.row for one in interactions]
             yield orjson.dumps(record)
 
@@ -78,13 +108,15 @@ class RowLog:
         names = [str(columns.user), str(columns.item)]
         names += [name for name in (columns.time, self.titles) if name is not None]
         n_own = len(names)
+        n_more = n_own + len(self._also)
+        names += self._also
         names += [one.column for one in self._conditions]
         has_time = columns.time is not None
         self.judged = self.unjudged = 0
         for row, cells in self.file.rows(names):
             user, item = cells[0], cells[1]
-            self._n_rows = row + 1
-            if user is None or item is None or not self._meets(cells[n_own:]):
+            self.n_rows = row + 1
+            if user is None or item is None or not self._meets(cells[n_more:]):
                 self.unjudged += 1
                 continue
             time = 0.0
@@ -98,22 +130,23 @@ class RowLog:
                         remedy="name another column with `time_column`, or none with ''",
                     ) from None
             self.judged += 1
-            yield Interaction(row, user, plain_id(item), time, cells[n_own - 1] if self.titles else None)
+            title = cells[n_own - 1] if self.titles else None
+            more = orjson.dumps(cells[n_own:n_more]).decode() if self._also else None
+            yield Interaction(row, user, item if self._spelled else plain_id(item), time, title, more)
 
     def _meets(self, cells: Sequence[Cell]) -> bool:
         return all(one.holds(cell) for one, cell in zip(self._conditions, cells, strict=True))
 
     def changes(self, title_of: Callable[[str], str | None]) -> RowChanges:
         """Gathers what becomes of the rows; ``title_of`` an id, where another item takes a row."""
-        return RowChanges(self, self._n_rows, title_of)
+        return RowChanges(self, title_of)
 
 
 class RowChanges:
     """What edited records say of the rows of a log."""
 
-    def __init__(self, log: RowLog, n_rows: int, title_of: Callable[[str], str | None]) -> None:
+    def __init__(self, log: RowLog, title_of: Callable[[str], str | None]) -> None:
         self._log = log
-        self._n_rows = n_rows
         self._title_of = title_of
         self._found = Changes()
         self._added: dict[str, array[float]] = {}
@@ -133,7 +166,7 @@ class RowChanges:
                 self._put(row, was[row], str(item), title)
         for name, kind in ((PROBABILITY_FIELD, "f"), (FLAG_FIELD, "b")):
             if name in new:
-                values = self._added.setdefault(name, _nothing(kind, self._n_rows))
+                values = self._added.setdefault(name, _nothing(kind, self._log.n_rows))
                 for row, value in zip(rows, new[name], strict=True):
                     values[row] = _NOT_JUDGED if value is None else value
 
@@ -159,6 +192,11 @@ class RowChanges:
 def plain_id(text: str) -> str:
     """An id without what a column of floats makes of it: 17850.0 is 17850."""
     return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdecimal() else text
+
+
+def value(cell: Cell) -> Any:
+    """A cell as JSON has it: a number keeps its digits, everything else is text."""
+    return orjson.Fragment(cell) if cell is not None and _NUMBER.fullmatch(cell) else cell
 
 
 def _nothing(kind: str, n: int) -> array[float]:
