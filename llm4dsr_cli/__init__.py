@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.measure import Evaluation, EvaluationSettings, Measurement, evaluate
     from llm4dsr_cli.evaluation.metrics import DetectionQuality, EditQuality, detection_quality, edit_quality
     from llm4dsr_cli.evaluation.plots import plot_evaluation
+    from llm4dsr_cli.frames.cleaning import clean_frame, flag_frame
     from llm4dsr_cli.gate.calibration import CalibrationSettings, calibrate
     from llm4dsr_cli.gate.evidence import Evidence
     from llm4dsr_cli.gate.gate import Gate
@@ -103,6 +104,10 @@ _HOMES = {
         "edit_quality",
     ),
     "evaluation.plots": ("plot_evaluation",),
+    "frames.cleaning": (
+        "clean_frame",
+        "flag_frame",
+    ),
     "gate.calibration": (
         "CalibrationSettings",
         "calibrate",
@@ -231,9 +236,11 @@ __all__ = [
     "__version__",
     "budget_threshold",
     "calibrate",
+    "clean_frame",
     "detection_quality",
     "edit_quality",
     "evaluate",
+    "flag_frame",
     "list_models",
     "load_catalog",
     "log_odds_of",

@@ -20,6 +20,7 @@ from llm4dsr_cli.errors import OptionError
 if TYPE_CHECKING:
     from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.records.record import OnError, Record
+    from llm4dsr_cli.replacing.replacer import ProposerName
     from llm4dsr_cli.sequences import ItemSequence
 
 
@@ -83,6 +84,7 @@ def clean(
     Example: llm4dsr clean sequences.jsonl cleaned.jsonl --catalog catalog.jsonl --audit edits.jsonl
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
+    from llm4dsr_cli.cleaning.passes import counts_data
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
     from llm4dsr_cli.commands.resumption import scoring_state
@@ -144,16 +146,16 @@ def clean(
                 for record in batch:
                     yield record.sequence(user_field)
 
-    fuses = settings.edit is not None and settings.fusion and gate_file is None
-    replaces = action == "replace" and (catalog is None or (gate_file is None and proposer != "generate"))
+    proposes = cast("ProposerName", proposer or "counts")
+    counts = counts_data(settings, gate=gate_file is not None, catalog=catalog is not None, proposer=proposes)
     with (
         nullcontext() if outputs is None else outputs.told_of_interrupts(),
         Cleaning.load(
             catalog=catalog,
             gate=gate_file,
-            counted=counted() if is_file and (fuses or replaces) else None,
+            counted=counted() if is_file and counts else None,
             **said,
-            proposer=proposer or "counts",  # type: ignore[arg-type]  # checked above
+            proposer=proposes,
             record_format=record_format,
             user_field=user_field,
             **model.arguments(),
@@ -171,7 +173,6 @@ def clean(
                 scratch=scratch,
                 state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),
                 resume=resume,
-                fits=fuses,
             )
         assert outputs is not None
         with LineReader.open(source) as reader:

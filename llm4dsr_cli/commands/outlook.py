@@ -19,18 +19,16 @@ _BETWEEN = " | "
 
 
 def surveyed(cleaning: Cleaning, sequences: Callable[[], Iterator[ItemSequence]], console: Console) -> Cleaning:
-    """The cleaning with a threshold that edits the share it is to edit; says what that and other shares would do.
+    """The cleaning as it is to decide about the data (``settled``); says what its share of edits and others would do.
 
     Args:
         sequences: gives those that are to be cleaned, with their scores, as often as it is called.
     """
-    share = cleaning.settings.edit
-    if share is None and console.quiet:
-        return cleaning
-    survey = cleaning.survey(sequences())
-    if share is not None:
-        cleaning = cleaning.editing(share, survey)
-    if not console.quiet:
+    from llm4dsr_cli.cleaning.passes import settled
+
+    with console.progress() as advance:
+        cleaning, survey = settled(cleaning, sequences, looks=not console.quiet, say=console.say, advance=advance)
+    if survey is not None and not console.quiet:
         _show(cleaning, survey, sequences(), console)
     return cleaning
 

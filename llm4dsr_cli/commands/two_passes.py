@@ -43,7 +43,6 @@ def clean_file(
     scratch: str | None,
     state: State,
     resume: bool,
-    fits: bool,
 ) -> int:
     """Score the records of a file, say what edits would do, and clean them; the exit code.
 
@@ -55,7 +54,6 @@ def clean_file(
             with the run.
         state: what the scores depend on.
         resume: go on with the scores of an earlier run.
-        fits: weigh the data's own counts against the denoiser.
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.scoring import score_records
@@ -96,9 +94,6 @@ def clean_file(
                 lines = score_records(batches, cleaning.scorer, counts, lambda record, scores, _: scores_line(scores))
                 write_scores(lines, kept, counts, reader, advance)
             kept.finish()
-            if fits:
-                with console.progress() as advance:
-                    cleaning = cleaning.fitted(say=console.say, advance=advance)
             cleaning = surveyed(cleaning, sequences, console)
             if outputs is None:
                 kept.kept = scratch is not None

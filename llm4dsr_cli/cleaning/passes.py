@@ -1,0 +1,61 @@
+"""Passes: what it takes to clean data that can be read more than once, whether they are a file or a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from llm4dsr_cli.cleaning.run import Cleaning
+from llm4dsr_cli.cleaning.settings import CleaningSettings
+from llm4dsr_cli.console import Advance, untold
+from llm4dsr_cli.gate.survey import Survey
+from llm4dsr_cli.replacing.replacer import ProposerName
+from llm4dsr_cli.sequences import ItemSequence
+
+
+class Settled(NamedTuple):
+    """A cleaning that knows its gate on some data, and what was found on the way; None where nobody had to look."""
+
+    cleaning: Cleaning
+    survey: Survey | None
+
+
+def counts_data(settings: CleaningSettings, *, gate: bool, catalog: bool, proposer: ProposerName) -> bool:
+    """Whether the data have to be counted before they are scored: to judge beside the denoiser, or to replace items.
+
+    Args:
+        gate: whether there is a gate file.
+        catalog: whether titles come from a catalog.
+        proposer: who proposes items.
+    """
+    fuses = settings.edit is not None and settings.fusion and not gate
+    replaces = settings.action == "replace" and (not catalog or (not gate and proposer != "generate"))
+    return fuses or replaces
+
+
+def settled(
+    cleaning: Cleaning,
+    sequences: Callable[[], Iterable[ItemSequence]],
+    *,
+    looks: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    advance: Advance = untold,
+) -> Settled:
+    """The cleaning as it is to decide about these data: the steps between scoring and editing.
+
+    Where it edits a share of them, and no gate file says how, their counts are weighed against the denoiser; and the
+    threshold is found that edits this share.
+
+    Args:
+        sequences: gives all of the data with their scores, as often as it is called.
+        looks: survey the data even where no share of them is to be edited.
+        say: told, in a sentence, who judges.
+        advance: told what was scored, and the share of it.
+    """
+    settings = cleaning.settings
+    if settings.edit is not None and settings.fusion and cleaning.gate_file is None and cleaning.counted is not None:
+        cleaning = cleaning.fitted(say=say, advance=advance)
+    if settings.edit is None and not looks:
+        return Settled(cleaning, None)
+    survey = cleaning.survey(sequences())
+    return Settled(cleaning if settings.edit is None else cleaning.editing(settings.edit, survey), survey)

@@ -1,0 +1,1 @@
+"""Frames: data frames of interactions, one a row, cleaned in memory."""
