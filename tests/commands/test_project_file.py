@@ -37,7 +37,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_environment:
 
 def parsed(command: str, source: object, *words: object, output: bool = True) -> dict[str, Any]:
     """The values that a command would run with; ``output`` gives it the one that it requires."""
-    arguments = [source, *(["OUT"] if command in ("clean", "score", "apply") else []), *words]
+    takes_out = any(parameter.name == "target" for parameter in COMMANDS[command].params)
+    arguments = [source, *(["OUT"] if takes_out else []), *words]
     if output and command in ("finetune", "calibrate"):
         arguments += ["--output", "mine.gguf"]
     with typer.Context(GROUP, info_name="llm4dsr") as parent:
