@@ -30,7 +30,7 @@ _MOST_CHARACTERS = 40  # of a value, in the line that tells of it
 class ProjectOptions(OptionSet):
     """Which file's options are taken; ``ProjectCommand`` does it before the command runs."""
 
-    heading: ClassVar = "Project file"
+    heading: ClassVar[str] = "Project file"
 
     config: Annotated[
         str | None,
