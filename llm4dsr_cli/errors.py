@@ -25,6 +25,10 @@ class Llm4dsrError(Exception):
         where, what, remedy = (part and change(part) for part in (self.where, self.what, self.remedy))
         Llm4dsrError.__init__(self, what or "", where=where, remedy=remedy)
 
+    def locate(self, where: str) -> None:
+        """Say where, unless that is known."""
+        Llm4dsrError.__init__(self, self.what, where=self.where or where, remedy=self.remedy)
+
 
 class RecordError(Llm4dsrError):
     """One line of the input cannot be used; ``--on-error skip`` goes on without it."""

@@ -12,11 +12,12 @@ import typer
 from llm4dsr_cli.commands.apply import apply
 from llm4dsr_cli.commands.calibrate import calibrate
 from llm4dsr_cli.commands.clean import clean
-from llm4dsr_cli.commands.command import Command, Group
+from llm4dsr_cli.commands.command import Group
 from llm4dsr_cli.commands.convert import convert
 from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
+from llm4dsr_cli.commands.project_command import ProjectCommand, takes_project_file
 from llm4dsr_cli.commands.score import score
 from llm4dsr_cli.commands.trial import trial
 from llm4dsr_cli.streams import write_out
@@ -76,5 +77,5 @@ def _main(
 
 
 for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert):
-    app.command(cls=Command)(command)
+    app.command(cls=ProjectCommand)(takes_project_file(command))
 app.add_typer(models, name="models")

@@ -28,7 +28,7 @@ DEFAULT_INJECTED = 0.1
 class MeasuredGateOptions(ThresholdOptions):
     """Which gate is measured."""
 
-    heading: ClassVar = "The gate that is measured"
+    heading: ClassVar[str] = "The gate that is measured"
 
     gate: Annotated[
         str | None,
@@ -47,7 +47,7 @@ class MeasuredGateOptions(ThresholdOptions):
 class NoiseOptions(OptionSet):
     """Where the noise is that is to be found."""
 
-    heading: ClassVar = "Noise"
+    heading: ClassVar[str] = "Noise"
 
     labels_field: Annotated[
         str | None,

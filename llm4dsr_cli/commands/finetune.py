@@ -39,7 +39,7 @@ EXTRA = ("torch", "transformers", "safetensors")
 class StartOptions(OptionSet):
     """What is trained, and from which weights on."""
 
-    heading: ClassVar = "Model"
+    heading: ClassVar[str] = "Model"
 
     init: Annotated[
         str | None,
@@ -95,7 +95,7 @@ class StartOptions(OptionSet):
 class TrainingOptions(OptionSet):
     """How it is trained."""
 
-    heading: ClassVar = "Training"
+    heading: ClassVar[str] = "Training"
 
     part: Annotated[
         str,

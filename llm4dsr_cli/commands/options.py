@@ -72,7 +72,7 @@ def given(paths: Mapping[str, str | None]) -> dict[str, str]:
 class ModelOptions(OptionSet):
     """Which denoiser scores, on what."""
 
-    heading: ClassVar = "Model"
+    heading: ClassVar[str] = "Model"
 
     model: Model = None
     base: Annotated[
@@ -133,7 +133,7 @@ class ModelOptions(OptionSet):
 class JudgeOptions(OptionSet):
     """Who judges, and whose sequence a record is."""
 
-    heading: ClassVar = "Gate"
+    heading: ClassVar[str] = "Gate"
 
     gate: Annotated[
         str | None,
@@ -239,7 +239,7 @@ class GateOptions(ThresholdOptions):
 class OutputOptions(OptionSet):
     """What is written beside the records, and into them."""
 
-    heading: ClassVar = "Output"
+    heading: ClassVar[str] = "Output"
 
     audit: Annotated[
         str | None, typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it.")
@@ -260,7 +260,7 @@ class OutputOptions(OptionSet):
 class ErrorOptions(OptionSet):
     """What happens to lines that are no records."""
 
-    heading: ClassVar = "Lines that are no records"
+    heading: ClassVar[str] = "Lines that are no records"
 
     on_error: Annotated[
         str,
@@ -295,7 +295,7 @@ class RejectOptions(ErrorOptions):
 class RunOptions(OptionSet):
     """What a person is told while a command runs."""
 
-    heading: ClassVar = "Messages"
+    heading: ClassVar[str] = "Messages"
 
     quiet: Quiet = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print llama.cpp's log too.")] = False

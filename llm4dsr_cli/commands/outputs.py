@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llm4dsr_cli.commands.inputs import exit_code, skipping
 from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
+from llm4dsr_cli.commands.project_command import taken_from_file
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.cleaner import Cleaner
@@ -136,7 +137,8 @@ class Outputs:
                 log.write(out)
             self.seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
-                to.write(orjson.dumps(report(cleaner, self.seconds, self.gate), option=orjson.OPT_INDENT_2))
+                told = report(cleaner, self.seconds, self.gate) | {"config": taken_from_file()}
+                to.write(orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
     def tell(self, cleaner: Cleaner[R], console: Console) -> int:
         """Say what was done; the exit code."""

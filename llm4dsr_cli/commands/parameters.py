@@ -34,19 +34,17 @@ def option_sets(command: Callable[..., T]) -> Callable[..., T]:
     # Not get_type_hints, which makes None a part of the annotation where it is the default (before Python 3.11).
     own = inspect.signature(command, eval_str=True).parameters.values()
     sets = {one.name: one.annotation for one in own if _is_set(one.annotation)}
-    parameters: list[inspect.Parameter] = []
+    taken: list[inspect.Parameter] = []
     for one in own:
-        parameters += (
-            _parameters(one.annotation) if one.name in sets else [_parameter(one.name, one.default, one.annotation)]
-        )
+        taken += parameters(one.annotation) if one.name in sets else [_parameter(one.name, one.default, one.annotation)]
 
     @functools.wraps(command)
     def run(**values: Any) -> T:
         built = {name: kind(**{one.name: values.pop(one.name) for one in fields(kind)}) for name, kind in sets.items()}
         return command(**values, **built)
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
     return run
 
 
@@ -54,7 +52,7 @@ def _is_set(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, OptionSet)
 
 
-def _parameters(kind: Any) -> list[inspect.Parameter]:
+def parameters(kind: Any) -> list[inspect.Parameter]:
     """One for each field of a set, its heading noted where Typer keeps it."""
     hints = get_type_hints(kind, include_extras=True)
     found = []

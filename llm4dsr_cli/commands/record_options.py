@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class CatalogOption(OptionSet):
     """Where titles come from."""
 
-    heading: ClassVar = "Records"
+    heading: ClassVar[str] = "Records"
 
     catalog: Annotated[
         str | None,
@@ -46,7 +46,7 @@ class CatalogOption(OptionSet):
 class FieldOptions(OptionSet):
     """Where in a record its items are."""
 
-    heading: ClassVar = "Records"
+    heading: ClassVar[str] = "Records"
 
     items_field: Annotated[str, typer.Option("--items-field", metavar="NAME", help="Field that holds the items.")] = (
         "items"
@@ -116,7 +116,7 @@ class FieldOptions(OptionSet):
 class LogColumnOptions(OptionSet):
     """What a log of interactions is, where it is no JSONL of sequences."""
 
-    heading: ClassVar = "Logs of interactions"
+    heading: ClassVar[str] = "Logs of interactions"
 
     format: Annotated[
         str | None,

@@ -44,7 +44,7 @@ class TrialGateOptions(JudgeOptions):
 class TriedOptions(OptionSet):
     """What is tried, on what."""
 
-    heading: ClassVar = "What is tried"
+    heading: ClassVar[str] = "What is tried"
 
     recommender: Annotated[
         list[str] | None,

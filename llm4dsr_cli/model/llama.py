@@ -22,7 +22,7 @@ from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.architecture import check_model
 from llm4dsr_cli.model.cores import FreeCores
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.library import check_version, does_not_load
+from llm4dsr_cli.model.library import check_layers, check_version, does_not_load
 from llm4dsr_cli.signals import give_up, held
 
 try:
@@ -123,7 +123,8 @@ class Model:
 
     def __init__(self, path: str | Path, *, gpu_layers: int | None = None, vocab_only: bool = False) -> None:
         path = Path(path)
-        check_model(open_gguf(path))  # llama.cpp would end the process for much of what is refused here
+        sizes = check_model(open_gguf(path))  # llama.cpp would end the process for much of what is refused here
+        check_layers(llama_cpp.__version__, sizes.architecture, sizes.layers)
         self.cores = FreeCores()  # measured while the model loads
         params = llama_cpp.llama_model_default_params()
         offload = bool(_call(llama_cpp.llama_supports_gpu_offload))

@@ -19,7 +19,7 @@ from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, ModelError, Opti
 class Colours(OptionSet):
     """How it is painted."""
 
-    heading: ClassVar = "Paint"
+    heading: ClassVar[str] = "Paint"
 
     colour: Annotated[str, typer.Option("--colour", "-c", metavar="NAME", help="What it looks like.")]
     coats: Annotated[int, typer.Option("--coats", metavar="N", help="How often.")] = 2
@@ -93,6 +93,19 @@ def test_options_of_a_set_stand_under_its_heading() -> None:
         assert first < place < last
     # Help begins in the same column everywhere.
     assert len({line.index(word) for line in lines for word in ("What ", "How ", "Paint nothing") if word in line}) == 1
+
+
+def sets(kind: type[OptionSet] = OptionSet) -> list[type[OptionSet]]:
+    return [one for below in kind.__subclasses__() for one in (below, *sets(below))]
+
+
+def test_headings_are_declared_as_python_3_10_reads_them() -> None:
+    """Guards: a command line that does not start there, which takes a bare ClassVar for no annotation."""
+    import llm4dsr_cli.commands  # noqa: F401 - declares them all
+
+    declared = {one.__name__: one.__annotations__.get("heading", "ClassVar[str]") for one in sets()}
+    assert len(declared) > 10
+    assert {*declared.values()} == {"ClassVar[str]"}, declared
 
 
 def failing(error: Exception) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HEADS, KV_HEADS, LAYERS, WIDTH, write_tiny_base
+from conftest import HEADS, KV_HEADS, WIDTH, write_tiny_base
 from gguf_mutants import ARRAY, FLOAT32, STRING, UINT32, File, Tensor, Value, take_apart
 
 from llm4dsr_cli.errors import ModelError
@@ -53,11 +53,12 @@ def refusal(bases: dict[str, Path], tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_models_of_every_architecture_pass_and_run(bases: dict[str, Path], architecture: str) -> None:
+def test_models_of_every_architecture_pass_and_run(tmp_path: Path, architecture: str) -> None:
     """Guards a table of tensors that is not llama.cpp's: good models refused."""
-    path = bases[architecture]
+    # As many layers as have one of each kind: an older llama.cpp gives up a gemma3 of fewer.
+    path = write_tiny_base(tmp_path / "base.gguf", architecture=architecture, layers=6)
     sizes = check_model(open_gguf(path))
-    assert (sizes.architecture, sizes.layers, sizes.width) == (architecture, LAYERS, WIDTH)
+    assert (sizes.architecture, sizes.layers, sizes.width) == (architecture, 6, WIDTH)
     assert (sizes.heads, sizes.kv_heads) == (HEADS, KV_HEADS)
     with Model(path) as model, Engine(model, causal=False, threads=1) as engine:
         assert model.n_vocab == sizes.n_vocab

@@ -11,6 +11,9 @@ import pytest
 from command_line import PATIENCE, Call, Outcome, call, preceded_by, run, sequences, write
 from conftest import write_tiny_adapter, write_tiny_base
 
+from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.model.library import check_layers
+
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
 
@@ -57,6 +60,27 @@ def test_a_llama_cpp_that_does_not_load_is_one_sentence(tmp_path: Path, error: s
     path = os.pathsep.join([str(package.parent), *sys.path])
     outcome = run("clean", source, tmp_path / "out", "--action", "drop", env=os.environ | {"PYTHONPATH": path})
     outcome.failed(1, *said)
+
+
+@pytest.mark.parametrize(
+    ("version", "architecture", "layers", "runs"),
+    [
+        ("0.3.23", "gemma3", 5, False),
+        ("0.3.24", "gemma3", 5, True),
+        ("0.4.0", "gemma3", 1, True),
+        ("0.3.17", "gemma3", 6, True),
+        ("0.3.17", "llama", 2, True),
+    ],
+)
+def test_a_llama_cpp_that_a_model_would_end_is_told_to_be_too_old(
+    version: str, architecture: str, layers: int, runs: bool
+) -> None:
+    """Guards: "GGML_ASSERT(buffer) failed: the model's file may be damaged" for a Gemma that was cut to few layers."""
+    if runs:
+        check_layers(version, architecture, layers)
+        return
+    with pytest.raises(ModelError, match=r"0\.3\.23 is too old for a Gemma 3 of 5 layers: pip .*>=0\.3\.24'"):
+        check_layers(version, architecture, layers)
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")

@@ -146,7 +146,8 @@ def test_deep_and_long_lines_survive_an_edit() -> None:
     long = parse({"items": ["a" * 5_000_000, "b" * 5_000_000]})
     assert loads(long.render(drop=[0])) == {"items": ["b" * 5_000_000]}
     for depth in (1010, 5000):  # both parsers' limits: one sentence, not a RecursionError
-        assert "not JSON" in refusal(b'{"x":' + b"[" * depth + b"1" * 25 + b"]" * depth + b"}")
+        said = refusal(b'{"x":' + b"[" * depth + b"1" * 25 + b"]" * depth + b"}")
+        assert "not JSON" in said or (depth == 1010 and '"items" is missing' in said)  # some Pythons read 1010 levels
 
 
 def test_added_fields_come_last_and_collide_with_none() -> None:
