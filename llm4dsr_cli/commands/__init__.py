@@ -18,6 +18,7 @@ from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
 from llm4dsr_cli.commands.score import score
 from llm4dsr_cli.commands.trial import trial
+from llm4dsr_cli.commands.undo import undo
 from llm4dsr_cli.streams import write_out
 from llm4dsr_cli.version import __version__
 
@@ -74,6 +75,6 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate, trial):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial, undo):
     app.command(cls=Command)(command)
 app.add_typer(models, name="models")
