@@ -16,7 +16,9 @@ from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
+from llm4dsr_cli.commands.report import report
 from llm4dsr_cli.commands.score import score
+from llm4dsr_cli.commands.show import show
 from llm4dsr_cli.commands.trial import trial
 from llm4dsr_cli.commands.undo import undo
 from llm4dsr_cli.streams import write_out
@@ -75,6 +77,6 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate, trial, undo):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial, report, show, undo):
     app.command(cls=Command)(command)
 app.add_typer(models, name="models")

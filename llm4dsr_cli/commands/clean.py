@@ -12,11 +12,11 @@ from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
 from llm4dsr_cli.commands.options import (
     EditedRecordOptions,
+    EditingRunOptions,
     GateOptions,
     ModelOptions,
     OutputOptions,
     RejectOptions,
-    RunOptions,
 )
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
@@ -39,7 +39,7 @@ def clean(
     output: OutputOptions,
     errors: RejectOptions,
     model: ModelOptions,
-    run: RunOptions,
+    run: EditingRunOptions,
     target: Annotated[
         str | None,
         typer.Argument(metavar="OUT", help="Where the records go; - for standard output. Not needed with --dry-run."),
@@ -174,6 +174,7 @@ def clean(
                 state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),
                 resume=resume,
                 fits=fuses,
+                examples=run.show,
             )
         assert outputs is not None
         with LineReader.open(source) as reader:

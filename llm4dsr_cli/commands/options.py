@@ -447,3 +447,12 @@ class RunOptions(OptionSet):
         from llm4dsr_cli.console import Console
 
         return Console(quiet=self.quiet, verbose=self.verbose, color=not self.no_color, reword=in_flags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingRunOptions(RunOptions):
+    """The same of a command that edits."""
+
+    show: Annotated[
+        int, typer.Option("--show", metavar="N", min=0, help="Show N of the edits before they are made.")
+    ] = 10

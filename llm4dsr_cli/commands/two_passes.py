@@ -44,6 +44,7 @@ def clean_file(
     state: State,
     resume: bool,
     fits: bool,
+    examples: int,
 ) -> int:
     """Score the records of a file, say what edits would do, and clean them; the exit code.
 
@@ -56,6 +57,7 @@ def clean_file(
         state: what the scores depend on.
         resume: go on with the scores of an earlier run.
         fits: weigh the data's own counts against the denoiser.
+        examples: how many edits are shown before they are made.
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.scoring import score_records
@@ -99,7 +101,7 @@ def clean_file(
             if fits:
                 with console.progress() as advance:
                     cleaning = cleaning.fitted(say=console.say, advance=advance)
-            cleaning = surveyed(cleaning, sequences, console)
+            cleaning = surveyed(cleaning, sequences, console, examples)
             if outputs is None:
                 kept.kept = scratch is not None
             else:
