@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm4dsr_cli.commands.edited_sequences import INDENT, edited_item, surroundings
-from llm4dsr_cli.commands.options import RunOptions
-from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.options import NoColor
 from llm4dsr_cli.console import Part
 from llm4dsr_cli.streams import write_out
 
@@ -21,15 +20,14 @@ if TYPE_CHECKING:
 _DONE = {"drop": "dropped", "mark": "marked", "replace": "replaced"}
 
 
-@option_sets
 def show(
     audit: Annotated[
         str, typer.Argument(metavar="AUDIT", help="What `clean` or `apply` wrote with --audit; - for standard input.")
     ],
-    run: RunOptions,
     first: Annotated[
         int | None, typer.Option("--first", metavar="N", min=1, help="Only the first N records. [default: all]")
     ] = None,
+    no_color: NoColor = False,
 ) -> None:
     """Print what was edited: each item with its noise probability, its place in the sequence, and what took its place.
 
@@ -37,12 +35,12 @@ def show(
 
     Example: llm4dsr show edits.jsonl --first 20
     """
-    from llm4dsr_cli.console import styled, width_of
+    from llm4dsr_cli.console import Console, styled, width_of
     from llm4dsr_cli.records.audit import read_audit
     from llm4dsr_cli.records.reader import LineReader
 
-    console, columns = run.console(), width_of(sys.stdout) - 1
-    color = console.color and sys.stdout.isatty()
+    columns = width_of(sys.stdout) - 1
+    color = Console(color=not no_color).color and sys.stdout.isatty()
     with LineReader.open(audit) as reader:
         for record in islice(read_audit(reader), first):
             for line in _lines(record, columns):
