@@ -74,7 +74,8 @@ $("download").addEventListener("click", () => {
 const list = $("list");
 let shown = [];
 let current = -1;
-const nearEnd = new IntersectionObserver(([entry]) => { if (entry.isIntersecting) drawMore(); }, { rootMargin: "1200px" });
+// The last entry tells how it is now; several may have gathered.
+const nearEnd = new IntersectionObserver((entries) => { if (entries.at(-1).isIntersecting) drawMore(); }, { rootMargin: "1200px" });
 
 function outcome(edit) {
   const limit = data.thresholds.length === 1 ? ` ${chance(data.thresholds[0])}` : "";

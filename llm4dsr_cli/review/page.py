@@ -44,7 +44,7 @@ def page(shown: dict[str, Any]) -> bytes:
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    data = dumps(shown).replace(b"<", b"\\u003c").replace(b">", b"\\u003e")
+    data = dumps(shown).replace(b"<", b"\\u003c")
     # In one pass, so that no title can be taken for a place to fill.
     head, rest = frame.split(b"{{policy}}")
     between, rest = rest.split(b"{{style}}")

@@ -113,7 +113,7 @@ def test_titles_of_strangers_are_text(browser: Chromium, tmp_path: Path) -> None
 
 
 def test_ten_thousand_edits_are_there_within_two_seconds(browser: Chromium, tmp_path: Path) -> None:
-    """Guards: a page that draws every edit before it shows one. Here it takes about a quarter of a second; the bound is
+    """Guards: a page that draws every edit before it shows one. It takes .3 to .5 s on two busy cores; the bound is
     for machines that are busy."""
     titles = [f"{one} {other} {n}" for one in WORDS for other in WORDS for n in range(40)]
     _, _, audit = run_of(tmp_path, 5000, titles, items=20, edits=2)
