@@ -3,10 +3,10 @@
     python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
 Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the train windows, and rank the last item of
-valid windows whose last item is no noise; half of the users choose, the other half report. The other data sets: each
-user's last two items are the targets. Every fit is kept in the state folder, so that the benchmark goes on where it
-was stopped, and several of them may work on one folder, each with other domains or recommenders. Rows of other methods
-are edited at the first share.
+valid windows whose last item is no noise; a fifth of the users is for the early stop, the others report. The other data
+sets: each user's last two items are the targets. Every fit is kept in the state folder, so that the benchmark goes on
+where it was stopped, and several of them may work on one folder, each with other domains or recommenders. Rows of other
+methods are edited at the first share.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -49,6 +49,8 @@ from llm4dsr_cli.trial.splits import Split, Targets, leave_two_out
 REPOSITORY = Path(__file__).resolve().parent.parent
 Labels = list[NDArray[np.bool_]]
 Way = Callable[[int], Edited]
+# One of so many users of windows is for the early stop.
+VALIDATED = 5
 # Titles are linked from this cosine of their TF-IDF vectors on.
 LINKED = 0.1
 
@@ -110,8 +112,9 @@ def windows(
     for row in read_rows(folder / "train.jsonl")[:users]:
         take(row, None, True)
     valid = [row for row in read_rows(folder / "valid.jsonl") if not row["noise"][-1]][:users]
-    halves = dict.fromkeys(row["user_id"] for row in valid)
-    place = {user: int(i % 2) for i, user in enumerate(np.random.default_rng(0).permutation(list(halves)).tolist())}
+    users_of = dict.fromkeys(row["user_id"] for row in valid)
+    order = np.random.default_rng(0).permutation(list(users_of)).tolist()
+    place = {user: int(i % VALIDATED > 0) for i, user in enumerate(order)}
     for row in valid:
         end = -1 if edits_histories else 0
         window = take(row, end, False)

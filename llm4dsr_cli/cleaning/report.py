@@ -66,7 +66,7 @@ def notes(cleaner: Cleaner[R]) -> list[str]:
     cut_titles = cleaner.cleaning.cut_titles
     cut = None if cut_titles is None else cut_titles.describe()
     found = [] if cut is None else [cut]
-    kept = list(cleaner.lists.kept)
+    kept = [name for name in cleaner.lists.kept if name not in cleaner.lists.record_format.parallel_fields]
     if kept:
         lists = quote_names(kept)
         found.append(

@@ -13,6 +13,7 @@ from llm4dsr_cli.commands.apply import apply
 from llm4dsr_cli.commands.calibrate import calibrate
 from llm4dsr_cli.commands.clean import clean
 from llm4dsr_cli.commands.command import Command, Group
+from llm4dsr_cli.commands.convert import convert
 from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
@@ -77,6 +78,6 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate, trial, report, show, undo):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert, report, show, undo):
     app.command(cls=Command)(command)
 app.add_typer(models, name="models")

@@ -9,16 +9,11 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.completion import one_of
-from llm4dsr_cli.commands.options import (
-    EditedRecordOptions,
-    EditingRunOptions,
-    GateOptions,
-    OutputOptions,
-    RejectOptions,
-)
+from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, OutputOptions, RejectOptions
 from llm4dsr_cli.commands.outlook import surveyed
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.record_options import EditedRecordOptions
 from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
@@ -77,10 +72,11 @@ def apply(
     settings = CleaningSettings(**said)
     inputs = {"SCORED": source, **records.inputs(), **gate.inputs(), **options.given({"--model": model})}
     outputs = Outputs(target, output, errors, inputs, gate.gate)
+    outputs.take_back_to(source)
     if not is_file:
         gate.refuse_for_pipe()
     console = run.console()
-    gate_file, record_format, catalog = gate.load(), records.format(), records.load_catalog(source, console)
+    gate_file, record_format, catalog = gate.load(), records.record_format(), records.load_catalog(source, console)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate(gate_file) is not None)
     cleaning = Cleaning(
         kept,

@@ -16,14 +16,9 @@ from llm4dsr_cli.commands.inputs import (
     tell_unjudged,
     warn_of_nameless,
 )
-from llm4dsr_cli.commands.options import (
-    ErrorOptions,
-    ModelOptions,
-    ProtectLast,
-    RecordOptions,
-    RunOptions,
-)
+from llm4dsr_cli.commands.options import ErrorOptions, ModelOptions, ProtectLast, RunOptions
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.record_options import RecordOptions
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.streams import check_out, write_out
@@ -83,8 +78,9 @@ def calibrate(
     OutputFile(output)  # what is wrong with it should show now
     model.check()
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
+    data, records = records.gathered(data, console, user_field)
     titles = records.load_catalog(data, console)
-    read, nameless = read_sequences(data, records.format(), titles, user_field, on_record_error, counts)
+    read, nameless = read_sequences(data, records.record_format(), titles, user_field, on_record_error, counts)
     tell_unjudged(counts, titles, console)
     warn_of_nameless(console, nameless, user_field, "the gate will promise too much")
     with ExitStack() as stack:

@@ -10,16 +10,10 @@ import typer
 
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
-from llm4dsr_cli.commands.options import (
-    EditedRecordOptions,
-    EditingRunOptions,
-    GateOptions,
-    ModelOptions,
-    OutputOptions,
-    RejectOptions,
-)
+from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, ModelOptions, OutputOptions, RejectOptions
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.record_options import EditedRecordOptions
 from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
@@ -97,7 +91,9 @@ def clean(
     from llm4dsr_cli.records.resumable import check_part, scratch_name
     from llm4dsr_cli.scores import BATCH_RECORDS
 
-    is_file = can_be_read_twice(source)
+    console = run.console()
+    gate_file = gate.load()
+    user_field = gate.user_field_of(gate_file)
     if action != "replace":
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
@@ -105,6 +101,12 @@ def clean(
     if target is None and not dry_run:
         raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
+    inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
+    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
+    source, records = records.gathered(source, console, user_field)
+    if outputs is not None:
+        outputs.take_back_to(source)
+    is_file = can_be_read_twice(source)
     if is_file and not gate.says_how_many:
         said["edit"] = EDIT
     settings = CleaningSettings(**said)
@@ -117,7 +119,6 @@ def clean(
     if is_file:
         with LineReader.open(source):  # what is wrong with it should show now
             pass
-    inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     scratch = None if target is None or source == "-" else scratch_name(target)
     if scratch is None:
         if resume:
@@ -127,18 +128,15 @@ def clean(
             )
     elif is_file:
         check_part(scratch, resume=resume)
-    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
-    console = run.console()
-    gate_file, record_format = gate.load(), records.format()
+    record_format = records.record_format()
     keep_fields = action == "replace" and records.catalog is not None and may_hold_objects(source)
     catalog = records.load_catalog(source, console, keep_fields=keep_fields)
-    user_field = gate.user_field_of(gate_file)
 
     def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
         return read_records(reader, BATCH_RECORDS, record_format, catalog, on_error)
 
     def counted() -> Iterator[ItemSequence]:
-        console.say(f"counting {source} ...")
+        console.say(f"counting {inputs['IN']} ...")
         # A later pass tells of what is skipped.
         quietly: OnError | None = (lambda error, line: None) if errors.on_error == "skip" else None
         with LineReader.open(source) as reader:

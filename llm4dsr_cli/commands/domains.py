@@ -10,6 +10,7 @@ from llm4dsr_cli.commands.inputs import first_ids, read_sequences, tell_catalog,
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.commands.record_options import DataOptions
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.data import Domain
     from llm4dsr_cli.records.record import OnError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def read_domains(
     train: list[str],
     catalogs: list[str],
-    record_format: RecordFormat,
+    fields: DataOptions,
     user_field: str,
     on_error: OnError | None,
     counts: RunCounts,
@@ -31,24 +32,26 @@ def read_domains(
     from llm4dsr_cli.records.unjudged import Unjudged
 
     nameless = short = 0
-    files: dict[str | None, list[str]] = {}
+    files: dict[str | None, list[tuple[str, str, RecordFormat]]] = {}
     for number, path in enumerate(train):
-        files.setdefault(catalogs[min(number, len(catalogs) - 1)] if catalogs else None, []).append(path)
+        named = catalogs[min(number, len(catalogs) - 1)] if catalogs else None
+        source, options, beside = fields.gathered_with(path, named, console, user_field)
+        files.setdefault(beside, []).append((path, source, options.record_format()))
     domains = []
-    for catalog_path, paths in files.items():
-        first = paths[0]
+    for catalog_path, sources in files.items():
+        name, first, record_format = sources[0]
         catalog = load_catalog(catalog_path, record_format, record_ids=partial(first_ids, first, record_format))
         tell_catalog(catalog, console)
         sequences: list[tuple[Any, list[str]]] = []
-        for path in paths:
-            more, unnamed = read_sequences(path, record_format, catalog, user_field, on_error, counts)
+        for _, source, own_format in sources:
+            more, unnamed = read_sequences(source, own_format, catalog, user_field, on_error, counts)
             sequences += [(one.owner, list(one.titles)) for one in more]
             nameless += unnamed
         tell_unjudged(counts, catalog, console)
         counts.unjudged = Unjudged()
         short += sum(len(row) < SHORTEST_WINDOW for _, row in sequences)
         titles = [] if catalog is None else [title for _, title in catalog if title is not None]
-        domains.append(Domain.build(_name(paths[0]), titles, sequences))
+        domains.append(Domain.build(_name(name), titles, sequences))
     warn_of_nameless(console, nameless, user_field, "quality will look too good")
     if short:
         console.say(f"left out: {short:,} sequences of fewer than {SHORTEST_WINDOW} items")

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from llm4dsr_cli.commands.inputs import exit_code, tell_cut, tell_unjudged, warn_of_nameless
-from llm4dsr_cli.commands.options import (
-    ErrorOptions,
-    ModelOptions,
-    RecordOptions,
-    RunOptions,
-    ThresholdOptions,
-)
+from llm4dsr_cli.commands.options import ErrorOptions, ModelOptions, RunOptions, ThresholdOptions
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.commands.record_options import RecordOptions
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.streams import check_out, write_out
 
@@ -90,7 +85,7 @@ class NoiseOptions(OptionSet):
         from llm4dsr_cli.records.reader import LineReader, read_parsed
         from llm4dsr_cli.records.record import Record
 
-        record_format, catalog = records.format(), records.load_catalog(source, console)
+        record_format, catalog = records.record_format(), records.load_catalog(source, console)
 
         def parse(line: bytes, where: str) -> Record:
             record = parse_record(line, where, record_format, catalog)
@@ -183,6 +178,8 @@ def evaluate(
         OutputFile(plot)
     gate_file = gate.load()
     user_field = gate.user_field_of(gate_file)
+    labels = [] if noise.labels_field is None else [noise.labels_field]
+    source, records = records.gathered(source, console, user_field, labels)
     data = noise.load(source, records, user_field, on_record_error, counts, console)
     if data.nameless and gate_file is not None and gate_file.user_field is not None:
         raise OptionError(

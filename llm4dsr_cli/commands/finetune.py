@@ -13,8 +13,9 @@ import typer
 
 from llm4dsr_cli.commands.completion import bases, denoisers, one_of
 from llm4dsr_cli.commands.inputs import exit_code
-from llm4dsr_cli.commands.options import ErrorOptions, FieldOptions, Offline, RunOptions
+from llm4dsr_cli.commands.options import ErrorOptions, Offline, RunOptions
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.commands.record_options import DataOptions
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import MissingExtraError, OptionError
 
@@ -206,7 +207,7 @@ def finetune(
         typer.Argument(metavar="TRAIN...", help="JSONL of sequences, oldest item first; several files may be given."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.gguf", help="The denoiser to write.")],
-    fields: FieldOptions,
+    fields: DataOptions,
     training: TrainingOptions,
     model: StartOptions,
     errors: ErrorOptions,
@@ -275,7 +276,7 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    domains = read_domains(train, catalogs, fields.format(), user_field, on_record_error, counts, console)
+    domains = read_domains(train, catalogs, fields, user_field, on_record_error, counts, console)
     console.say(_parts(training.part, start, settings, suggestions))
     try:
         with console.progress() as advance:

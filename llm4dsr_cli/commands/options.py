@@ -7,7 +7,7 @@ that help comes at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,7 +15,7 @@ import typer
 
 from llm4dsr_cli.commands.command import in_flags
 from llm4dsr_cli.commands.completion import bases, denoisers, one_of
-from llm4dsr_cli.commands.inputs import first_ids, leaving_out, rejects_path, tell_catalog
+from llm4dsr_cli.commands.inputs import leaving_out, rejects_path
 from llm4dsr_cli.commands.parameters import OptionSet
 from llm4dsr_cli.defaults import EDIT, FALSE_EDIT_RATE, USER_FIELD
 from llm4dsr_cli.errors import OptionError
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.gate.gate_file import GateFile
     from llm4dsr_cli.model.denoiser import Denoiser
-    from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.record import OnError
-    from llm4dsr_cli.records.record_format import RecordFormat
 
 # Options that some command takes without the rest of their set.
 Model = Annotated[
@@ -69,143 +67,6 @@ NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR 
 def given(paths: Mapping[str, str | None]) -> dict[str, str]:
     """The paths that are not None."""
     return {name: path for name, path in paths.items() if path is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CatalogOption(OptionSet):
-    """Where titles come from."""
-
-    heading: ClassVar = "Records"
-
-    catalog: Annotated[
-        str | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            help="Item titles by id: JSONL, CSV or TSV with a header, RecBole's .item, or a JSON object {id: title}; "
-            ".gz works.",
-        ),
-    ] = None
-
-    def inputs(self) -> dict[str, str]:
-        return given({"--catalog": self.catalog})
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldOptions(OptionSet):
-    """Where in a record its items are."""
-
-    heading: ClassVar = "Records"
-
-    items_field: Annotated[str, typer.Option("--items-field", metavar="NAME", help="Field that holds the items.")] = (
-        "items"
-    )
-    titles_field: Annotated[
-        str | None, typer.Option("--titles-field", metavar="NAME", help="Field with a parallel list of titles.")
-    ] = None
-    item_id_field: Annotated[
-        str | None,
-        typer.Option(
-            "--item-id-field",
-            metavar="NAME",
-            help="Field of an item's id, in items that are objects and in the catalog. [default: id, item_id, movieId, "
-            "asin, ..., whichever there is]",
-        ),
-    ] = None
-    item_title_field: Annotated[
-        str | None,
-        typer.Option(
-            "--item-title-field",
-            metavar="NAME",
-            help="Field of an item's title, likewise. [default: title, name, ..., whichever there is]",
-        ),
-    ] = None
-    catalog_id_field: Annotated[
-        str | None,
-        typer.Option(
-            "--catalog-id-field", metavar="NAME", help="The catalog's field of ids. [default: that of the records]"
-        ),
-    ] = None
-    catalog_title_field: Annotated[
-        str | None,
-        typer.Option(
-            "--catalog-title-field",
-            metavar="NAME",
-            help="The catalog's field of titles. [default: that of the records]",
-        ),
-    ] = None
-    padding_id: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--padding-id", metavar="ID", help="Id that fills sequences up and is no item, as 0 may be. Repeatable."
-        ),
-    ] = None
-    newest_first: Annotated[
-        bool,
-        typer.Option("--newest-first", help="The newest item of a sequence comes first. [default: oldest first]"),
-    ] = False
-
-    def format(self) -> RecordFormat:
-        """For the readers of records."""
-        from llm4dsr_cli.records.record_format import RecordFormat
-
-        return RecordFormat(
-            items_field=self.items_field,
-            titles_field=self.titles_field,
-            item_id_field=self.item_id_field,
-            item_title_field=self.item_title_field,
-            catalog_id_field=self.catalog_id_field,
-            catalog_title_field=self.catalog_title_field,
-            padding_ids=tuple(self.padding_id or ()),
-            newest_first=self.newest_first,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordOptions(FieldOptions, CatalogOption):  # a dataclass takes the fields of its last base first
-    """Where the records' items and their titles are."""
-
-    def load_catalog(self, source: str, console: Console, *, keep_fields: bool = False) -> Catalog | None:
-        """The titles; None where there is no catalog. Raises what ``Catalog.load`` raises.
-
-        Args:
-            source: the records, whose first ids tell between fields that may hold ids.
-            console: told where ids and titles come from.
-        """
-        from llm4dsr_cli.records.record import load_catalog
-
-        record_format = self.format()
-        catalog = load_catalog(
-            self.catalog, record_format, keep_fields=keep_fields, record_ids=lambda: first_ids(source, record_format)
-        )
-        tell_catalog(catalog, console)
-        return catalog
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditedRecordOptions(RecordOptions):
-    """The same of records that are edited."""
-
-    parallel_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parallel-field",
-            metavar="NAME",
-            help="List that has to run parallel to the items, as ratings do. Repeatable. [default: lists that are "
-            "always as long as the items]",
-        ),
-    ] = None
-    not_parallel: Annotated[
-        list[str] | None,
-        typer.Option("--not-parallel", metavar="NAME", help="List that does not, whatever its length. Repeatable."),
-    ] = None
-
-    def format(self) -> RecordFormat:
-        return replace(
-            super().format(),
-            parallel_fields=tuple(self.parallel_field or ()),
-            not_parallel=tuple(self.not_parallel or ()),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,12 @@ class Outputs:
     """
 
     def __init__(
-        self, target: str, options: OutputOptions, errors: RejectOptions, inputs: Mapping[str, str], gate: str | None
+        self,
+        target: str,
+        options: OutputOptions,
+        errors: RejectOptions,
+        inputs: Mapping[str, str],
+        gate: str | None,
     ) -> None:
         from llm4dsr_cli.records.writer import OutputFile, check_paths
 
@@ -42,7 +47,17 @@ class Outputs:
         self.rejects = errors.path(target)
         paths = {"OUT": target, **options.outputs(), **given({"--rejects": self.rejects})}
         check_paths(inputs, paths)
+        self._source = ""
+        self._target = target
         self._files = {name: OutputFile(path) for name, path in paths.items()}
+
+    def take_back_to(self, source: str) -> None:
+        """Let OUT be what ``source`` is: where that is ``Gathered``, the log again. Raises OptionError: see
+        ``check_ending``."""
+        from llm4dsr_cli.records.logs.gathered import check_ending
+
+        check_ending(self._target, source)
+        self._source = source
 
     @property
     def appears_whole(self) -> bool:
@@ -97,13 +112,18 @@ class Outputs:
         import orjson
 
         from llm4dsr_cli.cleaning.report import report
+        from llm4dsr_cli.records.logs.gathered import log_changes
 
         out, audit = self._files["OUT"], self._files.get("--audit")
+        log = log_changes(self._source, cleaner.cleaning.catalog)
         with console.progress() as advance:
             on_error = self.skipping(cleaner.counts, console)
             for results in _telling(cleaner.clean(batches(on_error), on_error), cleaner, reader, advance):
                 for result in results:
-                    out.write(result.line)
+                    if log is None:
+                        out.write(result.line)
+                    else:
+                        log.take(result.before, result.line)
                     if audit:
                         for line in result.audit:
                             audit.write(line)
@@ -112,6 +132,8 @@ class Outputs:
                     audit.flush()
             if cleaner.cleaning.coverage is not None:
                 cleaner.cleaning.coverage.check()
+            if log is not None:
+                log.write(out)
             self.seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
                 to.write(orjson.dumps(report(cleaner, self.seconds, self.gate), option=orjson.OPT_INDENT_2))

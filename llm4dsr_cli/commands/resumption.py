@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from llm4dsr_cli.commands.options import RecordOptions
+from llm4dsr_cli.commands.record_options import RecordOptions
 from llm4dsr_cli.errors import CatalogError, Llm4dsrError
 from llm4dsr_cli.version import __version__
 
@@ -23,7 +23,7 @@ def scoring_state(source: str, records: RecordOptions, denoiser: Denoiser) -> di
     """What a record's score depends on, by the option that a person knows it by."""
     from llm4dsr_cli.cache import file_sha256
 
-    record_format = records.format()
+    record_format = records.record_format()
     return {
         "IN": file_sha256(source, Llm4dsrError),
         "--catalog": None if records.catalog is None else file_sha256(records.catalog, CatalogError),

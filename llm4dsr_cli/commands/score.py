@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm4dsr_cli.commands.inputs import exit_code, skipping, tell_cut, tell_unjudged
-from llm4dsr_cli.commands.options import ModelOptions, RecordOptions, RejectOptions, RunOptions, given
+from llm4dsr_cli.commands.options import ModelOptions, RejectOptions, RunOptions, given
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.record_options import RecordOptions
 from llm4dsr_cli.commands.resumption import how_to_go_on, scoring_state, write_scores
+from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def score(
 
     from llm4dsr_cli.cleaning.scoring import score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.records.logs.gathered import check_ending
     from llm4dsr_cli.records.reader import LineReader, read_parsed
     from llm4dsr_cli.records.record import Record
     from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
@@ -61,10 +64,12 @@ def score(
         outputs |= {"OUT.part": str(part), "OUT.part.json": str(state_file)}
         check_part(target, resume=resume)
     check_paths({**read, **model.inputs()}, outputs)
+    source, records = records.gathered(source, console, USER_FIELD)
+    check_ending(target, str(source))
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     model.check()
-    record_format, titles = records.format(), records.load_catalog(source, console)
+    record_format, titles = records.record_format(), records.load_catalog(source, console)
     counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:

@@ -14,17 +14,9 @@ import typer
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.finetune import seconds_of
 from llm4dsr_cli.commands.inputs import exit_code, is_pipe, tell_unjudged, warn_of_nameless
-from llm4dsr_cli.commands.options import (
-    ErrorOptions,
-    JudgeOptions,
-    MaxEdits,
-    ModelOptions,
-    RecordOptions,
-    RunOptions,
-    given,
-    share,
-)
+from llm4dsr_cli.commands.options import ErrorOptions, JudgeOptions, MaxEdits, ModelOptions, RunOptions, given, share
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
+from llm4dsr_cli.commands.record_options import RecordOptions
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.streams import check_out
 
@@ -38,7 +30,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.trial.settings import TrialSettings
 
 # Where the times may be that order a user's sequences, or, as a list, split all of them.
-TIME_FIELDS = ("timestamps", "timestamp")
+TIME_FIELDS = ("timestamps", "timestamp", "times")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +204,10 @@ def trial(
     gate_file = gate.load()
     if state is None and (as_json or not is_pipe(source)):
         state = f"{as_json or source}.trial"
-    titles = records.load_catalog(source, console)
     user_field = gate.user_field_of(gate_file)
+    asked, fields = source, records
+    source, records = records.gathered(source, console, user_field, [tried.time_field or "times"])
+    titles = records.load_catalog(source, console)
     read, nameless = _read(source, records, titles, on_record_error, counts)
     tell_unjudged(counts, titles, console, undone="left alone")
     times = _times(read, tried.time_field)
@@ -239,7 +233,7 @@ def trial(
         if state is not None:
             raise KeyboardInterrupt(f"interrupted; what was done is kept in {state}: run it again to go on") from None
         raise
-    command = _command(found, source, records, gate, model)
+    command = _command(found, asked, fields, gate, model)
     if as_json is not None:
         about = found.as_dict()
         about["verdict"]["command"] = command
@@ -280,7 +274,7 @@ def _read(
 
     read: list[Record] = []
     with LineReader.open(source) as reader:
-        for batch in read_records(reader, 1024, records.format(), catalog, on_error):
+        for batch in read_records(reader, 1024, records.record_format(), catalog, on_error):
             for record in batch:
                 counts.add(record)
             read += batch

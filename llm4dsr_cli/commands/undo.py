@@ -12,7 +12,9 @@ from llm4dsr_cli.errors import OptionError
 
 def undo(
     audit: Annotated[str, typer.Argument(metavar="AUDIT", help="What `clean` or `apply` wrote with --audit.")],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The OUT of the same run; - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The OUT of the same run, JSON lines; - for standard input.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
     only: Annotated[
         str | None,

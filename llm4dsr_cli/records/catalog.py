@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from llm4dsr_cli.sequences import ItemId
 from llm4dsr_cli.titles import title_of
 
 _BLOCK = 100
+_SHOWN = 3  # titles of a catalog, so that a person sees whether they are
 _UUID = re.compile(r"\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?")
 
 
@@ -112,7 +114,8 @@ class Catalog:
             raise CatalogError("holds no items", where=str(path), remedy="give a catalog with at least one item")
         ids = "ids are the names of an object" if file.id_field is None else f"ids from {quote(file.id_field)}"
         titles = "titles its values" if file.title_field is None else f"titles from {quote(file.title_field)}"
-        catalog.about = f"catalog {path}: {ids}, {titles}"
+        shown = [quote(title) for title in islice(filter(None, catalog._titles.values()), _SHOWN)]
+        catalog.about = f"catalog {path}: {ids}, {titles}, as {', '.join(shown) or 'none'}"
         return catalog
 
     def _add(self, id_: ItemId, title: str | None, where: str = "") -> None:

@@ -13,6 +13,7 @@ from llm4dsr_cli.errors import CatalogError, Llm4dsrError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.columns import id_names, title_name
 from llm4dsr_cli.records.file_kinds import CATALOG_KINDS, LONGEST_MAGIC, refuse_binary
+from llm4dsr_cli.records.headerless import Headerless, headerless
 from llm4dsr_cli.records.json_lines import dumps, kind, loads, quote, quote_names
 from llm4dsr_cli.records.json_objects import file_of, parse_object
 from llm4dsr_cli.records.shapes import turned
@@ -69,7 +70,8 @@ class CatalogFile:
         """
         extension = (path.with_suffix("") if _is_gzip(path) else path).suffix
         self._path, self._name = path, str(path)
-        if extension.lower() not in CATALOG_KINDS:
+        self._headerless = _headerless(path)
+        if extension.lower() not in CATALOG_KINDS and self._headerless is None:
             self._refuse_kind(extension)
         self._extension = extension.lower()
         self.id_field, self.title_field = item_id_field, item_title_field
@@ -81,7 +83,13 @@ class CatalogFile:
     def rows(self) -> Generator[Row, None, None]:
         """The items in order. Raises CatalogError, with file and line, for what cannot be read or is no catalog."""
         with closing(_lines(self._path)) as lines:
-            yield from self._table_rows(lines) if self.is_table else self._json_rows(lines)
+            if self._headerless is not None:
+                self.columns = [self.id_field or "id", self.title_field or "title"]
+                self.id_field, self.title_field = self.columns
+                for number, id_, title in self._headerless.rows(lines, self._name):
+                    yield Row(number, id_, title_of(title), self.columns, [id_, title])
+            else:
+                yield from self._table_rows(lines) if self.is_table else self._json_rows(lines)
 
     def _json_rows(self, lines: Iterator[tuple[int, bytes]]) -> Iterator[Row]:
         first = next(((number, line) for number, line in lines if line.strip()), None)
@@ -203,12 +211,7 @@ class CatalogFile:
         """Where the ids and the titles stand. Raises CatalogError, with the header as it stands."""
         shown = f"the header is {quote(header.strip(), _HEADER_CHARACTERS)}"
         if len(self.columns) == 1:  # another separator
-            told = _movielens(header, self._name)
-            raise CatalogError(
-                told[0] if told else f"one column alone, {shown}",
-                where=where,
-                remedy=told[1] if told else self._separated(header, where),
-            )
+            raise CatalogError(f"one column alone, {shown}", where=where, remedy=self._separated(header, where))
         title = self.title_field and self._column_name(self.title_field)
         title = title or title_name(self.columns)
         if title not in self.columns:
@@ -286,25 +289,19 @@ class CatalogFile:
 
     def _refuse_kind(self, extension: str) -> None:
         """Raise CatalogError for an extension that says nothing."""
-        remedy = f"use one of {', '.join(CATALOG_KINDS)}, each also with .gz"
-        what = f"not a known kind of catalog ({quote(extension)})"
-        if self._path.is_file():
-            with closing(_lines(self._path)) as lines:
-                first = next((line for _, line in lines), b"").decode("utf-8", "replace")
-            what, remedy = _movielens(first, self._name) or (what, remedy)
-        raise CatalogError(what, where=self._name, remedy=remedy)
+        raise CatalogError(
+            f"not a known kind of catalog ({quote(extension)})",
+            where=self._name,
+            remedy=f"use one of {', '.join(CATALOG_KINDS)}, each also with .gz",
+        )
 
 
-def _movielens(first_line: str, name: str) -> tuple[str, str] | None:
-    """What MovieLens' older files of films are, and what to do; None for another file."""
-    for mark, fewest, is_a in (("::", 1, "MovieLens' movies.dat"), ("|", 5, "MovieLens' u.item")):
-        if first_line.count(mark) >= fewest and first_line[:1].isdigit():
-            separator = f"'{mark}'"
-            return f"{is_a}, without a header and with {mark} between its columns", (
-                f"make a table of it: iconv -f LATIN1 -t UTF-8 {file_of(name + ':1')} | awk -F{separator} "
-                """'BEGIN {OFS="\\t"; print "item_id:token", "title:token_seq"} {print $1, $2}' > movies.item"""
-            )
-    return None
+def _headerless(path: Path) -> Headerless | None:
+    """How a catalog without a header is written; only a regular file can be looked at first."""
+    if not path.is_file():
+        return None
+    with closing(_lines(path)) as lines:
+        return headerless(path, next((line for _, line in lines), b""))
 
 
 def _names_of(line: bytes) -> Collection[str] | None:

@@ -19,6 +19,8 @@ _TITLE_NAMES = (
     "title", "itemtitle", "movietitle", "booktitle", "producttitle", "newstitle", "name", "itemname", "moviename",
     "productname", "prodname", "appname", "gamename",
 )  # fmt: skip
+_USER_NAMES = ("userid", "user", "uid", "reviewerid", "customerid", "visitorid", "sessionid", "username")
+_TIME_NAMES = ("timestamp", "time", "unixreviewtime", "datetime", "date", "ts")
 # What ``to_csv`` of a data frame writes above its index, and what reading that gives.
 _NAMELESS = re.compile(r"\s*(?:Unnamed: \d+(?:_level_\d+)?)?\s*")
 
@@ -41,8 +43,22 @@ def id_names(names: Iterable[str]) -> list[str]:
 
 def title_name(names: Sequence[str]) -> str | None:
     """The name that is that of the title; None where there is none."""
+    return _first(names, _TITLE_NAMES)
+
+
+def user_name(names: Sequence[str]) -> str | None:
+    """The name that is that of the user, or of the session; None where there is none."""
+    return _first(names, _USER_NAMES)
+
+
+def time_name(names: Sequence[str]) -> str | None:
+    """The name that is that of an interaction's time; None where there is none."""
+    return _first(names, _TIME_NAMES)
+
+
+def _first(names: Sequence[str], usual: Sequence[str]) -> str | None:
     plain = [_plain(name) for name in names]
-    return next((names[plain.index(usual)] for usual in _TITLE_NAMES if usual in plain), None)
+    return next((names[plain.index(name)] for name in usual if name in plain), None)
 
 
 def _plain(name: str) -> str:

@@ -42,11 +42,12 @@ class Edit:
 class EditedRecord:
     """A record after the gate: its output line, and an audit line for each edit, all without newlines.
 
-    ``replaced`` of the edits put another item in an item's place.
+    ``replaced`` of the edits put another item in an item's place; ``before`` is the line without any edit.
     """
 
     line: bytes
     audit: list[bytes]
+    before: bytes
     replaced: int = 0
 
 
@@ -102,7 +103,7 @@ def edit_record(
         )
         for number, edit in enumerate(edits)
     ]
-    return EditedRecord(record.render(dropped, add, put, parallel), audit, len(put))
+    return EditedRecord(record.render(dropped, add, put, parallel), audit, record.render(), len(put))
 
 
 def dropped_and_put(edits: Sequence[Edit]) -> tuple[list[int], dict[int, tuple[Any, str]]]:

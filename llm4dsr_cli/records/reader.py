@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records import zstd
 from llm4dsr_cli.records.bounds import BoundedQueue, bounded_batches, bounded_lines, is_full
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, explained, refuse_binary
@@ -31,11 +32,12 @@ _GZIP = b"\x1f\x8b"
 
 
 def open_input(path: str | Path) -> BinaryIO:
-    """Open ``path`` for reading bytes; ``-`` is standard input, ``.gz`` (in capitals or not) is decompressed.
+    """Open ``path`` for reading bytes; ``-`` is standard input. What is called ``.gz`` or ``.zst`` is decompressed.
 
     Raises:
         OptionError: ``-`` is a terminal, or there is no standard input.
         Llm4dsrError: there is no such file, or it is a folder, cannot be read, or is called ``.gz`` and is none.
+        MissingExtraError: it is called ``.zst``, and zstandard is not installed.
     """
     path = os.fspath(path)
     if path == "-":
@@ -48,13 +50,15 @@ def open_input(path: str | Path) -> BinaryIO:
         raise Llm4dsrError("is a folder", where=path, remedy="give a file") from None
     except OSError as error:
         raise Llm4dsrError(f"cannot be opened ({_reason(error)})", where=path, remedy="give a readable file") from None
-    if not path.lower().endswith(".gz"):
-        return raw
-    head = raw.peek(len(_GZIP))[: len(_GZIP)]
-    if head not in (_GZIP, b""):
-        raw.close()
-        raise Llm4dsrError("no gzip data", where=path, remedy="take .gz off its name, or fetch the file again")
-    return cast(BinaryIO, _OwningGzip(raw))
+    for ending, magic, name in ((".gz", _GZIP, "gzip"), (".zst", zstd.MAGIC, "zstd")):
+        if path.lower().endswith(ending) and raw.peek(len(magic))[: len(magic)] not in (magic, b""):
+            raw.close()
+            raise Llm4dsrError(
+                f"no {name} data", where=path, remedy=f"take {ending} off its name, or fetch the file again"
+            )
+    if path.lower().endswith(".gz"):
+        return cast(BinaryIO, _OwningGzip(raw))
+    return zstd.reading(raw) if path.lower().endswith(".zst") else raw
 
 
 def can_be_read_twice(path: str | Path) -> bool:
@@ -108,8 +112,8 @@ class LineReader:
     def open(cls, path: str | Path, *, exact: bool = False) -> LineReader:
         """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
         path = os.fspath(path)
-        # A file's name need not be UTF-8, what is written about it must be.
-        name = "stdin" if path == "-" else path.encode("utf-8", "replace").decode()
+        # A file's name need not be UTF-8, what is written about it must be. A log's records have another one.
+        name = "stdin" if path == "-" else str(getattr(path, "label", path)).encode("utf-8", "replace").decode()
         return cls(open_input(path), name, rewind=path == "-", exact=exact)
 
     def __enter__(self) -> LineReader:
@@ -139,9 +143,9 @@ class LineReader:
         """
         for batch in self._arriving_batches(size) if self._live else bounded_batches(self._lines(), size):
             if self._size is not None:
-                # a gzip stream counts decompressed bytes, the file below it compressed ones
-                is_gzip = isinstance(self._stream, gzip.GzipFile)
-                self._position = os.lseek(self._stream.fileno(), 0, os.SEEK_CUR) if is_gzip else self._stream.tell()
+                # such a stream counts decompressed bytes, the file below it compressed ones
+                packed = self.name.lower().endswith((".gz", ".zst"))
+                self._position = os.lseek(self._stream.fileno(), 0, os.SEEK_CUR) if packed else self._stream.tell()
             yield batch
 
     @property
@@ -166,9 +170,9 @@ class LineReader:
                 line = line.removesuffix(b"\r")
                 if line.strip():
                     yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile):
+        except (EOFError, zlib.error, gzip.BadGzipFile, zstd.DamagedError):
             raise Llm4dsrError(
-                "damaged or cut short gzip data",
+                f"damaged or cut short {'zstd' if self.name.lower().endswith('.zst') else 'gzip'} data",
                 where=f"{self.name}:{number + 1}",
                 remedy="fetch or compress the file again",
             ) from None

@@ -7,12 +7,10 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from llm4dsr_cli.records.columns import id_names
+from llm4dsr_cli.records.columns import id_names, time_name, user_name
 from llm4dsr_cli.records.json_objects import file_of
 
-_USERS = ("userid", "user", "uid", "reviewerid", "customerid", "visitorid", "sessionid", "username")
 _WRITE_RECORDS = "write one JSON object a line, with a user's items in a list; docs/recipes.md has commands that do it"
-_TIMES = ("timestamp", "time", "unixreviewtime", "datetime", "date", "ts")
 
 
 def grouping(data: dict[str, Any], where: str) -> str | None:
@@ -28,7 +26,7 @@ def grouping(data: dict[str, Any], where: str) -> str | None:
 
 def interaction_fields(names: Collection[str]) -> tuple[str, str, str | None] | None:
     """The names of user, item and time, if fields of these names tell of one interaction; the time may be missing."""
-    user, time = _first(names, _USERS), _first(names, _TIMES)
+    user, time = user_name([*names]), time_name([*names])
     items = [name for name in id_names(names) if name != user]
     if user is None or not items:
         return None
@@ -117,11 +115,6 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _first(names: Collection[str], wanted: Sequence[str]) -> str | None:
-    plain = {re.sub(r"[\W_]", "", name.casefold()): name for name in names}
-    return next((plain[name] for name in wanted if name in plain), None)
 
 
 def _jq(name: str) -> str:

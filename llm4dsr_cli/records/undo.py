@@ -182,7 +182,9 @@ def _added(record: AuditedRecord, values: dict[str, Any], back: set[int], n_item
 
 
 def _stranger(where: str, what: str = "is not the line that the audit tells of") -> RecordError:
-    return RecordError(what, where=where, remedy="give the file that was written together with this audit, unchanged")
+    return RecordError(
+        what, where=where, remedy="give the JSON lines that were written together with this audit, unchanged"
+    )
 
 
 def read_places(path: str | Path) -> set[Place]:

@@ -11,10 +11,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO, cast
 
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.files import AtomicFile, check_target, explained
+from llm4dsr_cli.records import zstd
 from llm4dsr_cli.signals import held
 from llm4dsr_cli.streams import check_out
 
@@ -24,8 +25,8 @@ class OutputFile:
 
     ``-`` is standard output. A file is written beside its target and takes the target's place only when the block
     ends without an exception (``files.AtomicFile``); whatever the exception (an exit or an interrupt too), the target
-    stays as it was. A target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` is
-    compressed. ``name`` is the output's name for messages.
+    stays as it was. A target that exists and is no regular file (a device, a FIFO) is written directly. ``.gz`` and
+    ``.zst`` are compressed. ``name`` is the output's name for messages.
 
     Raises OutputError at construction when the folder is missing or the target cannot be written, later when writing
     fails. BrokenPipeError passes through.
@@ -36,14 +37,14 @@ class OutputFile:
         self._target: Path | None = None  # None: standard output
         self._file: AtomicFile | None = None  # None: written directly
         self._raw: BinaryIO | None = None
-        self._gzip: gzip.GzipFile | None = None
+        self._packed: BinaryIO | None = None
         if str(path) == "-":
             check_out()
         else:
             with self._explained():
                 self._target = check_target(path)
                 if self._target.suffix == ".zst":
-                    raise OutputError("zstd is not supported", where=self.name, remedy="write .gz, or pipe into zstd")
+                    zstd.check()
                 if self._target.is_file() or not self._target.exists():
                     self._file = AtomicFile(self._target)
 
@@ -53,7 +54,9 @@ class OutputFile:
                 self._raw = self._open()
                 if self._target is not None and self._target.suffix == ".gz":
                     # neither name nor time: the same records give the same bytes
-                    self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+                    self._packed = cast(BinaryIO, gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0))
+                elif self._target is not None and self._target.suffix == ".zst":
+                    self._packed = zstd.writing(self._raw)
         except BaseException:
             self._discard()
             raise
@@ -74,8 +77,12 @@ class OutputFile:
 
     def write(self, line: bytes) -> None:
         """Write ``line`` and a newline. Raises OutputError when that fails."""
+        self.write_bytes(line + b"\n")
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write these bytes. Raises OutputError when that fails."""
         with self._explained():
-            self._stream().write(line + b"\n")
+            self._stream().write(data)
 
     def flush(self) -> None:
         """Hand what is written to whoever reads along; nobody does before a file is in its place."""
@@ -122,8 +129,8 @@ class OutputFile:
         file, self._file = self._file, None
         return None if file is None else file.keep()
 
-    def _stream(self) -> BinaryIO | gzip.GzipFile:
-        return self._gzip or self._raw_stream()
+    def _stream(self) -> BinaryIO:
+        return self._packed or self._raw_stream()
 
     def _raw_stream(self) -> BinaryIO:
         if self._raw is None:
@@ -132,8 +139,8 @@ class OutputFile:
 
     def _finish(self) -> None:
         raw = self._raw_stream()
-        if self._gzip is not None:
-            self._gzip.close()
+        if self._packed is not None:
+            self._packed.close()
         raw.flush()
         if self._file is not None:
             os.fsync(raw.fileno())
@@ -142,7 +149,7 @@ class OutputFile:
 
     def _discard(self) -> None:
         """Close and remove what there is; the exception on its way says more than one from here would."""
-        for stream in (self._gzip, self._raw):
+        for stream in (self._packed, self._raw):
             if stream is not None and self._target is not None:
                 with contextlib.suppress(OSError, ValueError):
                     stream.close()

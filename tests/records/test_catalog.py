@@ -218,7 +218,7 @@ def test_ids_and_titles_are_found_by_their_names(tmp_path: Path, kind: str, id_n
         text = f"{mark.join(cells)}\n{mark.join(cells.values())}\n"
     catalog = Catalog.load(saved(tmp_path, f"c.{kind}", text), keep_fields=True)
     assert list(catalog) == [("7", "Heat")]
-    assert catalog.about == f'catalog {tmp_path}/c.{kind}: ids from "{id_name}", titles from "{title_name}"'
+    assert catalog.about.startswith(f'catalog {tmp_path}/c.{kind}: ids from "{id_name}", titles from "{title_name}"')
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -257,7 +257,7 @@ def test_an_object_of_titles_by_id_is_a_catalog(tmp_path: Path) -> None:
         for name in ("id2name.json", "id2name.json.gz", "c.jsonl"):
             catalog = Catalog.load(saved(tmp_path, name, json.dumps(titles, indent=indent)), keep_fields=True)
             assert list(catalog) == wanted
-            assert catalog.about.endswith("ids are the names of an object, titles its values")
+            assert "ids are the names of an object, titles its values" in catalog.about
             assert catalog.fields(0) == {}
         objects = {id_: {"title": title, "year": 1995} for id_, title in titles.items()}
         catalog = Catalog.load(saved(tmp_path, "m.json", json.dumps(objects, indent=indent)), keep_fields=True)
@@ -418,8 +418,7 @@ def test_of_two_titles_the_first_counts_and_it_is_told(tmp_path: Path) -> None:
             "id,title\n1,Am\u00e9lie\n".encode("latin-1"),
             "c.csv:2: not UTF-8 (byte 5 of the line): convert it, if",
         ),
-        ("u.item", "1|Toy Story (1995)|01-Jan-1995||x|0|0\n", "u.item:1: MovieLens' u.item, without a header"),
-        ("movies.dat", "1::Toy Story (1995)::Comedy\n", "movies.dat: MovieLens' movies.dat, without a header"),
+        ("u.item", "1|Toy Story (1995)|01-Jan-1995||x|0|0\n2\n", "u.item:2: 1 cells, where the title is in the 2th"),
         ("c.json", '[\n{"id": 1, "title": "a"}\n]\n', "c.json:1: not JSON lines but an array over several lines"),
         ("c.json", '[{"id": 1, "title": "a"}]\n', "c.json:1: a list where an object should be"),
         ("c.json", '{\n"id": 1,\n"title": "a"\n}\n', "c.json:1: not JSON lines but an object over several lines"),
@@ -430,6 +429,26 @@ def test_of_two_titles_the_first_counts_and_it_is_told(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     """Guards: a traceback, or a message nobody can act on; titles cut at an unquoted comma."""
     assert refusal(saved(tmp_path, name, content)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("u.item", "1|Toy Story (1995)|01-Jan-1995||http://x|0|0\n2|Misérables, Les|||x|0|1\n"),
+        ("movies.dat", "1::Toy Story (1995)::Comedy\n\n2::Misérables, Les::Drama\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_catalogs_of_movielens_are_read_as_they_come(tmp_path: Path, name: str, text: str, encoding: str) -> None:
+    """Guards: a newcomer's first file, which has no header, other separators, and is Latin-1."""
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert list(Catalog.load(tmp_path / name)) == [("1", "Toy Story (1995)"), ("2", "Misérables, Les")]
+
+
+def test_the_news_of_mind_are_a_catalog(tmp_path: Path) -> None:
+    """Guards: the fourth column of a file without a header."""
+    (tmp_path / "news.tsv").write_text('N1\tsports\tnfl\tThe "Brands"\tabstract\thttp://x\t[]\t[]\n')
+    assert list(Catalog.load(tmp_path / "news.tsv")) == [("N1", 'The "Brands"')]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_what_is_no_text_is_named_by_its_first_bytes(
     tmp_path: Path, content: bytes, message: str, on_error: Any
 ) -> None:
     """Guards: "not UTF-8: iconv -t UTF-8" for a Parquet file; a million rejects of which none is a line."""
-    for name in ("in.jsonl", "in.bin", "in.jsonl.zst"):
+    for name in ("in.jsonl", "in.bin"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(Llm4dsrError) as caught:
             read(tmp_path / name, on_error=on_error)
@@ -212,18 +212,6 @@ def test_latin_1_is_converted_by_its_remedy(tmp_path: Path) -> None:
     """Guards: iconv -t UTF-8, which takes the text for UTF-8 and fails for every file that it is told of."""
     (tmp_path / "in.jsonl").write_bytes('{"items": ["Amélie"]}\n'.encode("latin-1"))
     assert remedied(tmp_path / "in.jsonl", catalog=None) == [["Amélie"]]
-    rows = {
-        "u.item": "1|Toy Story (1995)|01-Jan-1995||http://x|0|0\n2|Misérables, Les|||x|0|1\n",
-        "movies.dat": "1::Toy Story (1995)::Comedy\n2::Misérables, Les::Drama\n",
-    }
-    for name, text in rows.items():
-        (tmp_path / name).write_bytes(text.encode("latin-1"))
-        with pytest.raises(Llm4dsrError, match=f"MovieLens' {name}") as caught:
-            Catalog.load(tmp_path / name)
-        run(str(caught.value.remedy).partition(": ")[2], tmp_path)
-        films = list(Catalog.load(tmp_path / "movies.item"))
-        assert films == [("1", "Toy Story (1995)"), ("2", "Misérables, Les")]
-        (tmp_path / "movies.item").unlink()
 
 
 def test_a_damaged_first_line_of_json_is_no_table(tmp_path: Path) -> None:

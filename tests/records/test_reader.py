@@ -23,6 +23,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
 from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input, read_records
 from llm4dsr_cli.records.record_format import RecordFormat
+from llm4dsr_cli.records.writer import OutputFile
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and terminals of POSIX")
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -260,6 +261,25 @@ def test_standard_input_without_a_descriptor_is_not_read_twice(monkeypatch: pyte
     if stdin is not None:
         with LineReader.open("-") as reader:
             assert list(reader.batches(2)) == [[(1, b"a")]]
+
+
+def test_zstd_is_read_and_written_like_gzip(tmp_path: Path) -> None:
+    """Guards: the end of a download that broke off taken for the end of the data; several frames, as pzstd writes."""
+    import zstandard
+
+    lines = [b"line %d" % n for n in range(50_000)]
+    with OutputFile(tmp_path / "in.jsonl.zst") as output:
+        for line in lines:
+            output.write(line)
+    data = (tmp_path / "in.jsonl.zst").read_bytes()
+    (tmp_path / "two.ZST").write_bytes(data + zstandard.compress(b"end\n"))
+    with LineReader.open(tmp_path / "two.ZST") as reader:
+        found = [line for batch in reader.batches(1000) for _, line in batch]
+    assert found == [*lines, b"end"] and reader.fraction == 1
+    for name, damaged in (("cut.zst", data[:-100]), ("flipped.zst", data[:500] + b"\x00\xff" * 50 + data[600:])):
+        (tmp_path / name).write_bytes(damaged)
+        with LineReader.open(tmp_path / name) as reader, pytest.raises(Llm4dsrError, match="cut short zstd data"):
+            list(reader.batches(1000))
 
 
 @pytest.mark.parametrize("name", ["in.gz", "IN.GZ", "in.jsonl.Gz"])

@@ -1,0 +1,92 @@
+"""JSON rows: a file of JSON lines in which each object is one interaction, as Amazon's reviews are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from llm4dsr_cli.errors import OptionError, RecordError
+from llm4dsr_cli.records import splice
+from llm4dsr_cli.records.bounds import bounded_lines
+from llm4dsr_cli.records.json_lines import dumps
+from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.row_file import Cell, Changes
+from llm4dsr_cli.records.reader import open_input
+
+_MARK = b"\xef\xbb\xbf"
+
+
+class JsonRows:
+    """The rows of such a file; see ``RowFile``. Ids keep their JSON type."""
+
+    kind = "JSON lines"
+    endings: tuple[str, ...] = (".jsonl", ".json", ".ndjson")
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        self._path = path
+        self.name = name or str(path)
+        with closing(self._lines()) as lines:
+            number, line = next(((n, line) for n, line in lines if line.strip()), (1, b"{}"))
+        self.columns = list(self._parsed(line, number))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+        """See ``RowFile.rows``; null, and a field that is not there, are None."""
+        row = 0
+        with closing(self._lines()) as lines:
+            for number, line in lines:
+                if line.strip():
+                    data = self._parsed(line, number)
+                    yield row, [_text(data.get(name)) for name in columns]
+                    row += 1
+
+    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+        """See ``RowFile.write``."""
+        row = 0
+        with closing(self._lines()) as lines:
+            for number, line in lines:
+                if not line.strip():
+                    write(line)
+                    continue
+                if changes.keeps(row):
+                    write(self._changed(line, number, row, changes))
+                row += 1
+
+    def _changed(self, line: bytes, number: int, row: int, changes: Changes) -> bytes:
+        put = changes.put.get(row)
+        if put is None and not changes.added:
+            return line
+        data = self._parsed(line, number)
+        end = len(line.rstrip(b"\r\n"))
+        text, ending = line[:end], line[end:]
+        if put is not None:
+            values = {name: dumps(_typed(value, data.get(name))) for name, value in put.items() if name in data}
+            text = splice.changed(text, values)
+        for added in changes.added:
+            if added.name in data:
+                raise OptionError(
+                    f"has a field {added.name} already", where=f"{self.name}:{number}", remedy="rename it in the input"
+                )
+        fields = [(dumps(added.name), dumps(added.value(row))) for added in changes.added]
+        return (splice.appended(text, fields, empty=not data) if fields else text) + ending
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        return parse_object(line.strip().removeprefix(_MARK), f"{self.name}:{number}", RecordError)
+
+    def _lines(self) -> Generator[tuple[int, bytes], None, None]:
+        with closing(open_input(self._path)) as stream:
+            yield from enumerate(bounded_lines(stream, self.name, RecordError), 1)
+
+
+def _text(value: Any) -> Cell:
+    if value is None or value == "" or isinstance(value, (dict, list)):
+        return None
+    return str(value)
+
+
+def _typed(text: str, like: Any) -> Any:
+    """A text in the type of what it takes the place of, where it can be."""
+    if isinstance(like, int) and not isinstance(like, bool) and text.lstrip("-").isdecimal():
+        return int(text)
+    return text

@@ -1,0 +1,205 @@
+"""The log with a sequence a row: histories in a cell, as RecBole, MIND and the CSV of LLM papers have them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llm4dsr_cli.console import Advance, untold
+from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
+from llm4dsr_cli.records.logs.columns import Columns
+from llm4dsr_cli.records.logs.list_cells import ListCell
+from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
+from llm4dsr_cli.records.logs.row_log import plain_id, value
+
+# In a gathered record, the row of its list.
+ROW_FIELD = "row"
+# In a gathered record, where each item stands in the row's list.
+PLACES_FIELD = "places"
+_TOLD_EVERY = 10_000  # rows
+
+
+@dataclass(frozen=True)
+class ListColumns:
+    """Where a row has its sequence.
+
+    Attributes:
+        items: the list of ids, or of titles where there are no ids.
+        user: whose it is; None where the rows do not say.
+        titles: a list of titles beside that of the ids.
+        target: the item that comes after the list, which nobody edits.
+    """
+
+    items: str
+    user: str | None = None
+    titles: str | None = None
+    target: str | None = None
+
+
+class ListLog:
+    """A log whose rows are sequences. A list that a user has in several rows is judged once.
+
+    Attributes:
+        judged: how many rows have a list.
+        unjudged: how many have none.
+    """
+
+    reads = "one sequence a row"
+    places_field = PLACES_FIELD
+
+    def __init__(
+        self, file: RowFile, columns: ListColumns, cell: ListCell, *, takes_titles: bool = True, whole: bool = False
+    ) -> None:
+        self.file = file
+        self.columns = columns
+        self.cell = cell
+        self.titles = columns.titles if takes_titles else None
+        self._also = [name for name in file.columns if name not in vars(columns).values()] if whole else []
+        self._spelled = whole
+        self.judged = self.unjudged = 0
+        self._first = array("q")  # the row that has the same list first, for each row; -1 for none
+
+    @property
+    def items_are_titles(self) -> bool:
+        """Whether the list holds titles, not ids, by its name."""
+        return re.search("title|name", self.columns.items, re.IGNORECASE) is not None
+
+    @property
+    def names(self) -> Columns:
+        """What users and titles are called; the items are one by one in a column of another name."""
+        return Columns(self.columns.user)
+
+    @property
+    def taken(self) -> str:
+        """Which columns were taken for what."""
+        columns = self.columns
+        user = "nobody is named" if columns.user is None else f"users from {columns.user}"
+        titles = "" if self.titles is None else f", titles from {self.titles}"
+        target = "" if columns.target is None else f", {columns.target} comes after them"
+        return f"{user}, items from {columns.items} ({self.cell.name}){titles}{target}"
+
+    def records(self, user_field: str, advance: Advance = untold) -> Iterator[bytes]:
+        """A line of JSON for each list: its user if it has one, its items, their titles where they are taken, its row.
+
+        A target stands behind the items, so that it is the last one.
+
+        Raises:
+            RecordError: a cell holds no list, or titles are more or fewer than items.
+        """
+        columns = self.columns
+        names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
+        names += self._also
+        self.judged = self.unjudged = 0
+        del self._first[:]
+        seen: dict[bytes, int] = {}
+        for row, cells in self.file.rows(names):
+            by_name = dict(zip(names, cells, strict=True))
+            if row % _TOLD_EVERY == 0:
+                advance(f"read {row:,} sequences", None)
+            if by_name[columns.items] is None:
+                self.unjudged += 1
+                self._first.append(-1)
+                continue
+            self.judged += 1
+            key = hashlib.blake2b(repr(cells).encode(), digest_size=12).digest()
+            self._first.append(seen.setdefault(key, row))
+            if self._spelled or self._first[-1] == row:
+                yield orjson.dumps(self._record(by_name, row, user_field))
+
+    def _record(self, cells: dict[str, str | None], row: int, user_field: str) -> dict[str, Any]:
+        columns = self.columns
+        items = self._list(cells, columns.items, row)
+        titles = None if self.titles is None else self._list(cells, self.titles, row)
+        if titles is not None and len(titles) != len(items):
+            raise RecordError(
+                f"{len(titles)} titles for {len(items)} items",
+                where=f"{self.file.name}, row {row + 1}",
+                remedy="make them as many, or give titles with `catalog`",
+            )
+        places: list[int | None] = [*range(len(items))]
+        target = None if columns.target is None else cells[columns.target]
+        if target is not None:
+            items, places = [*items, target], [*places, None]
+            titles = None if titles is None else [*titles, None]
+        user = None if columns.user is None else cells[columns.user]
+        record: dict[str, Any] = {} if user is None else {user_field: user}
+        record["items"] = items if self._spelled else [None if item is None else plain_id(item) for item in items]
+        if titles is not None:
+            record["titles"] = titles
+        record.update((name, value(cells[name])) for name in self._also)
+        if self._spelled:
+            return record
+        return {**record, PLACES_FIELD: places, ROW_FIELD: row}
+
+    def _list(self, cells: dict[str, str | None], name: str, row: int) -> list[str | None]:
+        try:
+            return self.cell.parsed(cells[name] or "")
+        except (ValueError, SyntaxError):
+            raise RecordError(
+                f"{name} holds no list", where=f"{self.file.name}, row {row + 1}", remedy="write ['A', 'B'] or [1, 2]"
+            ) from None
+
+    def changes(self, title_of: Callable[[str], str | None]) -> ListChanges:
+        """Gathers what becomes of the rows; ``title_of`` an id, where another item takes a place."""
+        return ListChanges(self, self._first, title_of)
+
+
+class ListChanges:
+    """What edited records say of the rows of a log."""
+
+    def __init__(self, log: ListLog, first: array[int], title_of: Callable[[str], str | None]) -> None:
+        self._log = log
+        self._first = first
+        self._title_of = title_of
+        self._edits: dict[int, tuple[set[int], dict[int, str], dict[int, str]]] = {}
+        self._added: dict[str, dict[int, str]] = {}
+
+    def take(self, before: bytes, after: bytes | None) -> None:
+        """A gathered record, and what became of it; None where it could not be edited, and stays."""
+        if before == after or after is None:
+            return
+        old, new = orjson.loads(before), orjson.loads(after)
+        was = dict(zip(old[PLACES_FIELD], old["items"], strict=True))
+        dropped = {place for place in was if place not in new[PLACES_FIELD] and place is not None}
+        items, titles = {}, {}
+        for at, (place, item) in enumerate(zip(new[PLACES_FIELD], new["items"], strict=True)):
+            if place is not None and item != was[place]:
+                items[place] = str(item)
+                title = new["titles"][at] if "titles" in new else self._title_of(str(item))
+                titles[place] = title or ""
+        row = old[ROW_FIELD]
+        if dropped or items:
+            self._edits[row] = (dropped, items, titles)
+        for name in (PROBABILITY_FIELD, FLAG_FIELD):
+            if name in new:
+                values = [v for v, place in zip(new[name], new[PLACES_FIELD], strict=True) if place is not None]
+                self._added.setdefault(name, {})[row] = self._log.cell.numbers(values)
+
+    def found(self) -> Changes:
+        """All changes; columns are added for what the records had added."""
+        changes = Changes()
+        columns = self._log.columns
+        names = [columns.items] if columns.titles is None else [columns.items, columns.titles]
+        if self._edits:
+            for row, cells in self._log.file.rows(names):
+                edits = self._edits.get(self._first[row])
+                if edits is None:
+                    continue
+                dropped, items, titles = edits
+                changes.put[row] = {
+                    name: self._log.cell.edited(cell or "", dropped, put)
+                    for name, cell, put in zip(names, cells, (items, titles), strict=False)
+                }
+        for name, values in self._added.items():
+            changes.added.append(Added(name, self._of_first(values), str))
+        return changes
+
+    def _of_first(self, values: dict[int, str]) -> Callable[[int], str | None]:
+        return lambda row: values.get(self._first[row])

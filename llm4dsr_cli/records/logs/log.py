@@ -1,0 +1,219 @@
+"""The log: what a file of interactions is, told by its name, its first bytes, or by a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from llm4dsr_cli.console import Advance
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.columns import Columns
+from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, MOVIELENS, MOVIELENS_100K, TSV, DelimitedFile, Dialect
+from llm4dsr_cli.records.logs.json_rows import JsonRows
+from llm4dsr_cli.records.logs.list_cells import Blanks, ListCell, Literal
+from llm4dsr_cli.records.logs.list_log import ListChanges, ListColumns, ListLog
+from llm4dsr_cli.records.logs.row_file import RowFile
+from llm4dsr_cli.records.logs.row_log import RowChanges, RowLog
+from llm4dsr_cli.records.logs.where import conditions
+from llm4dsr_cli.records.reader import open_input
+from llm4dsr_cli.records.shapes import interaction_fields
+
+_MIND = replace(
+    TSV, kind="MIND's behaviors", header=False, quotes=False,
+    names=("impression_id", "user_id", "time", "history", "impressions"),
+)  # fmt: skip
+_DIALECTS = {
+    "csv": CSV,
+    "tsv": TSV,
+    "inter": ATOMIC,
+    "movielens": MOVIELENS,
+    "u.data": MOVIELENS_100K,
+    "mind": _MIND,
+}
+FORMATS = ("jsonl", *_DIALECTS, "parquet")
+_JSON = (".jsonl", ".json", ".ndjson")
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What a person says of a log; all of it is guessed otherwise.
+
+    Attributes:
+        format: one of FORMATS; "jsonl" for objects that are interactions, or records.
+        columns: of a log with one interaction a row; the user's, the items' and the titles' of one with lists.
+        where: which rows are judged, as ``rating >= 4``; the others stay as they are.
+        encoding: of text.
+    """
+
+    format: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    where: str | None = None
+    encoding: str = "utf-8"
+
+
+class Log(Protocol):
+    """A file of interactions; ``RowLog`` or ``ListLog``."""
+
+    file: RowFile
+    reads: str
+    places_field: str
+    titles: str | None
+    judged: int
+    unjudged: int
+
+    @property
+    def items_are_titles(self) -> bool: ...
+    @property
+    def names(self) -> Columns: ...
+    @property
+    def taken(self) -> str: ...
+    def records(self, user_field: str, advance: Advance) -> Iterator[bytes]: ...
+    def changes(self, title_of: Callable[[str], str | None]) -> RowChanges | ListChanges: ...
+
+
+def open_log(
+    path: str | Path,
+    options: LogOptions | None = None,
+    *,
+    name: str | None = None,
+    items_field: str = "items",
+    catalog_id: str | None = None,
+    has_catalog: bool = False,
+    also: Sequence[str] = (),
+    whole: bool = False,
+) -> Log | None:
+    """The log that a file is; None where it holds records, a sequence in each line of JSON.
+
+    Args:
+        path: a regular file.
+        name: of the file for messages.
+        items_field: where a record has its items.
+        catalog_id: what the catalog calls its ids.
+        has_catalog: whether titles come from a catalog, not from the log.
+        also: further columns that its records are to have, where it has one interaction a row.
+        whole: let its records have all that it has, with ids as they are spelled.
+
+    Raises:
+        OptionError: a column cannot be told, or is not there; an unknown format.
+        RecordError: its first row cannot be read.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    options = options or LogOptions()
+    name = name or str(path)
+    kind = options.format or _kind(path, name)
+    if kind not in (*FORMATS, None):
+        raise OptionError(f"`format` is {kind}: no such format", remedy=f"choose {', '.join(FORMATS)}")
+    if kind is None or (kind == "jsonl" and not _is_row(path, name, items_field)):
+        return None
+    file: RowFile
+    if kind == "jsonl":
+        file = JsonRows(path, name)
+    elif kind == "parquet":
+        from llm4dsr_cli.records.logs.parquet import ParquetFile
+
+        parquet = ParquetFile(path, name)
+        file = parquet
+        if parquet.lists():
+            _refuse_where(options)
+            return ListLog(
+                file, _list_columns(file, parquet.lists(), options.columns), Literal(), takes_titles=not has_catalog
+            )
+    else:
+        table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
+        lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
+        if lists is not None:
+            _refuse_where(options)
+            return ListLog(table, *lists, takes_titles=not has_catalog, whole=whole)
+        file = table
+    columns = options.columns.found(file.columns, name, catalog_id)
+    met = [] if options.where is None else conditions(options.where, file.columns, name)
+    return RowLog(file, columns, met, takes_titles=not has_catalog, also=also, whole=whole)
+
+
+def _kind(path: str | Path, name: str) -> str | None:
+    """The format by the name, or by the first line."""
+    plain = re.sub(r"\.(gz|zst)$", "", name.lower())
+    if Path(plain).name == "behaviors.tsv":
+        return "mind"
+    for kind, dialect in _DIALECTS.items():
+        if kind != "mind" and plain.endswith(dialect.endings):
+            return kind
+    if plain.endswith((".parquet", ".pq")):
+        return "parquet"
+    line = _first_line(path)
+    if plain.endswith(_JSON) or line[:1] in (b"{", b"[", b"<", b""):
+        return "jsonl" if line[:1] == b"{" else None
+    if re.match(rb"\w+:(?:token|float|token_seq|float_seq)\b", line):
+        return "inter"
+    return next((kind for mark, kind in ((b"::", "movielens"), (b"\t", "tsv"), (b",", "csv")) if mark in line), None)
+
+
+def _first_line(path: str | Path) -> bytes:
+    with closing(open_input(path)) as stream:
+        for line in stream:
+            if line.strip():
+                return line.strip().removeprefix(b"\xef\xbb\xbf")
+    return b""
+
+
+def _is_row(path: str | Path, name: str, items_field: str) -> bool:
+    """Whether the first object of a file of JSON lines is an interaction, not a sequence."""
+    from llm4dsr_cli.errors import RecordError
+
+    try:
+        data = parse_object(_first_line(path), name, RecordError)
+    except RecordError:
+        return False  # whoever reads the records says what is wrong
+    outer = items_field.partition(".")[0]
+    return items_field not in data and outer not in data and interaction_fields(data) is not None
+
+
+def _refuse_where(options: LogOptions) -> None:
+    if options.where is not None:
+        raise OptionError("`where` is for logs with one interaction a row", remedy="leave it out")
+
+
+def _lists_in_cells(file: DelimitedFile, dialect: Dialect, columns: Columns) -> tuple[ListColumns, ListCell] | None:
+    """Where a table has lists in its cells, and how they are written; None where it has none."""
+    if dialect is _MIND:
+        return ListColumns("history", "user_id"), Blanks()
+    if dialect.typed:
+        typed = [name for name, type_ in zip(file.columns, file.types(), strict=True) if type_ == "token_seq"]
+        items = columns.item or next((name for name in typed if name.endswith("_list")), None)
+        if items is None or items not in typed:
+            return None
+        target = items.removesuffix("_list")
+        found = ListColumns(items, _user(columns, file), None, target if target in file.columns else None)
+        return found, Blanks()
+    _, first = next(file.rows(file.columns), (0, []))
+    lists = [name for name, cell in zip(file.columns, first, strict=False) if _is_list(cell)]
+    return (_list_columns(file, lists, columns), Literal()) if lists else None
+
+
+def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColumns:
+    """Which of the columns of lists holds the items, and which the titles."""
+    titles = columns.title or next((name for name in lists if re.search("title|name", name, re.IGNORECASE)), None)
+    others = [name for name in lists if name != titles]
+    ids = [name for name in others if re.search("item|asin|id|histor|sequence", name, re.IGNORECASE)]
+    items = columns.item or next(iter(ids), None) or (titles if titles in lists else None)
+    if items is None:
+        raise OptionError(
+            f"{' and '.join(others)} may each hold the items", where=file.name, remedy="name it with `item_column`"
+        )
+    return ListColumns(items, _user(columns, file), titles if titles != items else None)
+
+
+def _user(columns: Columns, file: RowFile) -> str | None:
+    from llm4dsr_cli.records.columns import user_name
+
+    return columns.user or user_name(file.columns)
+
+
+def _is_list(cell: str | None) -> bool:
+    text = (cell or "").strip()
+    return text[:1] == "[" and text[-1:] == "]"

@@ -1,0 +1,198 @@
+"""Parquet: rows of a file with one interaction, or one list, in each; written back with its own schema."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, OptionError, RecordError
+from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
+
+_COPIED = 1 << 20  # bytes at a time
+_BATCH = 65_536  # rows
+
+
+class ParquetFile:
+    """The rows of a Parquet file; see ``RowFile``. Cells of lists are JSON.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        Llm4dsrError: the file cannot be read.
+    """
+
+    kind = "Parquet"
+    endings: tuple[str, ...] = (".parquet", ".pq")
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        try:
+            import pyarrow.parquet
+        except ModuleNotFoundError:
+            raise MissingExtraError("parquet", "pyarrow") from None
+        self._parquet: Any = pyarrow.parquet
+        self._arrow: Any = pyarrow
+        self._path = path
+        self.name = name or str(path)
+        with self._open() as file:
+            self._schema = file.schema_arrow
+        self.columns: list[str] = list(self._schema.names)
+
+    def lists(self) -> list[str]:
+        """The columns of lists.
+
+        Raises:
+            OptionError: a list has objects, not ids or titles.
+        """
+        types = self._arrow.types
+        found = [
+            field
+            for field in self._schema
+            if types.is_list(field.type) or types.is_large_list(field.type) or types.is_fixed_size_list(field.type)
+        ]
+        for field in found:
+            if types.is_nested(field.type.value_type):
+                raise OptionError(
+                    f"{field.name} is a list of {field.type.value_type}",
+                    where=self.name,
+                    remedy="put ids into one list and titles into another",
+                )
+        return [field.name for field in found]
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+        """See ``RowFile.rows``; null and NaN are None."""
+        number = 0
+        with self._open() as file:
+            for batch in file.iter_batches(_BATCH, columns=list(dict.fromkeys(columns))):
+                cells = [self._texts(batch.column(batch.schema.get_field_index(name))) for name in columns]
+                for row in zip(*cells, strict=True):
+                    yield number, list(row)
+                    number += 1
+
+    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+        """See ``RowFile.write``; row groups, schema, metadata and compression are those of the file."""
+        if not (changes.dropped or changes.put or changes.added):
+            with Path(self._path).open("rb") as source:
+                while data := source.read(_COPIED):
+                    write(data)
+            return
+        with self._open() as file:
+            schema = self._schema
+            for added in changes.added:
+                if added.name in self.columns:
+                    raise OptionError(
+                        f"has a column {added.name} already", where=self.name, remedy="rename it in the input"
+                    )
+                schema = schema.append(self._arrow.field(added.name, self._type(added)))
+            with self._parquet.ParquetWriter(Sink(write), schema, compression=self._compression(file)) as writer:
+                first = 0
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group)
+                    writer.write_table(self._changed(table, first, changes, schema), row_group_size=max(1, len(table)))
+                    first += len(table)
+
+    def _changed(self, table: Any, first: int, changes: Changes, schema: Any) -> Any:
+        rows = range(first, first + len(table))
+        put = {row: changes.put[row] for row in rows if row in changes.put} if changes.put else {}
+        for name in dict.fromkeys(name for texts in put.values() for name in texts):
+            place = table.schema.get_field_index(name)
+            field = table.schema.field(place)
+            values = table.column(place).to_pylist()
+            for row, texts in put.items():
+                values[row - first] = self._typed(texts[name], field.type, name)
+            plain = field.type.value_type if self._arrow.types.is_dictionary(field.type) else field.type
+            table = table.set_column(place, field, self._arrow.array(values, plain).cast(field.type))
+        for added in changes.added:
+            values = [_value(added, row) for row in rows]
+            table = table.append_column(added.name, self._arrow.array(values, self._type(added)))
+        if changes.dropped:
+            table = table.filter(self._arrow.array([changes.keeps(row) for row in rows], self._arrow.bool_()))
+        return table.cast(schema)
+
+    def _type(self, added: Added) -> Any:
+        if added.type is str:
+            return self._arrow.list_(self._arrow.float64())
+        return self._arrow.float64() if added.type is float else self._arrow.int8()
+
+    def _typed(self, text: str, type_: Any, name: str) -> Any:
+        types = self._arrow.types
+        try:
+            if types.is_nested(type_):
+                return ast.literal_eval(text)
+            if types.is_integer(type_):
+                return int(text)
+            return float(text) if types.is_floating(type_) else text
+        except ValueError:
+            raise RecordError(
+                f"{text!r} is no {type_}, as {name} is", where=self.name, remedy="drop, not replace"
+            ) from None
+
+    def _texts(self, column: Any) -> list[Cell]:
+        types = self._arrow.types
+        if types.is_temporal(column.type):
+            column = column.cast(self._arrow.int64() if not types.is_date32(column.type) else self._arrow.int32())
+        values = column.to_pylist()
+        if types.is_nested(column.type):
+            return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        return [None if value is None or value != value or value == "" else str(value) for value in values]
+
+    def _compression(self, file: Any) -> str | dict[str, str]:
+        if not file.num_row_groups:
+            return "snappy"
+        group = file.metadata.row_group(0)
+        chunks = [group.column(place) for place in range(group.num_columns)]
+        return {chunk.path_in_schema: chunk.compression for chunk in chunks}
+
+    def _open(self) -> Any:
+        try:
+            return self._parquet.ParquetFile(self._path)
+        except FileNotFoundError:
+            raise Llm4dsrError("no such file", where=self.name, remedy="check the path") from None
+        except (OSError, self._arrow.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise Llm4dsrError(
+                f"cannot be read as Parquet ({reason})", where=self.name, remedy="write it again"
+            ) from None
+
+
+class Sink:
+    """What pyarrow takes for a file that is written."""
+
+    closed = False
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        self._write(bytes(data))
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _value(added: Added, row: int) -> Any:
+    value = added.value(row)
+    if value is not None and added.type is str:
+        with suppress(ValueError):
+            return [None if number is None else float(number) for number in json.loads(str(value))]
+    return value

@@ -1,0 +1,79 @@
+"""The row file: rows of cells in some format, read lazily, and written back with changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Cell = str | None
+
+
+@dataclass(frozen=True)
+class Added:
+    """A column to add at the end of each row.
+
+    Attributes:
+        name: of the column.
+        value: its value in a row by the row's number; None for none.
+        type: of the values.
+    """
+
+    name: str
+    value: Callable[[int], float | str | None]
+    type: type = float
+
+
+@dataclass
+class Changes:
+    """What becomes of a file's rows, by their numbers from 0.
+
+    Attributes:
+        dropped: 1 for each row that goes; a row beyond its end stays.
+        put: the texts that take the place of others, by row and column.
+        added: columns to add.
+    """
+
+    dropped: bytearray = field(default_factory=bytearray)
+    put: dict[int, dict[str, str]] = field(default_factory=dict)
+    added: list[Added] = field(default_factory=list)
+
+    def keeps(self, row: int) -> bool:
+        """Whether a row stays."""
+        return row >= len(self.dropped) or not self.dropped[row]
+
+    def drop(self, row: int) -> None:
+        """Let a row go."""
+        if row >= len(self.dropped):
+            self.dropped.extend(bytes(row + 1 - len(self.dropped)))
+        self.dropped[row] = 1
+
+
+class RowFile(Protocol):
+    """A file of rows; each reading opens it anew.
+
+    Attributes:
+        name: for messages.
+        kind: of file, in words: "CSV".
+        columns: their names.
+        endings: what its name may end in, ``.gz`` left out; its own first.
+    """
+
+    name: str
+    kind: str
+    columns: list[str]
+    endings: tuple[str, ...]
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+        """The number of each row, from 0, with its cells of these columns; None where there is no value.
+
+        Raises:
+            RecordError: a row is none; it names file and line.
+        """
+
+    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+        """Hand all bytes of the file on, with changes; without any they are those of the file.
+
+        Raises:
+            OptionError: a column that is to be added is there already.
+        """

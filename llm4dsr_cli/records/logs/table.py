@@ -1,0 +1,209 @@
+"""The table: records written as a log with one interaction a row, in any format that logs are read from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from llm4dsr_cli.errors import MissingExtraError, OptionError, RecordError
+from llm4dsr_cli.records.logs.columns import Columns
+from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, TSV, Dialect
+from llm4dsr_cli.records.logs.row_log import ROWS_FIELD
+from llm4dsr_cli.titles import clean_title
+
+_DIALECTS = {".csv": CSV, ".tsv": TSV, ".inter": ATOMIC}
+_PARQUET = (".parquet", ".pq")
+ENDINGS = (*_DIALECTS, *_PARQUET)
+_BATCH = 65_536  # rows
+
+Row = list[str | None]
+
+
+class Digits(str):
+    """A number of a record as it is written there."""
+
+
+@dataclass(frozen=True)
+class RecordFields:
+    """Where a record has its user and its items.
+
+    Attributes:
+        user, items: fields.
+        titles: a list of titles beside the items; None where there is none.
+        id, title: fields of items that are objects.
+    """
+
+    user: str
+    items: str
+    titles: str | None = None
+    id: str = "id"
+    title: str = "title"
+
+
+class Table:
+    """Interactions by rows, as records hold them.
+
+    A list that is as long as the items is a column, and so is a field that is no list, which is the same in all rows of
+    its record. A list of row numbers puts the rows in their old order.
+
+    Args:
+        records: reads the records' lines; called twice.
+        fields: where a record has what.
+        columns: what users, items and titles are to be called; None for the usual names.
+
+    Raises:
+        RecordError: a line is no record.
+    """
+
+    def __init__(
+        self, records: Callable[[], Iterable[tuple[str, bytes]]], fields: RecordFields, columns: Columns
+    ) -> None:
+        self._records = records
+        self._fields = fields
+        self._own = {fields.user, fields.items, fields.titles, ROWS_FIELD}
+        self._others: dict[str, bool] = {}  # by name, whether all values are numbers
+        self._has_user = self._has_titles = False
+        self._is_ordered = True
+        self.rows_written = 0
+        for where, line in records():
+            self._look_at(_parsed(line, where), where)
+        self.names = [name for name, there in (
+            (columns.user or "user_id", self._has_user),
+            (columns.item or "item_id", True),
+            (columns.title or "title", self._has_titles),
+        ) if there] + list(self._others)  # fmt: skip
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            raise OptionError(
+                f"two columns are called {twice}", remedy="name others with `user_column` and `item_column`"
+            )
+
+    def _look_at(self, data: dict[str, Any], where: str) -> None:
+        items = data.get(self._fields.items)
+        if not isinstance(items, list):
+            raise RecordError(f"has no list {self._fields.items}", where=where, remedy="name it with `items_field`")
+        self._has_user = self._has_user or self._fields.user in data
+        titles = self._fields.titles is not None and self._fields.titles in data
+        self._has_titles = self._has_titles or titles or any(isinstance(one, dict) for one in items)
+        rows = data.get(ROWS_FIELD)
+        self._is_ordered = self._is_ordered and isinstance(rows, list) and len(rows) == len(items)
+        for name, values in data.items():
+            if name not in self._own or (name == ROWS_FIELD and not isinstance(values, list)):
+                column = values if isinstance(values, list) and len(values) == len(items) else [values]
+                numbers = all(one is None or isinstance(one, Digits) for one in column)
+                self._others[name] = self._others.get(name, True) and numbers
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in their order; None where a record says nothing."""
+        if not self._is_ordered:
+            for where, line in self._records():
+                for _, row in self._rows_of(_parsed(line, where)):
+                    yield row
+            return
+        with closing(sqlite3.connect("", isolation_level=None)) as database:
+            database.execute("CREATE TABLE rows (number INTEGER, cells TEXT)")
+            database.execute("BEGIN")
+            database.executemany(
+                "INSERT INTO rows VALUES (?, ?)",
+                (
+                    (number, json.dumps(row))
+                    for where, line in self._records()
+                    for number, row in self._rows_of(_parsed(line, where))
+                ),
+            )
+            database.execute("COMMIT")
+            for (cells,) in database.execute("SELECT cells FROM rows ORDER BY number, rowid"):
+                yield json.loads(cells)
+
+    def _rows_of(self, data: dict[str, Any]) -> Iterator[tuple[int, Row]]:
+        fields = self._fields
+        items = data[fields.items]
+        titles = data.get(fields.titles) if fields.titles is not None else None
+        numbers = data[ROWS_FIELD] if self._is_ordered else [0] * len(items)
+        for place, item in enumerate(items):
+            id_, title = item, titles[place] if titles is not None and place < len(titles) else None
+            if isinstance(item, dict):
+                id_, title = item.get(fields.id), title if title is not None else item.get(fields.title)
+            row = [_text(data.get(fields.user))] if self._has_user else []
+            row.append(_text(id_))
+            if self._has_titles:
+                row.append(_text(title))
+            for name in self._others:
+                value = data.get(name)
+                row.append(_text(value[place] if isinstance(value, list) and len(value) == len(items) else value))
+            yield int(numbers[place]), row
+
+    def write(self, write: Callable[[bytes], None], ending: str) -> None:
+        """Hand the table on, as files of this ending (one of ENDINGS) are.
+
+        Raises:
+            MissingExtraError: it is Parquet, and pyarrow is not installed.
+            RecordError: an atomic file cannot hold a cell.
+        """
+        if ending in _PARQUET:
+            self._write_parquet(write)
+            return
+        dialect = _DIALECTS[ending]
+        names = self.names if not dialect.typed else [f"{name}:{self._type(name)}" for name in self.names]
+        write(_line(names, dialect))
+        title = self.names.index("title") if "title" in self.names and dialect.typed else None
+        for row in self.rows():
+            if title is not None and row[title] is not None:
+                row[title] = clean_title(str(row[title]))  # nothing is quoted there
+            write(_line(row, dialect))
+            self.rows_written += 1
+
+    def _type(self, name: str) -> str:
+        """RecBole's type of a column."""
+        if name in self._others:
+            return "float" if self._others[name] else "token"
+        return "token_seq" if self._has_titles and name == self.names[2 - (not self._has_user)] else "token"
+
+    def _write_parquet(self, write: Callable[[bytes], None]) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError:
+            raise MissingExtraError("parquet", "pyarrow") from None
+        from llm4dsr_cli.records.logs.parquet import Sink
+
+        schema = pyarrow.schema([(name, pyarrow.string()) for name in self.names])
+        with pyarrow.parquet.ParquetWriter(Sink(write), schema) as writer:
+            batch: list[Row] = []
+            for row in self.rows():
+                batch.append(row)
+                self.rows_written += 1
+                if len(batch) == _BATCH:
+                    writer.write_table(pyarrow.table([*map(list, zip(*batch, strict=True))], schema=schema))
+                    batch = []
+            columns = [*map(list, zip(*batch, strict=True))] if batch else [[] for _ in self.names]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def _line(cells: Sequence[str | None], dialect: Dialect) -> bytes:
+    try:
+        return dialect.delimiter.join(dialect.cell(cell or "") for cell in cells) + b"\n"
+    except ValueError as error:
+        raise RecordError(
+            f"{str(error)!r} cannot stand in a file without quoting", where="OUT", remedy="write a .csv"
+        ) from None
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line, parse_float=Digits, parse_int=Digits)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise RecordError("not a JSON object", where=where, remedy="repair the line")
+    return data
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else str(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

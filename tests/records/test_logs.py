@@ -1,0 +1,384 @@
+"""Logs: any table that people hold is gathered to sequences, and comes back byte for byte where nothing is edited."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm4dsr_cli.console import untold
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records.logs.columns import Columns
+from llm4dsr_cli.records.logs.gathering import Interaction, gathered
+from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.logs.table import RecordFields, Table
+
+IDS = st.sampled_from(
+    [
+        "007",
+        "7",
+        "1e18",
+        "17850.0",
+        "a b",
+        "NaN",
+        "0",
+        "-1",
+        "é",
+        "6f9619ff-8b86-d011-b42d-00c04fc964ff",
+        'say "x"',
+        "x,y",
+    ]
+)
+TITLES = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=12)
+ROWS = st.lists(st.tuples(st.sampled_from("uvw"), IDS, st.sampled_from(["1", "2.5", "1e3", "-4"]), TITLES), min_size=1)
+
+
+def opened(path: Path, *, catalog: bool = False, **options: Any) -> Log:
+    log = open_log(path, LogOptions(**options), has_catalog=catalog)
+    assert log is not None
+    return log
+
+
+def records(log: Log) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.records("user_id", untold)]
+
+
+def written(log: Log, edit: Callable[[dict[str, Any]], dict[str, Any]] = lambda record: record) -> bytes:
+    """The log after each of its records was edited."""
+    changes = log.changes({"N": 'New, "one"'}.get)
+    for line in list(log.records("user_id", untold)):
+        after = edit(json.loads(line))
+        changes.take(line, line if after == json.loads(line) else json.dumps(after).encode())
+    out = io.BytesIO()
+    log.file.write(out.write, changes.found())
+    return out.getvalue()
+
+
+def dropped(record: dict[str, Any], item: str, places: str) -> dict[str, Any]:
+    kept = [i for i, one in enumerate(record["items"]) if one != item]
+    lists = [name for name in ("items", "titles", places) if name in record]
+    return {**record, **{name: [record[name][i] for i in kept] for name in lists}}
+
+
+def table(rows: list[tuple[str, ...]], **form: Any) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, **form)
+    writer.writerow(["userId", "rating", "movieId", "timestamp", "title"])
+    writer.writerows([user, "4", item, time, title] for user, item, time, title in rows)
+    return text.getvalue().encode()
+
+
+@given(rows=ROWS, ending=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), quoting=st.sampled_from([0, 1]))
+def test_a_csv_that_nobody_edits_keeps_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, ending: str, mark: bool, quoting: int
+) -> None:
+    """Guards: quotes, commas and newlines in titles, a byte order mark, CRLF, ids that look like numbers."""
+    path = tmp_path_factory.mktemp("log") / "r.csv"
+    data = (b"\xef\xbb\xbf" if mark else b"") + table(rows, lineterminator=ending, quoting=quoting)
+    path.write_bytes(data)
+    assert written(opened(path)) == data
+
+
+@given(rows=ROWS, which=st.integers(0, 10))
+def test_dropping_an_item_takes_its_rows_and_no_others(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, which: int
+) -> None:
+    """Guards: a row number that is off by one behind a quoted newline."""
+    path = tmp_path_factory.mktemp("log") / "r.csv"
+    path.write_bytes(table(rows))
+    item = rows[which % len(rows)][1]
+    plain = item.removesuffix(".0") if item == "17850.0" else item
+    left = [row for row in rows if row[1] != item]
+    assert written(opened(path), lambda record: dropped(record, plain, "rows")) == table(left)
+
+
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from("abc"), st.integers(0, 4)), max_size=60),
+)
+def test_gathering_is_sorting_by_time_and_then_by_row(rows: list[tuple[str, str, int]]) -> None:
+    """Guards: ties that change places, and a user whose rows stand apart, compared with a plain sort."""
+    log = [Interaction(row, user, item, float(time)) for row, (user, item, time) in enumerate(rows)]
+    users = list(dict.fromkeys(user for user, _, _ in rows))
+    wanted = [
+        (user, sorted((one for one in log if one.user == user), key=lambda one: (one.time, one.row))) for user in users
+    ]
+    assert [tuple(one) for one in gathered(lambda: log)] == wanted
+
+
+def test_a_replaced_item_takes_its_row_with_its_title(tmp_path: Path) -> None:
+    """Guards: the old title beside the new id, and an id that loses its quotation marks."""
+    path = tmp_path / "r.csv"
+    path.write_text('userId,movieId,title\nu,"1","Heat, 1995"\nu,2,Ran\n')
+    out = written(opened(path), lambda record: {**record, "items": ["N", "2"], "titles": ['New, "one"', "Ran"]})
+    assert out.decode() == 'userId,movieId,title\nu,"N","New, ""one"""\nu,2,Ran\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "user", "items"),
+    [
+        ("x.inter", "user_id:token\titem_id:token\ttimestamp:float\n1\t7\t2\n1\t8\t1\n", "1", ["8", "7"]),
+        ("ratings.dat", "1::7::4::2\n1::8::4::1\n", "1", ["8", "7"]),
+        ("u.data", "1\t7\t4\t2\n1\t8\t4\t1\n", "1", ["8", "7"]),
+        (
+            "ratings.csv",
+            "userId,movieId,rating,timestamp\n1,7,4,2020-01-02\n1,8,4,2020-01-01T05:00:00Z\n",
+            "1",
+            ["8", "7"],
+        ),
+        ("r.tsv", "user\titem\n1\t8\n1\t7\n", "1", ["8", "7"]),
+        ("unnamed", "user_id:token\titem_id:token\n1\t8\n1\t7\n", "1", ["8", "7"]),
+        (
+            "reviews.jsonl",
+            '{"asin": "v", "parent_asin": "7", "user_id": 1, "timestamp": 2, "title": "Bad", "text": "x"}\n'
+            '{"asin": "w", "parent_asin": "8", "user_id": 1, "timestamp": 1, "title": "Good", "text": "y"}\n',
+            "1",
+            ["8", "7"],
+        ),
+        ("x.train.inter", "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t8 7\t9\n", "1", ["8", "7", "9"]),
+        ("behaviors.tsv", "1\tU1\t11/11/2019 9:05:58 AM\tN8 N7\tN1-0\n2\tU1\tx\tN8 N7\tN2-1\n", "U1", ["N8", "N7"]),
+        ("papers.csv", 'user_id,item_ids\n1,"[8, 7]"\n', "1", ["8", "7"]),
+    ],
+)
+def test_logs_are_known_by_their_names_and_columns(
+    tmp_path: Path, name: str, text: str, user: str, items: list[str]
+) -> None:
+    """Guards: a newcomer's first command, which ended in "not JSON"; a review's title taken for the item's."""
+    (tmp_path / name).write_text(text)
+    log = opened(tmp_path / name, catalog=True)
+    found = records(log)
+    assert [(one["user_id"], one["items"]) for one in found] == [(user, items)]
+    assert written(log).decode() == text
+
+
+def test_records_are_no_log(tmp_path: Path) -> None:
+    """Guards: a record with a timestamp and an item id of its own, taken for an interaction."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"user_id": 1, "item_id": 5, "timestamp": 3, "items": [1, 2]}\n')
+    assert open_log(path) is None
+
+
+def test_lists_in_cells_keep_what_is_not_edited(tmp_path: Path) -> None:
+    """Guards: quotes of the other kind, and a title's comma taken for the list's."""
+    path = tmp_path / "papers.csv"
+    path.write_text('user_id,item_ids,titles\nA,"[1,  2, 3]","[\'A, x\', ""It\'s"", \'é\\\'s\']"\n')
+    log = opened(path)
+    assert records(log)[0]["titles"] == ["A, x", "It's", "é's"]
+    out = written(log, lambda record: dropped(record, "2", "places"))
+    assert out.decode() == "user_id,item_ids,titles\nA,\"[1, 3]\",\"['A, x', 'é\\'s']\"\n"
+
+
+def test_a_history_on_every_impression_is_judged_once_and_edited_everywhere(tmp_path: Path) -> None:
+    """Guards: MIND, whose users' histories stand on each of their impressions."""
+    path = tmp_path / "behaviors.tsv"
+    path.write_text("1\tU1\tt\tN8 N7\tN1-0\n2\tU2\tt\tN7\tN1-0\n3\tU1\tt\tN8 N7\tN2-1\n4\tU3\tt\t\tN2-1\n")
+    log = opened(path, catalog=True)
+    assert [one["items"] for one in records(log)] == [["N8", "N7"], ["N7"]]
+    out = written(log, lambda record: dropped(record, "N8", "places"))
+    assert out.decode() == "1\tU1\tt\tN7\tN1-0\n2\tU2\tt\tN7\tN1-0\n3\tU1\tt\tN7\tN2-1\n4\tU3\tt\t\tN2-1\n"
+
+
+def test_the_target_of_a_split_is_judged_among_the_others_and_never_written(tmp_path: Path) -> None:
+    """Guards: RecBole's item_id, which is the target of its item_id_list."""
+    path = tmp_path / "x.train.inter"
+    text = "user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta b\tc\n"
+    path.write_text(text)
+    log = opened(path, catalog=True)
+    assert written(log, lambda record: {**record, "items": [], "places": []}).decode() == text.replace("a b", "")
+
+
+def test_flags_and_probabilities_are_columns(tmp_path: Path) -> None:
+    """Guards: marks of rows that stand in another order than the items; RecBole's type behind the name."""
+    for name, mark, heads in (("x.inter", "\t", ["noise_score:float", "noise_flag:float"]), ("r.csv", ",", None)):
+        heads = heads or ["noise_probability", "noise_flag"]
+        types = [":token", ":token", ":float"] if mark == "\t" else [""] * 3
+        names = [one + kind for one, kind in zip(["user_id", "item_id", "timestamp"], types, strict=True)]
+        rows = [["u", "a", "2"], ["", "b", "1"], ["u", "c", "1"]]
+        path = tmp_path / name
+        path.write_text("".join(mark.join(row) + "\n" for row in [names, *rows]))
+        log = opened(path, catalog=True)
+        out = written(log, lambda record: {**record, "noise_probability": [0.25, None], "noise_flag": [1, 0]})
+        wanted = [[*names, *heads], [*rows[0], "", "0"], [*rows[1], "", "0"], [*rows[2], "0.25", "1"]]
+        assert out.decode() == "".join(mark.join(row) + "\n" for row in wanted)
+
+
+def test_only_rows_that_meet_the_condition_are_judged_and_all_stay(tmp_path: Path) -> None:
+    """Guards: low ratings, which are somebody's business, lost."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating,kind\nu,a,5,x\nu,b,2,x\nu,c,4,y\nu,d,,x\n")
+    log = opened(path, catalog=True, where="rating >= 4 and kind = x")
+    assert records(log)[0]["items"] == ["a"]
+    assert log.unjudged == 3
+    assert written(log) == path.read_bytes()
+
+
+def test_json_rows_keep_the_types_of_ids(tmp_path: Path) -> None:
+    """Guards: a number that comes back as text, and digits of other fields that a parser loses."""
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"user_id": 1, "item_id": 5, "x": 1.10}\r\n{"user_id": 1,  "item_id": 6, "x": -0}\n')
+    out = written(opened(path, catalog=True), lambda record: {**record, "items": ["7", "N"]})
+    assert out.decode() == '{"user_id": 1, "item_id": 7, "x": 1.10}\r\n{"user_id": 1,  "item_id": "N", "x": -0}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,b\n1,2\n", {}, "no column of users, the columns are"),
+        ("user,x\n1,2\n", {}, "no column of items, the columns are"),
+        ("user,movieId,asin\n1,2,3\n", {}, "movieId and asin may each hold the items"),
+        ("user,item\n1,2\n", {"columns": Columns(item="film")}, "no column film, the columns are"),
+        ("user,item\n1,2\n", {"where": "rating >= 4"}, "`where` names 'rating'"),
+        ("user,item\n1,2\n", {"where": "rating"}, "`where` has 'rating', which is no condition"),
+        ("user,item\n1,2\n", {"format": "xls"}, "`format` is xls: no such format"),
+        ("user,item,timestamp\n1,2,soon\n", {}, "timestamp is soon, which is neither a number nor an ISO date"),
+        ("user,item,timestamp\n1,2\n", {}, "r.csv:2: 2 cells where the header has 3"),
+        ('user,item\n1,"2\n3,4\n', {}, "r.csv:2: a quotation mark is never closed"),
+        (
+            "user,item,title\n1,2,Am\xe9lie\n".encode("latin-1"),
+            {},
+            "r.csv:2: not UTF-8: say what it is with `encoding`",
+        ),
+        ("", {}, "empty: give a file with a header and rows"),
+    ],
+)
+def test_what_cannot_be_guessed_is_asked_for(tmp_path: Path, text: Any, options: Any, message: str) -> None:
+    """Guards: a wrong column that is taken in silence, and messages without a place."""
+    path = tmp_path / "r.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(Llm4dsrError) as caught:
+        records(opened(path, catalog=True, **options))
+    assert message in str(caught.value)
+
+
+@given(rows=ROWS, ending=st.sampled_from([".csv", ".tsv", ".parquet"]))
+def test_a_table_becomes_sequences_and_the_same_table_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, ending: str
+) -> None:
+    """Guards: ids such as 007 and 17850.0, digits, ties, repeats, empty titles, and the order of the rows."""
+    folder = tmp_path_factory.mktemp("log")
+    (folder / "r.csv").write_bytes(table(rows))
+    log = open_log(folder / "r.csv", whole=True)
+    assert log is not None
+    lines = [("r", line) for line in log.records("user_id", untold)]
+    again = Table(lambda: lines, RecordFields("user_id", "items", "titles"), log.names)
+    with (folder / f"b{ending}").open("wb") as file:
+        again.write(file.write, ending)
+    back = open_log(folder / f"b{ending}", whole=True)
+    assert back is not None
+    names = ["userId", "rating", "movieId", "timestamp", "title"]
+    assert [*back.file.rows(names)] == [*log.file.rows(names)]
+
+
+def test_records_with_objects_and_fields_of_their_own_become_a_table(tmp_path: Path) -> None:
+    """Guards: items that are objects, a field that is no list, and digits that a parser changes."""
+    lines = [
+        ("r", b'{"user_id": 7, "items": [{"id": 1, "title": "A"}, {"id": 2}], "country": "x", "rating": [1.10, 2]}'),
+        ("r", b'{"items": [{"id": 3}], "rating": [5]}'),
+        ("r", b'{"items": []}'),
+    ]
+    out = io.BytesIO()
+    made = Table(lambda: lines, RecordFields("user_id", "items"), Columns())
+    made.write(out.write, ".inter")
+    assert out.getvalue().decode() == (
+        "user_id:token\titem_id:token\ttitle:token_seq\tcountry:token\trating:float\n"
+        "7\t1\tA\tx\t1.10\n7\t2\t\tx\t2\n\t3\t\t\t5\n"
+    )
+    assert made.rows_written == 3
+
+
+@pytest.mark.parametrize("action", ["drop", "replace", "mark"])
+def test_parquet_keeps_schema_metadata_and_values(tmp_path: Path, action: str) -> None:
+    """Guards: types of ids, categories, times, metadata of pandas and compression that are others afterwards."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.parquet"
+    before = pa.table(
+        {
+            "user": pa.array(["u", "v", "u"]).dictionary_encode(),
+            "item": pa.array([1, 2, 3], pa.int32()),
+            "title": ["A", None, "C"],
+            "when": pa.array([3, 1, 2], pa.timestamp("ms")),
+            "x": [1.5, None, float("nan")],
+        }
+    )
+    before = before.cast(before.schema.with_metadata({"k": "v"}))
+    pq.write_table(before, path, compression="zstd", row_group_size=2)
+    log = opened(path, columns=Columns(time="when"))
+    assert [(one["user_id"], one["items"]) for one in records(log)] == [("u", ["3", "1"]), ("v", ["2"])]
+    assert written(log) == path.read_bytes()
+    edits: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "drop": lambda record: dropped(record, "3", "rows"),
+        "replace": lambda record: {**record, "items": ["9" if one == "3" else one for one in record["items"]]},
+        "mark": lambda record: {**record, "noise_flag": [int(one == "3") for one in record["items"]]},
+    }
+    (tmp_path / "o.parquet").write_bytes(written(log, edits[action]))
+    after = pq.read_table(tmp_path / "o.parquet")
+    assert after.schema.metadata == before.schema.metadata
+    assert pq.ParquetFile(tmp_path / "o.parquet").metadata.row_group(0).column(1).compression == "ZSTD"
+    if action == "drop":
+        assert after.equals(before.slice(0, 2))
+    elif action == "replace":
+        assert after.column("item").to_pylist() == [1, 2, 9] and after.schema == before.schema
+    else:
+        assert after.column("noise_flag").to_pylist() == [0, 0, 1]
+        assert after.drop_columns("noise_flag").schema == before.schema
+
+
+def test_lists_of_parquet_are_sequences(tmp_path: Path) -> None:
+    """Guards: a column of lists written back as text, or as a list of another type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.parquet"
+    before = pa.table(
+        {"user": ["u"], "item_ids": pa.array([[1, 2, 3]], pa.list_(pa.int16())), "titles": [["A", 'x "y"', "C"]]}
+    )
+    pq.write_table(before, path)
+    log = opened(path)
+    assert records(log)[0]["titles"] == ["A", 'x "y"', "C"]
+    (tmp_path / "o.parquet").write_bytes(written(log, lambda record: dropped(record, "2", "places")))
+    after = pq.read_table(tmp_path / "o.parquet")
+    assert after.schema == before.schema
+    assert after.to_pylist() == [{"user": "u", "item_ids": [1, 3], "titles": ["A", "C"]}]
+
+
+def test_latin_1_is_read_and_written_as_it_is(tmp_path: Path) -> None:
+    """Guards: a title that becomes two bytes, and one that Latin-1 cannot write."""
+    path = tmp_path / "r.csv"
+    path.write_bytes("user,item,title\nu,1,Amélie\nu,2,Ran\n".encode("latin-1"))
+    log = opened(path, encoding="latin-1")
+    assert records(log)[0]["titles"] == ["Amélie", "Ran"]
+    assert written(log) == path.read_bytes()
+    with pytest.raises(RecordError, match="cannot be written in latin-1"):
+        written(log, lambda record: {**record, "items": ["1", "3"], "titles": ["Amélie", "千と千尋"]})
+
+
+def test_a_cell_that_needs_quoting_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    """Guards: a tab in an id, which would shift all cells of an atomic file."""
+    path = tmp_path / "x.inter"
+    path.write_text("user_id:token\titem_id:token\nu\ta\n")
+    with pytest.raises(RecordError, match="cannot stand in a row without quoting"):
+        written(opened(path, catalog=True), lambda record: {**record, "items": ["a\tb"]})
+
+
+def test_a_column_that_is_there_is_not_added_again(tmp_path: Path) -> None:
+    """Guards: two columns of one name."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,noise_flag\nu,a,0\n")
+    with pytest.raises(OptionError, match="has a column noise_flag already"):
+        written(opened(path, catalog=True), lambda record: {**record, "noise_flag": [1]})
+
+
+def test_a_quote_that_never_closes_is_found_soon(tmp_path: Path) -> None:
+    """Guards: minutes of reading a file to its end again and again for one mark."""
+    path = tmp_path / "r.csv"
+    path.write_bytes(b"user,item\n" + b'1,"2\n' + b"1,3\n" * 3_000_000)
+    with pytest.raises(RecordError, match=r"r\.csv:2: a quotation mark is never closed"):
+        records(opened(path, catalog=True))
