@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.model.metadata import DenoiserMetadata
     from llm4dsr_cli.model.registry import Registry
+    from llm4dsr_cli.records.audit import AuditedEdit, AuditedRecord, read_audit
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.edits import EditedRecord
     from llm4dsr_cli.records.parsing import parse_record, record_of
@@ -55,12 +56,14 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.resumable import ResumableFile
     from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
+    from llm4dsr_cli.records.undo import Undone, undo_edits
     from llm4dsr_cli.records.writer import OutputFile
     from llm4dsr_cli.replacing.candidates import Candidates
     from llm4dsr_cli.replacing.counts_proposer import CountsProposer
     from llm4dsr_cli.replacing.generate.suggester import GeneratingProposer, Suggester
     from llm4dsr_cli.replacing.proposals import Gaps, Proposal, Proposer
     from llm4dsr_cli.replacing.replacer import Replacement, Replacer
+    from llm4dsr_cli.review.page import write_report
     from llm4dsr_cli.scores import Scorer, log_odds_of, probability
     from llm4dsr_cli.sequences import ItemSequence
     from llm4dsr_cli.thresholds import ThresholdCurve
@@ -127,6 +130,11 @@ _HOMES = {
     "model.denoiser": ("Denoiser",),
     "model.metadata": ("DenoiserMetadata",),
     "model.registry": ("Registry",),
+    "records.audit": (
+        "AuditedEdit",
+        "AuditedRecord",
+        "read_audit",
+    ),
     "records.catalog": ("Catalog",),
     "records.edits": ("EditedRecord",),
     "records.reader": (
@@ -150,6 +158,10 @@ _HOMES = {
         "parse_scored",
         "parse_unscored",
     ),
+    "records.undo": (
+        "Undone",
+        "undo_edits",
+    ),
     "records.writer": ("OutputFile",),
     "replacing.candidates": ("Candidates",),
     "replacing.counts_proposer": ("CountsProposer",),
@@ -166,6 +178,7 @@ _HOMES = {
         "Replacement",
         "Replacer",
     ),
+    "review.page": ("write_report",),
     "scores": (
         "Scorer",
         "log_odds_of",
@@ -183,6 +196,8 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 _FORMER_NAMES = {"Calibration": "ThresholdCurve", "Counts": "RunCounts"}
 
 __all__ = [
+    "AuditedEdit",
+    "AuditedRecord",
     "CalibrationSettings",
     "Candidates",
     "Catalog",
@@ -233,6 +248,7 @@ __all__ = [
     "ThresholdCurve",
     "Trial",
     "TrialSettings",
+    "Undone",
     "__version__",
     "budget_threshold",
     "calibrate",
@@ -251,13 +267,16 @@ __all__ = [
     "plot_trial",
     "probability",
     "pull",
+    "read_audit",
     "read_parsed",
     "read_records",
     "record_of",
     "report",
     "score_records",
     "try_cleaning",
+    "undo_edits",
     "user_of",
+    "write_report",
 ]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
@@ -17,11 +18,26 @@ from llm4dsr_cli.text import printable
 LINE_EVERY = 60.0
 # Columns of what is printed where there is no terminal.
 PLAIN_WIDTH = 80
+Part = tuple[str, str]  # of a line: a text, and the style that it has on a terminal ("bold red")
 
 
 def width_of(stream: TextIO) -> int:
     """Columns that a table may have: the terminal's, or 80 where the stream is no terminal."""
     return shutil.get_terminal_size((PLAIN_WIDTH, 0)).columns if stream.isatty() else PLAIN_WIDTH
+
+
+def styled(parts: Sequence[Part], *, color: bool) -> str:
+    """A line of parts, all of it printable, with their styles if there are to be colours."""
+    if not color:
+        return "".join(printable(text) for text, _ in parts)
+    import rich.console
+    import rich.text
+
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True)
+    with console.capture() as captured:
+        line = rich.text.Text.assemble(*((printable(text), style) for text, style in parts))
+        console.print(line, end="", soft_wrap=True)
+    return captured.get()
 
 
 class Advance(Protocol):
@@ -73,6 +89,12 @@ class Console:
         """One line that even a quiet run prints."""
         sys.stderr.write(f"{printable(self.reword(line))}\n")
         sys.stderr.flush()
+
+    def show(self, parts: Sequence[Part]) -> None:
+        """One line in colours, where standard error is a terminal that may have them, unless quiet."""
+        if not self.quiet:
+            sys.stderr.write(f"{styled(parts, color=self.color and sys.stderr.isatty())}\n")
+            sys.stderr.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic
 
 from llm4dsr_cli.cleaning.decision import Decision
-from llm4dsr_cli.cleaning.editing import additions, record_edits
+from llm4dsr_cli.cleaning.editing import additions, chances, record_edits
 from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.cleaning.tally import RunCounts
 from llm4dsr_cli.errors import RecordError
@@ -75,4 +76,13 @@ class Cleaner(Generic[R]):
             output_line=self.counts.records + 1,
             threshold=rounded_probability(decision.threshold),
             parallel=self.lists.of(record, dropping=any(edit.action == "drop" for edit in edits)),
+            user=record.data.get(self.cleaning.user_field),
+            chances=chances(decision.log_odds, fused=self.cleaning.fuses) if edits else (),
+            expected=self._expected,
         )
+
+    @cached_property
+    def _expected(self) -> dict[float, float] | None:
+        """Share of the edits that is right, by the share of the data that is noise; None where nobody can say."""
+        surveyed = self.cleaning.surveyed
+        return None if surveyed is None else surveyed.right(self.cleaning.gate.threshold)

@@ -12,7 +12,7 @@ from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.replacer import Replacement
-from llm4dsr_cli.scores import probability, rounded_probability, shortest_probabilities
+from llm4dsr_cli.scores import Scores, probability, rounded_probability, shortest_probabilities
 
 
 def record_edits(record: Record, decision: Decision, candidates: Candidates | None) -> list[Edit]:
@@ -24,7 +24,7 @@ def record_edits(record: Record, decision: Decision, candidates: Candidates | No
     Raises:
         RecordError: a replacement cannot stand in this record.
     """
-    chances = np.round(decision.noise_probability, 5).tolist()
+    rounded = np.round(decision.noise_probability, 5).tolist()
     keep = decision.keep
     put = decision.replacements
     edits = []
@@ -34,28 +34,36 @@ def record_edits(record: Record, decision: Decision, candidates: Candidates | No
         if position in put and candidates is not None:
             replacement = put[position]
             item = candidates.item(replacement.candidate, record, position)
-            edits.append(Edit(position, "replace", chances[position], item, replacement.title, about))
+            edits.append(Edit(position, "replace", rounded[position], item, replacement.title, about))
         elif not keep[position]:
-            edits.append(Edit(position, "drop", chances[position], about=about))
+            edits.append(Edit(position, "drop", rounded[position], about=about))
         elif decision.action == "mark":
-            edits.append(Edit(position, "mark", chances[position]))
+            edits.append(Edit(position, "mark", rounded[position]))
     return edits
+
+
+def chances(log_odds: Scores, *, fused: bool) -> list[float | None]:
+    """Noise probabilities as records and audits have them, None for NaN.
+
+    Args:
+        fused: the log-odds are fused with counts: they are not rounded, and have no shortest text.
+    """
+    found = np.round(probability(log_odds), 5) if fused else shortest_probabilities(log_odds)
+    return [None if math.isnan(chance) else chance for chance in found.tolist()]
 
 
 def additions(decision: Decision, *, annotate: bool, fused: bool) -> dict[str, Any]:
     """The fields that a decision adds to its record: noise probabilities if asked for, flags where items are marked.
 
     Args:
-        fused: the log-odds are fused with counts: they are not rounded, and have no shortest text.
+        fused: as for ``chances``.
     """
     add: dict[str, Any] = {}
     if annotate:
         shown = decision.log_odds.copy()
         for position, replacement in decision.replacements.items():
             shown[position] = replacement.log_odds
-        chances = np.round(probability(shown), 5) if fused else shortest_probabilities(shown)
-        kept = chances[decision.keep].tolist()
-        add[PROBABILITY_FIELD] = [None if math.isnan(chance) else chance for chance in kept]
+        add[PROBABILITY_FIELD] = chances(shown[decision.keep], fused=fused)
     if decision.action == "mark":
         add[FLAG_FIELD] = decision.flagged.astype(int).tolist()
     return add

@@ -18,8 +18,11 @@ from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
 from llm4dsr_cli.commands.models import models
 from llm4dsr_cli.commands.project_command import ProjectCommand, takes_project_file
+from llm4dsr_cli.commands.report import report
 from llm4dsr_cli.commands.score import score
+from llm4dsr_cli.commands.show import show
 from llm4dsr_cli.commands.trial import trial
+from llm4dsr_cli.commands.undo import undo
 from llm4dsr_cli.streams import write_out
 from llm4dsr_cli.version import __version__
 
@@ -76,6 +79,6 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert, report, show, undo):
     app.command(cls=ProjectCommand)(takes_project_file(command))
 app.add_typer(models, name="models")

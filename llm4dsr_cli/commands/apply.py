@@ -9,7 +9,7 @@ import typer
 
 from llm4dsr_cli.commands import options
 from llm4dsr_cli.commands.completion import one_of
-from llm4dsr_cli.commands.options import GateOptions, OutputOptions, RejectOptions, RunOptions
+from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, OutputOptions, RejectOptions
 from llm4dsr_cli.commands.outlook import surveyed
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
@@ -34,7 +34,7 @@ def apply(
     gate: GateOptions,
     output: OutputOptions,
     errors: RejectOptions,
-    run: RunOptions,
+    run: EditingRunOptions,
     action: Annotated[
         str,
         typer.Option(
@@ -102,7 +102,7 @@ def apply(
                 yield from map(cleaning.sequence, batch)
 
     if is_file:
-        cleaning = surveyed(cleaning, sequences, console)
+        cleaning = surveyed(cleaning, sequences, console, run.show)
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

@@ -10,7 +10,7 @@ import typer
 
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
-from llm4dsr_cli.commands.options import GateOptions, ModelOptions, OutputOptions, RejectOptions, RunOptions
+from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, ModelOptions, OutputOptions, RejectOptions
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.commands.record_options import EditedRecordOptions
@@ -34,7 +34,7 @@ def clean(
     output: OutputOptions,
     errors: RejectOptions,
     model: ModelOptions,
-    run: RunOptions,
+    run: EditingRunOptions,
     target: Annotated[
         str | None,
         typer.Argument(metavar="OUT", help="Where the records go; - for standard output. Not needed with --dry-run."),
@@ -173,6 +173,7 @@ def clean(
                 scratch=scratch,
                 state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),
                 resume=resume,
+                examples=run.show,
             )
         assert outputs is not None
         with LineReader.open(source) as reader:

@@ -61,6 +61,7 @@ MaxEdits = Annotated[
     typer.Option("--max-edits", metavar="N", help="Most edits a sequence: a number, or a share below 1."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR and TERM=dumb work as well.")]
 
 
 def given(paths: Mapping[str, str | None]) -> dict[str, str]:
@@ -242,7 +243,8 @@ class OutputOptions(OptionSet):
     heading: ClassVar[str] = "Output"
 
     audit: Annotated[
-        str | None, typer.Option("--audit", metavar="FILE", help="Write a line for every edit, enough to undo it.")
+        str | None,
+        typer.Option("--audit", metavar="FILE", help="Write a line for every edit, for report, show and undo."),
     ] = None
     annotate: Annotated[bool, typer.Option("--annotate", help="Add each item's noise_probability to its record.")] = (
         False
@@ -299,12 +301,19 @@ class RunOptions(OptionSet):
 
     quiet: Quiet = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print llama.cpp's log too.")] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR and TERM=dumb work as well.")] = (
-        False
-    )
+    no_color: NoColor = False
 
     def console(self) -> Console:
         """Where messages go; those of the library name the command's flags."""
         from llm4dsr_cli.console import Console
 
         return Console(quiet=self.quiet, verbose=self.verbose, color=not self.no_color, reword=in_flags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingRunOptions(RunOptions):
+    """The same of a command that edits."""
+
+    show: Annotated[
+        int, typer.Option("--show", metavar="N", min=0, help="Show N of the edits before they are made.")
+    ] = 10

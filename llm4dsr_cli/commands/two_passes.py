@@ -43,6 +43,7 @@ def clean_file(
     scratch: str | None,
     state: State,
     resume: bool,
+    examples: int,
 ) -> int:
     """Score the records of a file, say what edits would do, and clean them; the exit code.
 
@@ -54,6 +55,7 @@ def clean_file(
             with the run.
         state: what the scores depend on.
         resume: go on with the scores of an earlier run.
+        examples: how many edits are shown before they are made.
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
     from llm4dsr_cli.cleaning.scoring import score_records
@@ -94,7 +96,7 @@ def clean_file(
                 lines = score_records(batches, cleaning.scorer, counts, lambda record, scores, _: scores_line(scores))
                 write_scores(lines, kept, counts, reader, advance)
             kept.finish()
-            cleaning = surveyed(cleaning, sequences, console)
+            cleaning = surveyed(cleaning, sequences, console, examples)
             if outputs is None:
                 kept.kept = scratch is not None
             else:

@@ -107,17 +107,22 @@ class Survey:
         return int(np.searchsorted(-self._descending, -threshold))
 
     def outlook(self, share: float) -> Outlook:
-        """What editing this share means.
+        """What editing this share means."""
+        threshold = self.threshold(share)
+        return Outlook(share, self.edits(threshold), threshold, self.right(threshold))
+
+    def right(self, threshold: float) -> dict[float, float] | None:
+        """Share of the edits of a gate with this threshold that is right, by the share of the data that is noise.
 
         If a share q of the items that can be edited is noise like that which was put in, and r of such noise lies above
-        the threshold, then q * r of them are noise that is edited: so many of the edits are right.
+        the threshold, then q * r of them are noise that is edited: so many of the edits are right. None where no noise
+        was put in, or nothing is edited.
         """
-        threshold = self.threshold(share)
-        edits, right = self.edits(threshold), None
-        if self.noise is not None and edits:
-            edited, found = edits / len(self._descending), float(self.noise.above(threshold))
-            right = {noise: min(1.0, noise * found / edited) for noise in ASSUMED_NOISE}
-        return Outlook(share, edits, threshold, right)
+        edits = self.edits(threshold)
+        if self.noise is None or not edits:
+            return None
+        edited, found = edits / len(self._descending), float(self.noise.above(threshold))
+        return {noise: min(1.0, noise * found / edited) for noise in ASSUMED_NOISE}
 
     def most_noise(self) -> float | None:
         """At most so much of the data is noise like that which was put in; None where none was put in.

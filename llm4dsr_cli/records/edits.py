@@ -59,11 +59,14 @@ def edit_record(
     output_line: int,
     threshold: float,
     parallel: Sequence[Names] = (),
+    user: Any = None,
+    chances: Sequence[float | None] = (),
+    expected: Mapping[float, float] | None = None,
 ) -> EditedRecord:
     """Apply edits to a record.
 
     A dropped item takes its entries in all parallel lists with it. What is not edited keeps its bytes; the audit has
-    the bytes of what was there.
+    the bytes of what was there. With a record's first edit it has the whole sequence and the line, too.
 
     Args:
         edits: at most one an item, in the order of the items.
@@ -71,6 +74,9 @@ def edit_record(
         output_line: number of the record's line in the output, from 1, for the audit.
         threshold: noise probability above which items were flagged, for the audit.
         parallel: the names that lead to each list, besides the titles', that runs parallel to the items.
+        user: whose record it is, for the audit.
+        chances: noise probabilities of all items, None for items that nobody judged, for the audit.
+        expected: share of the run's edits that is right, by the share of the data that is noise, for the audit.
 
     Raises:
         RecordError: a field to be added is there already.
@@ -82,6 +88,7 @@ def edit_record(
             {
                 "record": record.where,
                 "output_line": output_line,
+                "user": orjson.Fragment(dumps(user)),
                 "position": edit.position,
                 "action": edit.action,
                 "title": record.titles[edit.position],
@@ -91,9 +98,10 @@ def edit_record(
                 "noise_probability": edit.noise_probability,
                 "threshold": threshold,
                 **edit.about,
+                **({} if number else _once(record, add, parallel, chances, expected)),
             }
         )
-        for edit in edits
+        for number, edit in enumerate(edits)
     ]
     return EditedRecord(record.render(dropped, add, put, parallel), audit, record.render(), len(put))
 
@@ -102,6 +110,31 @@ def dropped_and_put(edits: Sequence[Edit]) -> tuple[list[int], dict[int, tuple[A
     """The positions of dropped items, and the item and title that takes another's place, by position."""
     dropped = [edit.position for edit in edits if edit.action == "drop"]
     return dropped, {edit.position: (edit.item, edit.title) for edit in edits if edit.action == "replace"}
+
+
+def _once(
+    record: Record,
+    add: Mapping[str, Any],
+    parallel: Sequence[Names],
+    chances: Sequence[float | None],
+    expected: Mapping[float, float] | None,
+) -> dict[str, Any]:
+    """What the audit says of a record with the first of its edits: what people look at, and what undo takes.
+
+    The whole line, since dropped entries leave no trace of the blanks around them.
+    """
+    told: dict[str, Any] = {"sequence": {"titles": record.titles, PROBABILITY_FIELD: list(chances)}}
+    if expected is not None:
+        told["expected_precision"] = {f"{noise:g}": round(share, 4) for noise, share in expected.items()}
+    if record.line is not None:
+        told["undo"] = {
+            "line": record.line.decode(),
+            "items_field": record.record_format.items_field,
+            "titles_field": record.record_format.titles_field,
+            "parallel": list(parallel),
+            "added": list(add),
+        }
+    return told
 
 
 def _parallel_values(record: Record, parallel: Sequence[Names], position: int) -> dict[str, Any]:

@@ -86,13 +86,16 @@ class LineReader:
 
     Standard input that is a file is left where it was found, so that it can be opened once more.
 
+    An exact reader gives every line as it stands, blank ones too, less its newline.
+
     Attributes:
         name: the input's name for messages.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, *, rewind: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, name: str, *, rewind: bool = False, exact: bool = False) -> None:
         """A reader of an open stream, which it closes; ``rewind`` takes a file back to where it is now before that."""
         self.name = name
+        self._exact = exact
         self._stream = stream
         self._stop = threading.Event()
         self._arrived: queue.Queue[Line | BaseException | None] | None = None
@@ -106,12 +109,12 @@ class LineReader:
         self._start = None if not rewind or self._size is None else os.lseek(stream.fileno(), 0, os.SEEK_CUR)
 
     @classmethod
-    def open(cls, path: str | Path) -> LineReader:
+    def open(cls, path: str | Path, *, exact: bool = False) -> LineReader:
         """A reader of ``path``; see ``open_input`` for what that may be and what it raises."""
         path = os.fspath(path)
         # A file's name need not be UTF-8, what is written about it must be. A log's records have another one.
         name = "stdin" if path == "-" else str(getattr(path, "label", path)).encode("utf-8", "replace").decode()
-        return cls(open_input(path), name, rewind=path == "-")
+        return cls(open_input(path), name, rewind=path == "-", exact=exact)
 
     def __enter__(self) -> LineReader:
         return self
@@ -156,11 +159,15 @@ class LineReader:
         number = 0
         try:
             for number, raw in enumerate(bounded_lines(self._stream, self.name), 1):
-                line = raw
+                line = raw.removesuffix(b"\n")
                 if number == 1:
                     refuse_binary(raw[:LONGEST_MAGIC], self.name)
-                    line = raw.removeprefix(_BYTE_ORDER_MARK)
-                line = line.removesuffix(b"\n").removesuffix(b"\r")
+                if self._exact:
+                    yield number, line
+                    continue
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                line = line.removesuffix(b"\r")
                 if line.strip():
                     yield number, line
         except (EOFError, zlib.error, gzip.BadGzipFile, zstd.DamagedError):

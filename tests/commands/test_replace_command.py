@@ -160,7 +160,12 @@ def test_a_fallback_is_for_what_found_no_better(tmp_path: Path, clean: Call) -> 
     refused = [edit for edit in audits["drop"] if "refused" in edit]
     assert len(refused) > 10
     assert all(edit["action"] == "drop" and edit["to"] is None and "replacement" not in edit for edit in refused)
-    assert audits["keep"] == [edit for edit in audits["drop"] if edit["action"] == "replace"] != []
+    once = ("sequence", "undo")  # told with a record's first edit, which is another where some are not made
+    kept, replaced = [
+        [{name: edit[name] for name in edit.keys() - once} for edit in edits]
+        for edits in (audits["keep"], [edit for edit in audits["drop"] if edit["action"] == "replace"])
+    ]
+    assert kept == replaced != []
     dropped = {(edit["output_line"], edit["position"]) for edit in audits["drop"] if edit["action"] == "drop"}
     for line, (one, other) in enumerate(zip(results["drop"], results["keep"], strict=True), 1):
         assert one["items"] == [item for i, item in enumerate(other["items"]) if (line, i) not in dropped]

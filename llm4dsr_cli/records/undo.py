@@ -1,0 +1,211 @@
+"""Undo: the lines that were there before the edits, from the output and its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.records import splice
+from llm4dsr_cli.records.audit import AuditedEdit, AuditedRecord, Original, read_audit
+from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropped_and_put
+from llm4dsr_cli.records.json_lines import loads
+from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.names import names_of, value_at
+from llm4dsr_cli.records.reader import LineReader
+from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record_format import RecordFormat
+from llm4dsr_cli.records.writer import OutputFile
+
+_BATCH = 1024  # lines
+Place = tuple[int, int]  # line of the output, from 1; position of the item in the record, from 0
+
+
+@dataclass
+class Undone:
+    """What was taken back, of how much; records are those that were edited."""
+
+    edits: int = 0
+    of_edits: int = 0
+    records: int = 0
+    of_records: int = 0
+
+
+def undo_edits(
+    audit: str | Path, file: str | Path, target: str | Path, only: Collection[Place] | None = None
+) -> Undone:
+    """Take edits back: write the lines of ``file`` to ``target`` as they were before.
+
+    Without ``only``, every line comes out byte for byte as ``clean`` read it, less its line ending. With it, each line
+    comes out as if the named edits had never been made; what ``annotate`` and the action "mark" have added to the
+    records stays, with the values of these items.
+
+    Args:
+        audit: written together with ``file``.
+        file: output of ``clean`` or ``apply``, JSON lines.
+        target: appears only when it is whole; ``.gz`` is compressed.
+        only: the edits to take back.
+
+    Raises:
+        RecordError: a line of the audit is none, or ``file`` is not what was written with it.
+        OptionError: ``only`` names an edit that the audit does not have.
+        Llm4dsrError: a file cannot be read.
+        OutputError: ``target`` cannot be written.
+    """
+    undone = Undone()
+    left = None if only is None else set(only)
+    with (
+        LineReader.open(audit) as audit_reader,
+        LineReader.open(file, exact=True) as reader,
+        OutputFile(target) as out,
+    ):
+        for line in _lines(audit_reader, reader, left, undone):
+            out.write(line)
+        if left:
+            line_number, position = min(left)
+            raise OptionError(
+                f"`only` names item {position} of line {line_number}, of which the audit has no edit",
+                remedy="give a list that was made from this audit",
+            )
+    return undone
+
+
+def _lines(audit: LineReader, reader: LineReader, only: set[Place] | None, undone: Undone) -> Iterator[bytes]:
+    """The lines of the output as they were; takes what it has found out of ``only``."""
+    edited = read_audit(audit)
+    record = next(edited, None)
+    added = [] if record is None or record.original is None else record.original.added
+    number = 0
+    for batch in reader.batches(_BATCH):
+        for number, line in batch:
+            where = f"{reader.name}:{number}"
+            if record is not None and record.output_line == number:
+                yield _restored(line, record, where, only, undone)
+                record = next(edited, None)
+            elif only is None and added:
+                yield _without_added(line, added, where)[0]
+            else:
+                yield line
+    if record is not None:
+        raise _stranger(f"{reader.name}:{number + 1}", f"is missing, and {record.where} tells of an edit in it")
+
+
+def _restored(line: bytes, record: AuditedRecord, where: str, only: set[Place] | None, undone: Undone) -> bytes:
+    """A line of which the audit tells, without the edits that are to be taken back."""
+    original = record.original
+    if original is None:
+        raise RecordError(
+            "does not hold the line that was edited",
+            where=record.where,
+            remedy="clean again, with --audit of this version and JSON lines as input",
+        )
+    places = {edit.position: (record.output_line, edit.position) for edit in record.edits}
+    back = {position for position, place in places.items() if only is None or place in only}
+    if only is not None:
+        only.difference_update(places.values())
+    undone.of_records += 1
+    undone.of_edits += len(places)
+    undone.edits += len(back)
+    undone.records += bool(back)
+    plain, values = _without_added(line, original.added, where)
+    try:
+        was = _record_of(original, record.where)
+        if was.render(*_drop_and_put(record.edits), original.parallel) != plain:
+            raise _stranger(where)
+        if only is None:
+            return original.line
+        if not back:
+            return line
+        drop, add, put = _drop_and_put([edit for edit in record.edits if edit.position not in back])
+        add = _added(record, values, back, len(was.titles))
+        return was.render(drop, add, put, original.parallel)
+    except (LookupError, TypeError, ValueError):
+        raise RecordError(
+            "contradicts itself", where=record.where, remedy="give a file that `clean` or `apply` wrote with --audit"
+        ) from None
+
+
+def _record_of(original: Original, where: str) -> Record:
+    """The record that was read, as far as rendering takes it. Raises LookupError or TypeError where it is none."""
+    data = parse_object(original.line, where, RecordError)
+    items = value_at(data, names_of(data, original.items_field))
+    if not isinstance(items, list):
+        raise TypeError
+    record_format = RecordFormat(items_field=original.items_field, titles_field=original.titles_field)
+    nothing: list[Any] = [None] * len(items)
+    return Record(original.line, where, data, nothing, nothing, record_format, {}, range(len(items)))
+
+
+def _drop_and_put(edits: list[AuditedEdit]) -> tuple[list[int], None, dict[int, tuple[Any, str]]]:
+    """For ``Record.render``: what is dropped, that nothing is added, and what is put."""
+    dropped, put = dropped_and_put(
+        [
+            Edit(
+                edit.position,
+                edit.action,
+                edit.noise_probability,
+                edit.to,
+                edit.proposal.title if edit.proposal else "",
+            )
+            for edit in edits
+        ]
+    )
+    return dropped, None, put
+
+
+def _without_added(line: bytes, added: list[str], where: str) -> tuple[bytes, dict[str, Any]]:
+    """A line before fields were appended to it (``splice.appended``), and the values of these fields."""
+    if not added:
+        return line, {}
+    parse_object(line, where, RecordError)
+    last = splice.members(line)[-len(added) :]
+    if [member.name for member in last] != added or line[last[0].start - 1 : last[0].start] != b",":
+        raise _stranger(where)
+    plain = line[: last[0].start - 1] + line[len(line.rstrip()) - 1 :]
+    return plain, {member.name: loads(line[slice(*member.value)]) for member in last}
+
+
+def _added(record: AuditedRecord, values: dict[str, Any], back: set[int], n_items: int) -> dict[str, Any]:
+    """The added fields when some edits have been taken back. Raises LookupError where the values are too few."""
+    dropped = {edit.position for edit in record.edits if edit.action == "drop"}
+    add = dict(values)
+    if PROBABILITY_FIELD in values:
+        kept = [i for i in range(n_items) if i not in dropped]
+        chances = {position: values[PROBABILITY_FIELD][place] for place, position in enumerate(kept)}
+        chances |= {position: (record.chances or [])[position] for position in back}
+        add[PROBABILITY_FIELD] = [chances[position] for position in sorted(chances)]
+    if FLAG_FIELD in values:
+        add[FLAG_FIELD] = [0 if i in back else values[FLAG_FIELD][i] for i in range(n_items)]
+    return add
+
+
+def _stranger(where: str, what: str = "is not the line that the audit tells of") -> RecordError:
+    return RecordError(
+        what, where=where, remedy="give the JSON lines that were written together with this audit, unchanged"
+    )
+
+
+def read_places(path: str | Path) -> set[Place]:
+    """The edits that a list names, one a line: the line of the output (from 1), a blank, the item's position (from 0).
+
+    What follows a ``#`` is a comment.
+
+    Raises:
+        Llm4dsrError: the list cannot be read, or a line is another.
+    """
+    places: set[Place] = set()
+    with LineReader.open(path) as reader:
+        for batch in reader.batches(_BATCH):
+            for number, line in batch:
+                words = line.split(b"#", 1)[0].split()
+                if len(words) == 2 and all(word.isdigit() and len(word) < 19 for word in words):
+                    places.add((int(words[0]), int(words[1])))
+                elif words:
+                    raise Llm4dsrError(
+                        "names no edit",
+                        where=f"{reader.name}:{number}",
+                        remedy="write the line of the output and the item's position, two whole numbers: 12 3",
+                    )
+    return places

@@ -1,0 +1,1 @@
+"""Review: an audit as a page for people, who look at edits and choose those to take back."""
