@@ -12,7 +12,7 @@ import typer
 from llm4dsr_cli.commands.apply import apply
 from llm4dsr_cli.commands.calibrate import calibrate
 from llm4dsr_cli.commands.clean import clean
-from llm4dsr_cli.commands.command import Group
+from llm4dsr_cli.commands.command import Command, Group
 from llm4dsr_cli.commands.convert import convert
 from llm4dsr_cli.commands.evaluate import evaluate
 from llm4dsr_cli.commands.finetune import finetune
@@ -79,6 +79,8 @@ def _main(
     pass
 
 
-for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert, report, show, undo):
+for command in (clean, score, apply, finetune, calibrate, evaluate, trial, convert):
     app.command(cls=ProjectCommand)(takes_project_file(command))
+for reader in (report, show, undo):  # of an audit, and of nothing that a project's file is about
+    app.command(cls=Command)(reader)
 app.add_typer(models, name="models")
