@@ -10,15 +10,19 @@ import pytest
 import typer
 import typer.main
 
-from llm4dsr_cli.commands import options
+from llm4dsr_cli.commands import options, record_options
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.replacing.generate.suggester import Suggester
 
-SETS = [kind for _, kind in inspect.getmembers(options, inspect.isclass) if issubclass(kind, OptionSet)]
-SETS.remove(OptionSet)
+SETS = [
+    kind
+    for module in (options, record_options)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, OptionSet) and kind is not OptionSet
+]
 
 
 def flags(kind: type[OptionSet]) -> set[str]:
@@ -64,10 +68,10 @@ def test_a_denoiser_is_loaded_by_the_options_of_its_set() -> None:
 def test_a_format_has_every_field_that_was_given() -> None:
     """Guards: parallel lists that are not cut when items are dropped, because a set forgot its own option."""
     chosen = {"items_field": "a", "titles_field": "b", "item_id_field": "c", "item_title_field": "d"}
-    assert options.RecordOptions(**chosen).format() == RecordFormat(**chosen)
-    edited = options.EditedRecordOptions(**chosen, parallel_field=["ratings", "times"])
-    assert edited.format() == RecordFormat(**chosen, parallel_fields=("ratings", "times"))
-    assert options.EditedRecordOptions().format() == RecordFormat()
+    assert record_options.RecordOptions(**chosen).record_format() == RecordFormat(**chosen)
+    edited = record_options.EditedRecordOptions(**chosen, parallel_field=["ratings", "times"])
+    assert edited.record_format() == RecordFormat(**chosen, parallel_fields=("ratings", "times"))
+    assert record_options.EditedRecordOptions().record_format() == RecordFormat()
 
 
 def test_a_threshold_is_chosen_in_one_way() -> None:
