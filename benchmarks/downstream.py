@@ -2,11 +2,12 @@
 
     python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
-Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the train windows, and rank the last item of
-valid windows whose last item is no noise; a fifth of the users is for the early stop, the others report. The other data
-sets: each user's last two items are the targets. Every fit is kept in the state folder, so that the benchmark goes on
-where it was stopped, and several of them may work on one folder, each with other domains or recommenders. Rows of other
-methods are edited at the first share.
+Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the valid windows, and rank the last item of
+train windows whose last item is no noise; a fifth of the users is for the early stop, the others report. It is that way
+round because the denoiser that ships has learned from the train windows: on these it is a worse judge of their noise.
+The other data sets: each user's last two items are the targets. Every fit is kept in the state folder, so that the
+benchmark goes on where it was stopped, and several of them may work on one folder, each with other domains or
+recommenders. Rows of other methods are edited at the first share.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -85,7 +86,7 @@ def read(
 def windows(
     folder: Path, catalog: Catalog, users: int | None, *, edits_histories: bool
 ) -> tuple[Split, Labels, list[Any]]:
-    """Train windows to learn from, and the histories of valid windows, whose last items are targets.
+    """Valid windows to learn from, and the histories of train windows, whose last items are targets.
 
     Histories that nobody edits are not scored: they come after an empty sequence.
     """
@@ -109,13 +110,13 @@ def windows(
         before.append(np.array(original, dtype=np.int64)[:end])
         return window
 
-    for row in read_rows(folder / "train.jsonl")[:users]:
+    for row in read_rows(folder / "valid.jsonl")[:users]:
         take(row, None, True)
-    valid = [row for row in read_rows(folder / "valid.jsonl") if not row["noise"][-1]][:users]
-    users_of = dict.fromkeys(row["user_id"] for row in valid)
+    asked = [row for row in read_rows(folder / "train.jsonl") if not row["noise"][-1]][:users]
+    users_of = dict.fromkeys(row["user_id"] for row in asked)
     order = np.random.default_rng(0).permutation(list(users_of)).tolist()
     place = {user: int(i % VALIDATED > 0) for i, user in enumerate(order)}
-    for row in valid:
+    for row in asked:
         end = -1 if edits_histories else 0
         window = take(row, end, False)
         held[place[row["user_id"]]].append((len(sequences) - 1, window[end:-1], int(window[-1])))
