@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.resumable import ResumableFile
     from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
-    from llm4dsr_cli.records.undo import Undone, undo_edits
+    from llm4dsr_cli.records.undo import undo_edits
+    from llm4dsr_cli.records.undone import Undone
     from llm4dsr_cli.records.writer import OutputFile
     from llm4dsr_cli.replacing.candidates import Candidates
     from llm4dsr_cli.replacing.counts_proposer import CountsProposer
@@ -158,10 +159,8 @@ _HOMES = {
         "parse_scored",
         "parse_unscored",
     ),
-    "records.undo": (
-        "Undone",
-        "undo_edits",
-    ),
+    "records.undo": ("undo_edits",),
+    "records.undone": ("Undone",),
     "records.writer": ("OutputFile",),
     "replacing.candidates": ("Candidates",),
     "replacing.counts_proposer": ("CountsProposer",),

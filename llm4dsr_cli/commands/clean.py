@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -18,16 +18,24 @@ from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
-    from llm4dsr_cli.model.denoiser import Denoiser
-    from llm4dsr_cli.records.record import OnError, Record
+    from llm4dsr_cli.commands.cleaned_file import CleanedFile
+    from llm4dsr_cli.console import Console
+    from llm4dsr_cli.records.catalog import Catalog
+    from llm4dsr_cli.records.record import Record
     from llm4dsr_cli.replacing.replacer import ProposerName
     from llm4dsr_cli.sequences import ItemSequence
 
 
 @option_sets
 def clean(
-    source: Annotated[
-        str, typer.Argument(metavar="IN", help="JSONL, one sequence a line, oldest item first; - for standard input.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN... OUT",
+            help="IN: JSONL, one sequence a line, oldest item first, or a log of interactions; - for standard input. "
+            "OUT: where the records go; - for standard output. Of several INs a folder, which gets a file for each; "
+            "so are --audit, --report and --rejects then. Of one IN with --dry-run there need be no OUT.",
+        ),
     ],
     records: EditedRecordOptions,
     gate: GateOptions,
@@ -35,10 +43,6 @@ def clean(
     errors: RejectOptions,
     model: ModelOptions,
     run: EditingRunOptions,
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="OUT", help="Where the records go; - for standard output. Not needed with --dry-run."),
-    ] = None,
     action: Annotated[
         str,
         typer.Option(
@@ -87,11 +91,10 @@ def clean(
     from llm4dsr_cli.cleaning.passes import counts_data
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
-    from llm4dsr_cli.commands.resumption import scoring_state
-    from llm4dsr_cli.commands.two_passes import clean_file
-    from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, read_records
-    from llm4dsr_cli.records.resumable import check_part, scratch_name
-    from llm4dsr_cli.scores import BATCH_RECORDS
+    from llm4dsr_cli.commands.cleaned_file import CleanedFile
+    from llm4dsr_cli.commands.destinations import destinations
+    from llm4dsr_cli.commands.two_passes import clean_files
+    from llm4dsr_cli.records.reader import LineReader
 
     console = run.console()
     gate_file = gate.load()
@@ -100,85 +103,86 @@ def clean(
         for name, value in (("--proposer", proposer), ("--fallback", fallback)):
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
-    if target is None and not dry_run:
-        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
-    inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
-    outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
-    source, records = records.gathered(source, console, user_field)
-    if outputs is not None:
-        outputs.take_back_to(source)
-    is_file = can_be_read_twice(source)
+    found = destinations(paths, output, errors, dry_run=dry_run)
+    inputs = {f"IN {one.source}" if len(found) > 1 else "IN": one.source for one in found}
+    inputs |= {**records.inputs(), **gate.inputs(), **model.inputs()}
+    written = [
+        None if one.target is None or dry_run else Outputs(one.target, one.output, one.errors, inputs, gate.gate)
+        for one in found
+    ]
+    files = [
+        CleanedFile.of(one, outputs, records, console, user_field) for one, outputs in zip(found, written, strict=True)
+    ]
+    is_file = all(file.is_file for file in files)
     if is_file and not gate.says_how_many:
         said["edit"] = EDIT
     settings = CleaningSettings(**said)
     check_choice("proposer", proposer or "counts", ("counts", "generate"))
     if not is_file:
+        if len(files) > 1:
+            raise OptionError("one of the inputs is a pipe", remedy="clean it alone")
         gate.refuse_for_pipe()
         takes_counts = action == "replace" and gate.gate is None and proposer != "generate"
-        takes_items = action == "replace" and records.catalog is None
+        takes_items = action == "replace" and files[0].records.catalog is None
         _refuse_pipe(dry_run=dry_run, resume=resume, takes_items=takes_items, takes_counts=takes_counts)
-    if is_file:
-        with LineReader.open(source):  # what is wrong with it should show now
-            pass
-    scratch = None if target is None or source == "-" else scratch_name(target)
-    if scratch is None:
-        if resume:
-            raise OptionError(
-                "--resume needs regular files, OUT not compressed",
-                remedy="leave it out, or write to files and read them",
-            )
-    elif is_file:
-        check_part(scratch, resume=resume)
-    record_format = records.record_format()
-    keep_fields = action == "replace" and records.catalog is not None and may_hold_objects(source)
-    catalog = records.load_catalog(source, console, keep_fields=keep_fields)
-
-    def read(reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
-        return read_records(reader, BATCH_RECORDS, record_format, catalog, on_error)
+    for file in files:
+        file.check(resume=resume)
+    catalog = _load_catalog(files, console, replaces=action == "replace")
 
     def counted() -> Iterator[ItemSequence]:
-        console.say(f"counting {inputs['IN']} ...")
-        # A later pass tells of what is skipped.
-        quietly: OnError | None = (lambda error, line: None) if errors.on_error == "skip" else None
-        with LineReader.open(source) as reader:
-            for batch in read(reader, quietly):
-                for record in batch:
-                    yield record.sequence(user_field)
+        for file in files:
+            console.say(f"counting {file.name} ...")
+            yield from file.unscored(user_field, skips=errors.on_error == "skip")
 
     proposes = cast("ProposerName", proposer or "counts")
     counts = counts_data(settings, gate=gate_file is not None, catalog=catalog is not None, proposer=proposes)
-    with (
-        nullcontext() if outputs is None else outputs.told_of_interrupts(),
-        Cleaning.load(
-            catalog=catalog,
-            gate=gate_file,
-            counted=counted() if is_file and counts else None,
-            **said,
-            proposer=proposes,
-            record_format=record_format,
-            user_field=user_field,
-            **model.arguments(),
-            say=console.say,
-        ) as cleaning,
-    ):
-        if is_file:
-            return clean_file(
-                source,
-                cleaning,
-                read,
-                outputs,
-                errors,
-                console,
-                scratch=scratch,
-                state={} if scratch is None else scoring_state(source, records, cast("Denoiser", cleaning.scorer)),
-                resume=resume,
-                examples=run.show,
+    with ExitStack() as stack:
+        for outputs in written:
+            if outputs is not None:
+                stack.enter_context(outputs.told_of_interrupts())
+        cleaning = stack.enter_context(
+            Cleaning.load(
+                catalog=catalog,
+                gate=gate_file,
+                counted=counted() if is_file and counts else None,
+                **said,
+                proposer=proposes,
+                record_format=files[0].records.record_format(),
+                user_field=user_field,
+                **model.arguments(),
+                say=console.say,
             )
+        )
+        if is_file:
+            return clean_files(files, cleaning, errors, console, resume=resume, examples=run.show)
+        (file,), (outputs,) = files, written
         assert outputs is not None
-        with LineReader.open(source) as reader:
+        with LineReader.open(file.source) as reader:
             cleaner: Cleaner[Record] = Cleaner(cleaning, outputs.annotate)
-            return outputs.run(reader, cleaner, lambda on_error: read(reader, on_error), console)
+            return outputs.run(reader, cleaner, lambda on_error: file.read(reader, on_error), console)
+
+
+def _load_catalog(files: Sequence[CleanedFile], console: Console, *, replaces: bool) -> Catalog | None:
+    """The catalog of all files, which learn of it.
+
+    Raises:
+        OptionError: the files take different catalogs, or have their items in different places.
+    """
+    first = files[0]
+    for file in files[1:]:
+        if file.records != first.records:
+            raise OptionError(
+                f"{first.name} and {file.name} differ in where their items or titles are",
+                remedy="clean them one by one, or name one `--catalog`",
+            )
+    keep_fields = (
+        replaces and first.records.catalog is not None and any(may_hold_objects(file.source) for file in files)
+    )
+    catalog = first.records.load_catalog(first.source, console, keep_fields=keep_fields)
+    for file in files:
+        file.catalog = catalog
+    return catalog
 
 
 def _refuse_pipe(*, dry_run: bool, resume: bool, takes_items: bool, takes_counts: bool) -> None:

@@ -134,7 +134,7 @@ class Outputs:
             if cleaner.cleaning.coverage is not None:
                 cleaner.cleaning.coverage.check()
             if log is not None:
-                log.write(out)
+                log.write(out, audit)
             self.seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
                 told = report(cleaner, self.seconds, self.gate) | {"config": taken_from_file()}

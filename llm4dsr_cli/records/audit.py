@@ -11,6 +11,7 @@ from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.edits import PROBABILITY_FIELD, Action
 from llm4dsr_cli.records.json_lines import kind, quote
 from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.patches import PATCH, WHOLE
 from llm4dsr_cli.records.names import Names
 from llm4dsr_cli.records.reader import LineReader
 
@@ -113,14 +114,19 @@ class AuditedRecord:
 
 
 def read_audit(reader: LineReader) -> Iterator[AuditedRecord]:
-    """The edited records of an audit, in order, each with all its edits.
+    """The edited records of an audit, in order, each with all its edits; what takes the rows of a log back is left out.
 
     Raises:
         RecordError: a line is none that ``clean`` or ``apply`` write, two lines tell of the same item, or they are not
             in the order of the output.
     """
     last = 0
-    parsed = (_Line.of(line, f"{reader.name}:{number}") for batch in reader.batches(_BATCH) for number, line in batch)
+    objects = (
+        (parse_object(line, f"{reader.name}:{number}", RecordError), f"{reader.name}:{number}")
+        for batch in reader.batches(_BATCH)
+        for number, line in batch
+    )
+    parsed = (_Line.of(data, where) for data, where in objects if PATCH not in data and WHOLE not in data)
     for number, group in groupby(parsed, lambda line: line.output_line):
         lines = list(group)
         if number < last:
@@ -159,8 +165,7 @@ class _Line:
     output_line: int
 
     @classmethod
-    def of(cls, line: bytes, where: str) -> _Line:
-        data = parse_object(line, where, RecordError)
+    def of(cls, data: dict[str, Any], where: str) -> _Line:
         return cls(data, where, cls(data, where, 0).count("output_line", 1))
 
     def refuse(self, what: str) -> NoReturn:

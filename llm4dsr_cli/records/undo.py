@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,14 @@ from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropp
 from llm4dsr_cli.records.json_lines import loads
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.names import names_of, value_at
-from llm4dsr_cli.records.reader import LineReader
+from llm4dsr_cli.records.reader import LineReader, can_be_read_twice
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
+from llm4dsr_cli.records.undo_log import undo_log, written_log
+from llm4dsr_cli.records.undone import Place, Undone
 from llm4dsr_cli.records.writer import OutputFile
 
 _BATCH = 1024  # lines
-Place = tuple[int, int]  # line of the output, from 1; position of the item in the record, from 0
-
-
-@dataclass
-class Undone:
-    """What was taken back, of how much; records are those that were edited."""
-
-    edits: int = 0
-    of_edits: int = 0
-    records: int = 0
-    of_records: int = 0
 
 
 def undo_edits(
@@ -42,18 +32,24 @@ def undo_edits(
     comes out as if the named edits had never been made; what ``annotate`` and the action "mark" have added to the
     records stays, with the values of these items.
 
+    A log comes out byte for byte as it was; with ``only``, less the rows that stay edited.
+
     Args:
-        audit: written together with ``file``.
-        file: output of ``clean`` or ``apply``, JSON lines.
+        audit: written together with ``file``; read twice.
+        file: output of ``clean`` or ``apply``, JSON lines or a log.
         target: appears only when it is whole; ``.gz`` is compressed.
         only: the edits to take back.
 
     Raises:
         RecordError: a line of the audit is none, or ``file`` is not what was written with it.
-        OptionError: ``only`` names an edit that the audit does not have.
+        OptionError: ``only`` names an edit that the audit does not have, some of those of one row of a log, or one of a
+            log to whose rows a column was added.
         Llm4dsrError: a file cannot be read.
         OutputError: ``target`` cannot be written.
     """
+    whole = written_log(audit) if can_be_read_twice(audit) else None
+    if whole is not None:
+        return undo_log(audit, file, target, whole, only)
     undone = Undone()
     left = None if only is None else set(only)
     with (

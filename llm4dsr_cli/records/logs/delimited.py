@@ -12,6 +12,7 @@ from typing import BinaryIO
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
+from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 from llm4dsr_cli.records.reader import open_input
 
@@ -111,6 +112,8 @@ class DelimitedFile:
         OptionError: it has no rows.
     """
 
+    rows_are_bytes = True
+
     def __init__(self, path: str | Path, dialect: Dialect, name: str | None = None) -> None:
         self._path = path
         self.name = name or str(path)
@@ -170,8 +173,11 @@ class DelimitedFile:
                 yield number, [cell or None for cell in found]
                 number += 1
 
-    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+    def write(
+        self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
+    ) -> None:
         """See ``RowFile.write``."""
+        out = PatchedRows(write, patched)
         for added in changes.added:
             if added.name in self.columns:
                 raise OptionError(
@@ -181,19 +187,20 @@ class DelimitedFile:
         with closing(self._raw(with_blank=True)) as raw:
             for line, row in raw:
                 if line == 1 and row.startswith(_MARK):
-                    write(_MARK)
+                    out.write(HEADER, _MARK, _MARK)
                     row = row[len(_MARK) :]
                 if not row.strip():
-                    write(row)
+                    out.write(HEADER, row, row)
                 elif line == 1 and self._dialect.header:
-                    write(self._with(row, [self._title(added) for added in changes.added]))
+                    out.write(HEADER, row, self._with(row, [self._title(added) for added in changes.added]))
                 else:
+                    new = b""
                     if changes.keeps(number):
                         put = changes.put.get(number)
                         new = row if put is None else self._put(row, put, f"{self.name}:{line}")
                         if changes.added:
                             new = self._with(new, [_written(added, number) for added in changes.added])
-                        write(new)
+                    out.write(changes.first_of(number), row, new)
                     number += 1
 
     def _title(self, added: Added) -> str:

@@ -17,6 +17,7 @@ from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.logs.patches import Digest
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
 
@@ -187,9 +188,15 @@ class LogChanges:
         """A gathered record, and what became of it."""
         self._changes.take(before, after)
 
-    def write(self, out: OutputFile) -> None:
-        """Write the log with all that was taken. Raises OutputError when that fails."""
-        self._log.file.write(out.write_bytes, self._changes.found())
+    def write(self, out: OutputFile, audit: OutputFile | None) -> None:
+        """Write the log with all that was taken, and into the audit what takes it back. Raises OutputError."""
+        file, changes = self._log.file, self._changes.found()
+        if audit is None or not file.rows_are_bytes:
+            file.write(out.write_bytes, changes)
+            return
+        digest, take = Digest(out.write_bytes), audit.write
+        file.write(digest.write, changes, lambda patch: take(patch.line()))
+        take(digest.line())
 
 
 def log_changes(source: str, catalog: Catalog | None) -> LogChanges | None:

@@ -12,6 +12,7 @@ from llm4dsr_cli.records import splice
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.json_lines import dumps
 from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Cell, Changes
 from llm4dsr_cli.records.reader import open_input
 
@@ -22,6 +23,7 @@ class JsonRows:
     """The rows of such a file; see ``RowFile``. Ids keep their JSON type."""
 
     kind = "JSON lines"
+    rows_are_bytes = True
     endings: tuple[str, ...] = (".jsonl", ".json", ".ndjson")
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
@@ -41,16 +43,19 @@ class JsonRows:
                     yield row, [_text(data.get(name)) for name in columns]
                     row += 1
 
-    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+    def write(
+        self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
+    ) -> None:
         """See ``RowFile.write``."""
+        out = PatchedRows(write, patched)
         row = 0
         with closing(self._lines()) as lines:
             for number, line in lines:
                 if not line.strip():
-                    write(line)
+                    out.write(HEADER, line, line)
                     continue
-                if changes.keeps(row):
-                    write(self._changed(line, number, row, changes))
+                new = self._changed(line, number, row, changes) if changes.keeps(row) else b""
+                out.write(changes.first_of(row), line, new)
                 row += 1
 
     def _changed(self, line: bytes, number: int, row: int, changes: Changes) -> bytes:

@@ -184,7 +184,7 @@ class ListChanges:
 
     def found(self) -> Changes:
         """All changes; columns are added for what the records had added."""
-        changes = Changes()
+        changes = Changes(first=self._first)
         columns = self._log.columns
         names = [columns.items] if columns.titles is None else [columns.items, columns.titles]
         if self._edits:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, OptionError, RecordError
+from llm4dsr_cli.records.logs.patches import Patch
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 
 _COPIED = 1 << 20  # bytes at a time
@@ -25,6 +26,7 @@ class ParquetFile:
     """
 
     kind = "Parquet"
+    rows_are_bytes = False
     endings: tuple[str, ...] = (".parquet", ".pq")
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
@@ -71,7 +73,9 @@ class ParquetFile:
                     yield number, list(row)
                     number += 1
 
-    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+    def write(
+        self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
+    ) -> None:
         """See ``RowFile.write``; row groups, schema, metadata and compression are those of the file."""
         if not (changes.dropped or changes.put or changes.added):
             with Path(self._path).open("rb") as source:

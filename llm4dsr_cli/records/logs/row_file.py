@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llm4dsr_cli.records.logs.patches import Patch
+
 Cell = str | None
 
 
@@ -32,11 +34,17 @@ class Changes:
         dropped: 1 for each row that goes; a row beyond its end stays.
         put: the texts that take the place of others, by row and column.
         added: columns to add.
+        first: the row that has the same list first, by row; empty where each row is one of its own.
     """
 
     dropped: bytearray = field(default_factory=bytearray)
     put: dict[int, dict[str, str]] = field(default_factory=dict)
     added: list[Added] = field(default_factory=list)
+    first: Sequence[int] = ()
+
+    def first_of(self, row: int) -> int:
+        """The row whose edits a row takes."""
+        return self.first[row] if row < len(self.first) else row
 
     def keeps(self, row: int) -> bool:
         """Whether a row stays."""
@@ -57,12 +65,14 @@ class RowFile(Protocol):
         kind: of file, in words: "CSV".
         columns: their names.
         endings: what its name may end in, ``.gz`` left out; its own first.
+        rows_are_bytes: whether each row is a piece of the file's bytes, so that patches take it back.
     """
 
     name: str
     kind: str
     columns: list[str]
     endings: tuple[str, ...]
+    rows_are_bytes: bool
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
         """The number of each row, from 0, with its cells of these columns; None where there is no value.
@@ -71,8 +81,13 @@ class RowFile(Protocol):
             RecordError: a row is none; it names file and line.
         """
 
-    def write(self, write: Callable[[bytes], None], changes: Changes) -> None:
+    def write(
+        self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
+    ) -> None:
         """Hand all bytes of the file on, with changes; without any they are those of the file.
+
+        Args:
+            patched: takes a patch for each row that changes, in order; none where rows are no bytes.
 
         Raises:
             OptionError: a column that is to be added is there already.

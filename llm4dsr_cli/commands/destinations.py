@@ -1,0 +1,90 @@
+"""Where the outputs of one input go, or those of each of several inputs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
+from llm4dsr_cli.errors import OptionError, OutputError
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An input, and where its records, its audit, its report and its rejects go.
+
+    Attributes:
+        target: None where nothing is written.
+    """
+
+    source: str
+    target: str | None
+    output: OutputOptions
+    errors: RejectOptions
+
+
+def destinations(
+    paths: Sequence[str], output: OutputOptions, errors: RejectOptions, *, dry_run: bool
+) -> list[Destination]:
+    """One for each input; OUT is the last of ``paths``, which may be missing where nothing is to be written.
+
+    OUT may be a folder, and takes a file of the input's name then. Of several inputs OUT and all other outputs are
+    folders, with a file for each input. What is no folder yet is made.
+
+    Raises:
+        OptionError: there is no OUT; two inputs have one name; or one of several is no file.
+        OutputError: a folder cannot be made.
+    """
+    sources, target = (list(paths[:-1]), paths[-1]) if len(paths) > 1 else (list(paths), None)
+    if target is None and not dry_run:
+        raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
+    if target is None or (len(sources) == 1 and not _is_folder(target)):
+        return [Destination(source, target, output, errors) for source in sources]
+    for source in sources:
+        if source == "-":
+            raise OptionError("standard input has no name in a folder", remedy="give files, or name OUT as a file")
+    name, times = Counter(Path(source).name for source in sources).most_common(1)[0]
+    if times > 1:
+        raise OptionError(f"{times} inputs are called {name}", remedy="clean them one by one, or rename them")
+    several = len(sources) > 1
+    folders = {"OUT": target} | (given({"--rejects": errors.rejects, **output.outputs()}) if several else {})
+    if not dry_run:
+        for option, folder in folders.items():
+            _make(folder, option)
+    if not several:
+        return [Destination(sources[0], str(Path(target, name)), output, errors)]
+    return [
+        Destination(
+            source,
+            str(Path(target, Path(source).name)),
+            replace(
+                output,
+                audit=_within(output.audit, source, ".jsonl"),
+                report=_within(output.report, source, ".json"),
+            ),
+            replace(errors, rejects=_within(errors.rejects, source, ".jsonl")),
+        )
+        for source in sources
+    ]
+
+
+def _is_folder(target: str) -> bool:
+    return target.endswith(("/", os.sep)) or Path(target).is_dir()
+
+
+def _within(folder: str | None, source: str, ending: str) -> str | None:
+    return None if folder is None else str(Path(folder, Path(source).name + ending))
+
+
+def _make(folder: str, option: str) -> None:
+    try:
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be made a folder ({error.strerror or error})",
+            where=folder,
+            remedy=f"let {option} name a folder, for each input has a file in it",
+        ) from None

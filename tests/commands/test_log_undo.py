@@ -1,0 +1,166 @@
+"""``llm4dsr undo`` of a log: its rows come back, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Call, call, write
+
+pytestmark = pytest.mark.usefixtures("warm_environment")
+N = 40
+
+
+@pytest.fixture
+def llm4dsr(engine: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """``llm4dsr(COMMAND, ...)`` in this process, ``clean`` with the tiny denoiser."""
+
+    def run(command: str, *arguments: object) -> Any:
+        return call(monkeypatch, capfdbinary, command, *(engine if command == "clean" else []), *arguments)
+
+    return run
+
+
+def rows() -> list[tuple[int, int, int]]:
+    rng = random.Random(0)
+    found = [(user, item, place) for user in range(N) for place, item in enumerate(rng.sample(range(10, 40), 6))]
+    rng.shuffle(found)
+    return found
+
+
+def table(separator: str, header: str, ending: str = "\n", quote: str = "") -> bytes:
+    lines = [separator.join([str(user), f"{quote}{item}{quote}", str(time)]) for user, item, time in rows()]
+    return ending.join([header, *lines, ""] if header else [*lines, ""]).encode()
+
+
+def lists(separator: str = "\t") -> bytes:
+    """MIND's form: a history stands in two rows."""
+    by_user: dict[int, list[int]] = {}
+    for user, item, _ in rows():
+        by_user.setdefault(user, []).append(item)
+    lines = [
+        separator.join([str(2 * user + again), f"U{user}", "11/11/2019", " ".join(map(str, items)), "N1-0"])
+        for user, items in by_user.items()
+        for again in (0, 1)
+    ]
+    return "\n".join([*lines, ""]).encode()
+
+
+LOGS = {
+    "log.csv": b"\xef\xbb\xbf" + table(",", "userId,movieId,timestamp", "\r\n", '"'),
+    "log.tsv.gz": table("\t", "userId\tmovieId\ttimestamp"),
+    "log.inter": table("\t", "user_id:token\titem_id:token\ttimestamp:float").rstrip(b"\n"),
+    "log.jsonl": "".join(
+        json.dumps({"user_id": user, "asin": str(item), "timestamp": time, "x": "é"}) + "\n"
+        for user, item, time in rows()
+    ).encode(),
+    "behaviors.tsv": lists(),
+}
+ACTIONS = [["drop"], ["replace"], ["mark"], ["drop", "--annotate"]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "catalog.jsonl", [{"id": str(i), "title": f"Thing {i}, The"} for i in range(10, 40)])
+    for name, data in LOGS.items():
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return tmp_path
+
+
+def cleaned(llm4dsr: Call, folder: Path, name: str, action: list[str]) -> bytes:
+    """What ``clean`` makes of a log: ``out-NAME``, its audit in ``edits``."""
+    done = llm4dsr(
+        "clean", folder / name, folder / f"out-{name}", "--catalog", folder / "catalog.jsonl",
+        "--audit", folder / "edits", "--edit", "20%", "--action", *action,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return content(folder / f"out-{name}")
+
+
+def content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
+@pytest.mark.parametrize("name", LOGS)
+def test_all_edits_taken_back_are_the_log_byte_for_byte(
+    folder: Path, llm4dsr: Call, name: str, action: list[str]
+) -> None:
+    """Guards: rows of a log that were dropped, and that no command puts back."""
+    assert cleaned(llm4dsr, folder, name, action) != LOGS[name]
+    done = llm4dsr("undo", folder / "edits", folder / f"out-{name}", folder / f"back-{name}")
+    assert done.code == 0, done.err
+    assert content(folder / f"back-{name}") == LOGS[name]
+
+
+def edits_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in (folder / "edits").read_bytes().splitlines())
+    return [line for line in lines if "position" in line]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv.gz", "log.inter", "log.jsonl"])
+def test_chosen_edits_taken_back_leave_the_others(folder: Path, llm4dsr: Call, name: str) -> None:
+    """Guards: a row that comes back at another place, or with another's."""
+    out = cleaned(llm4dsr, folder, name, ["drop"])
+    edits = edits_of(folder)
+    chosen = edits[::3]
+    (folder / "undo.txt").write_text("".join(f"{one['output_line']} {one['position']}\n" for one in chosen))
+    done = llm4dsr(
+        "undo", folder / "edits", folder / f"out-{name}", folder / f"b-{name}", "--only", folder / "undo.txt"
+    )
+    assert done.code == 0, done.err
+    assert f"took back {len(chosen)} of {len(edits)} edits" in done.err
+    before, back = LOGS[name].split(b"\n"), content(folder / f"b-{name}").split(b"\n")
+    rest = iter(before)
+    assert all(line in rest for line in back)  # rows of the log, in its order
+    assert set(out.split(b"\n")) < set(back)
+    assert len(back) == len(out.split(b"\n")) + len(chosen)
+
+
+def test_a_row_comes_back_whole_or_not_at_all(folder: Path, llm4dsr: Call) -> None:
+    """Guards: one of two items that were dropped from a row's history, taken back alone."""
+    cleaned(llm4dsr, folder, "behaviors.tsv", ["drop"])
+    edits = edits_of(folder)
+    lines = [one["output_line"] for one in edits]
+    two = next(line for line in lines if lines.count(line) > 1)
+    chosen = [one for one in edits if one["output_line"] == two]
+    arguments = [folder / "edits", folder / "out-behaviors.tsv", folder / "back", "--only", folder / "undo.txt"]
+    (folder / "undo.txt").write_text(f"{two} {chosen[0]['position']}\n")
+    llm4dsr("undo", *arguments).failed(2, "some of the edits of one row")
+    (folder / "undo.txt").write_text("".join(f"{two} {one['position']}\n" for one in chosen))
+    assert llm4dsr("undo", *arguments).code == 0
+    before, back = LOGS["behaviors.tsv"].split(b"\n"), (folder / "back").read_bytes().split(b"\n")
+    out = (folder / "out-behaviors.tsv").read_bytes().split(b"\n")
+    restored = [place for place, (one, other) in enumerate(zip(back, out, strict=True)) if one != other]
+    assert len(restored) == 2  # the history stands in two rows
+    assert all(back[place] == before[place] for place in restored)
+
+
+def test_an_added_column_is_not_taken_from_some_rows(folder: Path, llm4dsr: Call) -> None:
+    """Guards: rows of six cells under a header of seven."""
+    cleaned(llm4dsr, folder, "log.csv", ["mark"])
+    edit = edits_of(folder)[0]
+    (folder / "undo.txt").write_text(f"{edit['output_line']} {edit['position']}\n")
+    done = llm4dsr("undo", folder / "edits", folder / "out-log.csv", folder / "back", "--only", folder / "undo.txt")
+    done.failed(2, "a column away that was added to all rows")
+
+
+def test_another_log_is_refused(folder: Path, llm4dsr: Call) -> None:
+    """Guards: rows put into a file that was edited since, at the places of other rows."""
+    out = cleaned(llm4dsr, folder, "log.inter", ["drop"])
+    for other in (out[:-9], out + b"1\t2\t3\n", out.replace(b"\t3", b"\t4", 1), b""):
+        (folder / "other.inter").write_bytes(other)
+        done = llm4dsr("undo", folder / "edits", folder / "other.inter", folder / "back.inter")
+        done.failed(1, "is not the log that was written together with this audit")
+        assert not (folder / "back.inter").exists()
+
+
+def test_report_and_show_read_the_audit_of_a_log(folder: Path, llm4dsr: Call) -> None:
+    """Guards: lines of an audit that take rows back, and that whoever reads edits cannot read."""
+    cleaned(llm4dsr, folder, "log.csv", ["drop"])
+    assert llm4dsr("report", folder / "page.html", "--audit", folder / "edits").code == 0
+    assert b"Thing" in llm4dsr("show", folder / "edits").out
