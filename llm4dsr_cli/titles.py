@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 # Control characters, line and paragraph separators and all white space: each run becomes one space.
 _FOLDED = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+# As Amazon's titles have them: "Tom &amp; Jerry". Without its semicolon "&copy" may be anything.
+_HTML = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 # How programs write that there is nothing: Python, pandas, JSON and JavaScript, SQL.
 _NOTHING = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>"})
 # A title of which so many characters are read says what it is. On Amazon's English titles, of which 16 tokens read some
@@ -19,7 +22,14 @@ _NOTABLE = 0.1
 
 
 def clean_title(title: str) -> str:
-    """The title on one line: control characters, line breaks and runs of white space folded to single spaces."""
+    """The title on one line: control characters, line breaks and runs of white space folded to single spaces.
+
+    HTML's character references (``&amp;``, ``&#39;``) are the characters that they stand for, also where they were
+    made twice (``&amp;amp;``).
+    """
+    before = ""
+    while "&" in title and title != before:
+        before, title = title, _HTML.sub(lambda reference: html.unescape(reference[0]), title)
     return _FOLDED.sub(" ", title).strip()
 
 
