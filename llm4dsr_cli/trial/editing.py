@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.cleaning.decision import Decision
 from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.console import Advance, untold
+from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.survey import Survey
 from llm4dsr_cli.noise import Indices
@@ -255,7 +257,8 @@ def judging(
         return loaded, key
     path, helps = kept.path("gate", key, ".gate"), kept.get("fitted", key)
     if path is not None and helps is not None and path.is_file():
-        return _with_gate(loaded, GateFile.load(path), fusion=bool(helps["helps"])), key
+        with suppress(ModelError):  # it is made again where it is damaged
+            return _with_gate(loaded, GateFile.load(path), fusion=bool(helps["helps"])), key
     fitted = loaded.fitted(say=say, advance=advance)
     if path is not None and fitted.gate_file is not None:
         fitted.gate_file.save(path)

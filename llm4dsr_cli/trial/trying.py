@@ -21,7 +21,7 @@ from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.editing import Editor, counted_sequences, judging
 from llm4dsr_cli.trial.items import Histories
 from llm4dsr_cli.trial.kept import Kept, digest
-from llm4dsr_cli.trial.recommenders import make_recommender
+from llm4dsr_cli.trial.recommenders import make_recommender, torch_threads
 from llm4dsr_cli.trial.run import Say, Trial, run_trial
 from llm4dsr_cli.trial.settings import Setting, TrialSettings
 from llm4dsr_cli.trial.splits import FEWEST_TARGETS, Split, by_time, leave_two_out
@@ -61,8 +61,8 @@ def try_cleaning(
         state: a folder where scores and fits are kept, so that an interrupted trial, run again, goes on.
         say: told what happens, a sentence at a time.
         advance: told what was done, and the share of it.
-        loading: ``model``, ``base``, ``weights``, ``threads``, ``gpu_layers`` and ``offline``, as for
-            ``Denoiser.load``.
+        loading: ``model``, ``base``, ``weights``, ``threads`` (which recommenders with torch take, too),
+            ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
 
     Raises:
         OptionError: an argument is out of range, or the sequences are too few.
@@ -106,16 +106,17 @@ def try_cleaning(
             f"{int(data.trains.sum()):,} histories to learn from, {data.n_editable:,} items in them, "
             f"{len(data.validation):,} validation and {len(data.test):,} test targets"
         )
-        return run_trial(
-            data,
-            editor,
-            settings,
-            kept,
-            began=began,
-            edit_seconds=edit_seconds,
-            say=say,
-            advance=advance,
-        )
+        with torch_threads(loading.get("threads")):
+            return run_trial(
+                data,
+                editor,
+                settings,
+                kept,
+                began=began,
+                edit_seconds=edit_seconds,
+                say=say,
+                advance=advance,
+            )
 
 
 def _seconds_an_item(cleaning: Cleaning, data: Split) -> float:

@@ -57,3 +57,29 @@ def test_what_is_missing_shows_before_the_model_is_loaded(monkeypatch: pytest.Mo
         try_cleaning(users(60), TrialSettings(recommenders=("sasrec",)), model="no such model")
     with pytest.raises(OptionError, match="`split` is none"):
         try_cleaning(users(60), split="none", model="no such model")  # type: ignore[arg-type]
+
+
+def test_a_damaged_gate_in_the_state_folder_is_fitted_again(tiny_denoiser: Path, tmp_path: Path) -> None:
+    """Guards a trial that never ends again because a file of its folder was cut short."""
+    wanted = TrialSettings(recommenders=("neighbours",), shares=(0.1,), actions=("drop",), seeds=1)
+
+    def told() -> object:
+        trial = try_cleaning(users(60), wanted, state=tmp_path, model=tiny_denoiser, threads=1, weights="q8_0")
+        return trial.as_dict()["settings"]
+
+    first = told()
+    (gate,) = tmp_path.glob("gate-*.gate")
+    gate.write_bytes(gate.read_bytes()[:100])
+    assert told() == first
+    assert gate.stat().st_size > 100
+
+
+def test_torch_takes_the_threads_of_the_trial_and_gives_them_back() -> None:
+    """Guards ``--threads 1`` on a shared machine, which the networks took no notice of."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    with recommenders.torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with recommenders.torch_threads(None):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before

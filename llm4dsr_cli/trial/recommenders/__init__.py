@@ -6,10 +6,11 @@ Item numbers run from 0 to n_items - 1; a history is an int64 array of them, old
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,3 +97,18 @@ def make_recommender(name: str) -> Recommender:
     module, kind = _HOMES[name]
     make: Callable[[], Recommender] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     return make()
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Let torch take so many threads in the block; None, and where there is no torch, changes nothing."""
+    if threads is None or not find_spec("torch"):
+        yield
+        return
+    torch: Any = importlib.import_module("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
