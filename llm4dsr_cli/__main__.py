@@ -8,6 +8,7 @@ from pathlib import Path
 from llm4dsr_cli import parts, signals, streams
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
 from llm4dsr_cli.text import printable
+from llm4dsr_cli.version import __version__
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -57,6 +58,10 @@ def _remedy(path: str) -> str:
 
 
 def _run() -> int | None:
+    if sys.argv[1:] == ["--version"]:  # the commands take longer to load than all the rest
+        streams.write_out(f"llm4dsr {__version__}\n")
+        streams.flush_out()
+        return None
     import typer
 
     from llm4dsr_cli.commands import Stopped, app
