@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llm4dsr_cli.commands.inputs import exit_code
 from llm4dsr_cli.commands.options import ErrorOptions
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.commands.outputs import Outputs
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.record import OnError, Record
     from llm4dsr_cli.records.resumable import ScratchFile, State
@@ -58,7 +59,7 @@ def clean_file(
         examples: how many edits are shown before they are made.
     """
     from llm4dsr_cli.cleaning.cleaner import Cleaner
-    from llm4dsr_cli.cleaning.scoring import score_records
+    from llm4dsr_cli.cleaning.scoring import recall_records, score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.resumable import ScratchFile
@@ -74,6 +75,11 @@ def clean_file(
         with kept.part.open("rb") as lines:
             for batch in read(reader, silent if skips else None):
                 yield [with_scores(record, lines.readline(), str(cleaning.scorer.sha256)) for record in batch]
+
+    def recall(lines: list[bytes], records: list[Record]) -> None:
+        denoiser = cast("Denoiser", cleaning.scorer)
+        kept_records = zip(records, lines, strict=True)
+        recall_records([with_scores(record, line, denoiser.sha256) for record, line in kept_records], denoiser)
 
     def sequences() -> Iterator[ItemSequence]:
         with LineReader.open(source) as reader:
@@ -92,7 +98,7 @@ def clean_file(
             on_error = errors.leaving_out(counts, console) if outputs is None else outputs.skipping(counts, console)
             skips = on_error is not None
             with LineReader.open(source) as reader, console.progress() as advance:
-                batches = kept.remaining(read(reader, on_error), _written_for)
+                batches = kept.remaining(read(reader, on_error), _written_for, recall)
                 lines = score_records(batches, cleaning.scorer, counts, lambda record, scores, _: scores_line(scores))
                 write_scores(lines, kept, counts, reader, advance)
             kept.finish()
