@@ -54,7 +54,8 @@ class File:
     judged: list[NoisySequence]
 
 
-def read_file(folder: Path, n: int) -> File:
+def read_file(folder: Path, n: int, longest: int | None = LONGEST) -> File:
+    """A domain's file, and n of its sequences, of which the last ``longest`` items are judged; None judges all."""
     catalog = [(item, title) for item, title in Catalog.load(folder / "catalog.jsonl") if title is not None]
     place = {item: number for number, (item, _) in enumerate(catalog)}
     titles = [title for _, title in catalog]
@@ -75,7 +76,7 @@ def read_file(folder: Path, n: int) -> File:
             sequences.append(NoisySequence(row["user_id"], [titles[i] for i in items], labels))
     chosen = rng.permutation(len(sequences))[:n]
     judged = [sequences[i] for i in sorted(chosen.tolist())]
-    judged = [NoisySequence(one.user, one.titles[-LONGEST:], one.labels[-LONGEST:]) for one in judged]
+    judged = [NoisySequence(one.user, one.titles[-(longest or 0) :], one.labels[-(longest or 0) :]) for one in judged]
     return File(titles, [(one.user, one.titles) for one in sequences], judged)
 
 

@@ -157,12 +157,13 @@ class Cleaning:
             catalog = load_catalog(catalog, record_format, keep_fields=action == "replace")
         if not (gate is None or isinstance(gate, GateFile)):
             gate = GateFile.load(gate)
-        from llm4dsr_cli.model.denoiser import Denoiser  # loads llama.cpp, which kept scores can do without
+        # It loads llama.cpp, which kept scores can do without.
+        from llm4dsr_cli.model.denoiser import KNOWN_BYTES, Denoiser
 
         loading: dict[str, Any] = {"base": base, "weights": weights, "threads": threads}
         loading |= {"gpu_layers": gpu_layers, "offline": offline, "say": say}
         with ExitStack() as stack:
-            denoiser = stack.enter_context(Denoiser.load(model, **loading))
+            denoiser = stack.enter_context(Denoiser.load(model, **loading, known_bytes=KNOWN_BYTES))
 
             def load_suggester() -> Suggester:
                 from llm4dsr_cli.replacing.generate.suggester import Suggester

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.scored_line import MODEL_DIGITS, ScoredRecord, scored_line
 from llm4dsr_cli.scores import Scorer, Scores
+
+if TYPE_CHECKING:
+    from llm4dsr_cli.model.denoiser import Denoiser
 
 
 class KeptScores:
@@ -106,6 +109,13 @@ class KeptScores:
     def score(self, sequences: Iterable[Sequence[str]]) -> NoReturn:
         """Raises OptionError: kept scores judge no other items."""
         raise OptionError("kept scores judge no other items", remedy="clean with a denoiser")
+
+
+def recall_records(records: Iterable[ScoredRecord], denoiser: Denoiser) -> None:
+    """Let a denoiser know what an earlier run scored, so that it reads on where that one would have."""
+    places = [(record, record.judged) for record in records]
+    titles = [[str(record.titles[i]) for i in at] for record, at in places]
+    denoiser.recall(titles, [record.log_odds[at] for record, at in places])
 
 
 def score_records(

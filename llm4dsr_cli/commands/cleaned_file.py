@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llm4dsr_cli.commands.options import ErrorOptions
 from llm4dsr_cli.commands.resumption import how_to_go_on, scoring_state, write_scores
@@ -142,16 +142,22 @@ class CleanedFile:
 
     def score(self, cleaning: Cleaning, errors: ErrorOptions, console: Console) -> None:
         """Score the records that an earlier run has not."""
-        from llm4dsr_cli.cleaning.scoring import score_records
+        from llm4dsr_cli.cleaning.scoring import recall_records, score_records
         from llm4dsr_cli.records.reader import LineReader
-        from llm4dsr_cli.records.scored_line import scores_line
+        from llm4dsr_cli.records.scored_line import scores_line, with_scores
+
+        denoiser = cast("Denoiser", cleaning.scorer)
+
+        def recall(lines: list[bytes], records: list[Record]) -> None:
+            kept_records = zip(records, lines, strict=True)
+            recall_records([with_scores(record, line, denoiser.sha256) for record, line in kept_records], denoiser)
 
         kept, counts = self._scores, self.counts
         outputs = self.outputs
         on_error = errors.leaving_out(counts, console) if outputs is None else outputs.skipping(counts, console)
         self._skips = on_error is not None
         with LineReader.open(self.source) as reader, console.progress() as advance:
-            batches = kept.remaining(self.read(reader, on_error), _written_for)
+            batches = kept.remaining(self.read(reader, on_error), _written_for, recall)
             lines = score_records(batches, cleaning.scorer, counts, lambda record, scores, _: scores_line(scores))
             write_scores(lines, kept, counts, reader, advance)
         kept.finish()

@@ -123,11 +123,11 @@ class ModelOptions(OptionSet):
         """By keyword, for whatever loads a denoiser: ``Denoiser.load``, ``Suggester.load``."""
         return asdict(self)
 
-    def load(self, say: Callable[[str], None]) -> Denoiser:
+    def load(self, say: Callable[[str], None], *, known_bytes: int = 0) -> Denoiser:
         """The denoiser; ``say`` is told what takes time. Raises what ``Denoiser.load`` raises."""
         from llm4dsr_cli.model.denoiser import Denoiser
 
-        return Denoiser.load(**self.arguments(), say=say)
+        return Denoiser.load(**self.arguments(), say=say, known_bytes=known_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

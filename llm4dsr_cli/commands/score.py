@@ -41,13 +41,14 @@ def score(
     began = time.monotonic()
     rejects = errors.path(target)
 
-    from llm4dsr_cli.cleaning.scoring import score_records
+    from llm4dsr_cli.cleaning.scoring import recall_records, score_records
     from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.model.denoiser import KNOWN_BYTES
     from llm4dsr_cli.records.logs.gathered import check_ending
     from llm4dsr_cli.records.reader import LineReader, read_parsed
     from llm4dsr_cli.records.record import Record
     from llm4dsr_cli.records.resumable import ResumableFile, can_resume, check_part, part_paths
-    from llm4dsr_cli.records.scored_line import original_line, parse_unscored
+    from llm4dsr_cli.records.scored_line import original_line, parse_scored, parse_unscored
     from llm4dsr_cli.records.writer import OutputFile, check_paths, together
     from llm4dsr_cli.scores import BATCH_RECORDS
 
@@ -75,7 +76,12 @@ def score(
     def parse(line: bytes, where: str) -> Record:
         return parse_unscored(line, where, record_format, titles)
 
-    with LineReader.open(source) as reader, model.load(console.say) as denoiser:
+    def recall(lines: list[bytes], records: list[Record]) -> None:
+        kept_records = zip(lines, records, strict=True)
+        scored = [parse_scored(line, record.where, record_format, titles) for line, record in kept_records]
+        recall_records(scored, denoiser)
+
+    with LineReader.open(source) as reader, model.load(console.say, known_bytes=KNOWN_BYTES) as denoiser:
         kept: ResumableFile | None = None
         if keeps:
             out = kept = ResumableFile(target, scoring_state(source, records, denoiser), resume=resume)
@@ -85,7 +91,7 @@ def score(
                 on_record_error = skipping(counts, rejects_file, console)
                 batches = read_parsed(reader, BATCH_RECORDS, parse, on_record_error)
                 if kept:
-                    batches = kept.remaining(batches, lambda line, record: original_line(line) == record.line)
+                    batches = kept.remaining(batches, lambda line, record: original_line(line) == record.line, recall)
                 write_scores(score_records(batches, denoiser, counts), out, counts, reader, advance)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(": ".join(["interrupted", *how_to_go_on(kept, counts)])) from None

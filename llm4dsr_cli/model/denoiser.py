@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from llm4dsr_cli.model.adapter import Part
 from llm4dsr_cli.model.base_model import find_base, is_file
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.gguf_file import open_gguf
+from llm4dsr_cli.model.known_windows import KnownWindows
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.merged_model import cached_runtime, check_weights, runtime_model
 from llm4dsr_cli.model.metadata import DenoiserMetadata
-from llm4dsr_cli.model.prompts import Prompter
+from llm4dsr_cli.model.prompts import Prompt, Prompter
 from llm4dsr_cli.model.registry import Registry, find_denoiser
 from llm4dsr_cli.model.turns import Turns
 from llm4dsr_cli.scores import Scores, canonical
@@ -30,10 +31,21 @@ from llm4dsr_cli.windows import overlapping_windows
 
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
+# What a run over a file has for the scores of windows that may stand again: some 150,000 of them.
+KNOWN_BYTES = 64 << 20
 # llama.cpp crashes the process where it cannot start so many.
 MOST_THREADS = 512
 # Folders of the cache that others may write to, of which this process has been told.
 _told: set[tuple[Path, str]] = set()
+
+
+class _WindowOf(NamedTuple):
+    """A window of sequence ``number``: its different titles, which places it judges, and which title stands at each."""
+
+    number: int
+    judged: slice
+    titles: tuple[str, ...]
+    items: NDArray[np.int64]
 
 
 class Denoiser:
@@ -54,12 +66,14 @@ class Denoiser:
         *,
         threads: int | None = None,
         gpu_layers: int | None = None,
+        known_bytes: int = 0,
     ) -> None:
         self.path = Path(path)
         self.metadata = metadata
         self.runtime = Path(runtime)
         self.sha256 = file_sha256(path)
         self._turns = Turns(self.path)
+        self._known = KnownWindows(known_bytes) if known_bytes else None
         with ExitStack() as loaded:
             model = loaded.enter_context(Model(runtime, gpu_layers=gpu_layers))
             self._prompter = Prompter(metadata.form, model.tokenize, metadata.max_title_tokens)
@@ -78,6 +92,7 @@ class Denoiser:
         threads: int | None = None,
         gpu_layers: int | None = None,
         offline: bool = False,
+        known_bytes: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ) -> Denoiser:
         """Find a denoiser and its base model, merge them on first use, and make ready to score.
@@ -91,6 +106,8 @@ class Denoiser:
             gpu_layers: layers to keep on a GPU, more than there are for all; None is all of them when llama.cpp has a
                 GPU back end.
             offline: never pull a base model.
+            known_bytes: a window that was judged before is not read again, as long as so much memory holds its score;
+                0 reads every one.
             say: told in one line each what takes time.
 
         Raises:
@@ -113,7 +130,7 @@ class Denoiser:
                 gpu_layers=gpu_layers,
             )
         try:
-            return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers)
+            return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers, known_bytes=known_bytes)
         except ModelError as error:
             # Not every error is about the merged file.
             if runtime == path or error.where is None or isinstance(error, OutOfMemoryError):
@@ -165,21 +182,69 @@ class Denoiser:
 
     def _score(self, sequences: list[tuple[str, ...]]) -> list[Scores]:
         results = [np.empty(len(titles), dtype=np.float32) for titles in sequences]
-        windows = [
-            (number, window)
-            for number, titles in enumerate(sequences)
-            for window in overlapping_windows(len(titles), self.metadata.max_window)
-        ]
-        texts = [self._prompter.different(sequences[number][window.start : window.end]) for number, window in windows]
+        windows = self._windows(sequences)
         # Once each: a long sequence in which one item is replaced is the same in all windows but two.
-        different = list(dict.fromkeys(tuple(titles) for titles, _ in texts))
-        answers = self._engine.log_probabilities(self._requests(different), self._prompter.answers)
-        found = {titles: self._log_odds(rows) for titles, rows in zip(different, answers, strict=True)}
-        for (number, window), (titles, item_of) in zip(windows, texts, strict=True):
-            judged = slice(window.judge_from, window.judge_to)
-            log_odds = found[tuple(titles)][item_of]
-            results[number][judged] = log_odds[window.judge_from - window.start : window.judge_to - window.start]
-        return [canonical(log_odds) for log_odds in results]
+        prompts = {titles: self._prompter.prompt(titles) for titles in dict.fromkeys(one.titles for one in windows)}
+        found = self._found(windows, prompts)
+        unread = [titles for titles in prompts if titles not in found]
+        requests = (Request(prompts[titles].tokens, prompts[titles].probes) for titles in unread)
+        for titles, answers in zip(
+            unread, self._engine.log_probabilities(requests, self._prompter.answers), strict=True
+        ):
+            found[titles] = canonical(self._log_odds(answers))
+        for one in windows:
+            results[one.number][one.judged] = found[one.titles][one.items]
+        self._keep(windows, prompts, results)
+        return results
+
+    def recall(self, sequences: Iterable[Iterable[str]], log_odds: Iterable[Scores]) -> None:
+        """Know the windows of sequences that an earlier run has scored, as if ``score`` had just given these log-odds.
+
+        Where scoring goes on afterwards, it reads what that run would have read.
+
+        Args:
+            sequences: as for ``score``.
+            log_odds: what it gave, shape (n_items,) each.
+        """
+        checked = _checked(sequences)
+        with self._turns.one():
+            windows = self._windows(checked)
+            prompts = {titles: self._prompter.prompt(titles) for titles in dict.fromkeys(one.titles for one in windows)}
+            self._keep(windows, prompts, list(log_odds))
+
+    def _windows(self, sequences: list[tuple[str, ...]]) -> list[_WindowOf]:
+        windows = []
+        for number, titles in enumerate(sequences):
+            for window in overlapping_windows(len(titles), self.metadata.max_window):
+                different, item_of = self._prompter.different(titles[window.start : window.end])
+                items = item_of[window.judge_from - window.start : window.judge_to - window.start]
+                judged = slice(window.judge_from, window.judge_to)
+                windows.append(_WindowOf(number, judged, tuple(different), items))
+        return windows
+
+    def _found(
+        self, windows: list[_WindowOf], prompts: Mapping[tuple[str, ...], Prompt]
+    ) -> dict[tuple[str, ...], Scores]:
+        """Log-odds of the windows that need not be read, by their titles."""
+        if self._known is None:
+            return {}
+        found: dict[tuple[str, ...], Scores] = {}
+        unknown = set()
+        for one in windows:
+            known = self._known.find(prompts[one.titles].tokens, one.items)
+            if known is None:
+                unknown.add(one.titles)
+            else:
+                found[one.titles] = known
+        return {titles: known for titles, known in found.items() if titles not in unknown}
+
+    def _keep(
+        self, windows: list[_WindowOf], prompts: Mapping[tuple[str, ...], Prompt], log_odds: Sequence[Scores]
+    ) -> None:
+        if self._known is not None:
+            for one in windows:
+                judged = log_odds[one.number][one.judged]
+                self._known.keep(prompts[one.titles].tokens, len(one.titles), one.items, judged)
 
     def _log_odds(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-odds, shape (n_items,), of log-probabilities of the two answers, shape (n_items, 2)."""
@@ -188,11 +253,6 @@ class Denoiser:
         if not np.isfinite(log_odds).all():
             raise no_numbers(self.path)
         return log_odds
-
-    def _requests(self, windows: Iterable[Sequence[str]]) -> Iterator[Request]:
-        for titles in windows:
-            prompt = self._prompter.prompt(titles)
-            yield Request(prompt.tokens, prompt.probes)
 
     def close(self) -> None:
         """Free the context and the model, when no thread scores any more; once closed, it stays closed."""

@@ -94,7 +94,10 @@ class ResumableFile(OutputFile):
         return self._part.open("r+b")
 
     def remaining(
-        self, batches: Iterable[list[Record]], written_for: Callable[[bytes, Record], bool]
+        self,
+        batches: Iterable[list[Record]],
+        written_for: Callable[[bytes, Record], bool],
+        passed_over: Callable[[list[bytes], list[Record]], None] = lambda lines, records: None,
     ) -> Iterator[list[Record]]:
         """The batches that are not kept whole; the first line written for one of them cuts the rest off.
 
@@ -102,6 +105,7 @@ class ResumableFile(OutputFile):
 
         Args:
             written_for: whether a line was written for a record.
+            passed_over: told of each batch that is kept, and of its lines.
         """
         iterator = iter(batches)
         for batch in iterator:
@@ -111,6 +115,7 @@ class ResumableFile(OutputFile):
                 break
             self._good = self._peeked
             self.kept_records += len(batch)
+            passed_over(lines, batch)
         yield from iterator
 
     def _peek(self, n: int) -> list[bytes]:

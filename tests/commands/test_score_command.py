@@ -197,6 +197,26 @@ def test_a_killed_run_goes_on(tmp_path: Path, score: Call, engine: list[str], ho
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_resumed_run_reads_windows_once_where_the_stopped_one_would_have(tmp_path: Path, score: Call) -> None:
+    """Guards: records that stand again read again after a stop, which moves the last digits of those beside them."""
+    once = [*sequences(50, seed=4), [title for one in sequences(12, seed=5) for title in one]]
+    titles = [*once, *(one for pair in zip(sequences(51, seed=6), reversed(once), strict=True) for one in pair)]
+    source, target = write(tmp_path / "in.jsonl", [{"items": t} for t in titles]), tmp_path / "out.jsonl"
+    assert score(source, target).code == 0
+    wanted = target.read_bytes()
+    lines = wanted.splitlines(keepends=True)
+    assert lines[:51] == lines[:51:-2]
+    with source.open("ab") as file:
+        file.write(b"bad\n")
+    target.unlink()
+    score(source, target).failed(1, f"{source}:154: ")
+    part = tmp_path / "out.jsonl.part"
+    assert part.read_bytes() == b"".join(lines[:128])
+    part.write_bytes(b"".join(lines[:70]))
+    score(source, target, "--resume", "--on-error", "skip")
+    assert target.read_bytes() == wanted
+
+
 @pytest.mark.parametrize("second", [[], ["--resume"]])
 @pytest.mark.parametrize("first", [[], ["--resume"]])
 def test_of_two_runs_at_once_the_second_is_refused(
