@@ -143,8 +143,8 @@ def test_a_group_alone_shows_its_help(path: tuple[str, ...], llm4dsr: Call) -> N
         (["clen"], ["no such command 'clen'", "did you mean 'clean'?"]),
         (["--no-such-option"], ["no such option: --no-such-option", "see ", " --help"]),
         (["models", "no-such-command"], ["no such command 'no-such-command'", "models --help"]),
-        (["clean"], ["missing argument 'IN'", "clean --help"]),
-        (["clean", "a", "b", "c"], ["unexpected extra argument", "clean --help"]),
+        (["clean"], ["missing argument 'IN... OUT'", "clean --help"]),
+        (["apply", "a", "b", "c"], ["unexpected extra argument", "apply --help"]),
         (["clean", "a", "b", "--threads", "many"], ["'--threads'", "clean --help"]),
         (["clean", "a", "b", "--catalog"], ["'--catalog'", "clean --help"]),
     ],
@@ -175,7 +175,8 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
         [sys.executable, "-X", "importtime", *COMMAND[1:], *words], capture_output=True, text=True, check=True
     )
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert "typer" in imported and "llm4dsr_cli" in imported
+    assert "llm4dsr_cli" in imported
+    assert ("typer" in imported) == (words != ["--version"])
     assert not imported & HEAVY
     assert done.stdout
 

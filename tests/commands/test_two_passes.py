@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import COMMAND, Call, call, files, read, run, sequences, write
 
-from llm4dsr_cli.commands import two_passes
+from llm4dsr_cli.commands import cleaned_file
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 GROUPS, PER_GROUP = 4, 15
@@ -191,7 +191,7 @@ def test_an_error_keeps_scores_that_took_long_and_no_others(
     options = ["--action", "mark", "--threshold", 0]
     clean_quietly(source, tmp_path / "out.jsonl", *options).failed(1, "noise_flag")
     assert set(files(tmp_path)) == {"in.jsonl"}
-    monkeypatch.setattr(two_passes, "WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(cleaned_file, "WORTH_KEEPING", 0.0)
     outcome = clean_quietly(source, tmp_path / "out.jsonl", *options)
     assert outcome.code == 1
     assert len((tmp_path / "out.jsonl.scores.part").read_bytes().splitlines()) == 161

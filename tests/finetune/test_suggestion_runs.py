@@ -231,7 +231,8 @@ def test_a_start_without_suggestions_gets_none_that_are_no_gain(
     """Guards a suggester that has learned nothing, and says so nowhere, in the file of a denoiser."""
     said: list[str] = []
     unlearn_titles(monkeypatch)
-    suggest(base, tmp_path / "none.gguf", plain, replace(LESSONS, windows=64), say=said.append)
+    # So few that training ends before it goes back: from there small steps may be a gain by chance.
+    suggest(base, tmp_path / "none.gguf", plain, replace(LESSONS, windows=32), say=said.append)
     assert same_tensors(tmp_path / "none.gguf", plain)
     assert metadata_of(tmp_path / "none.gguf").suggestion_alpha is None
     assert metadata_of(tmp_path / "none.gguf").training == metadata_of(plain).training
