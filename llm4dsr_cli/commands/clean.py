@@ -10,9 +10,17 @@ import typer
 
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
-from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, ModelOptions, OutputOptions, RejectOptions
+from llm4dsr_cli.commands.options import (
+    EditingRunOptions,
+    GateOptions,
+    ModelOptions,
+    OutputOptions,
+    RayOptions,
+    RejectOptions,
+)
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.ray_clean import clean_on_ray
 from llm4dsr_cli.commands.record_options import EditedRecordOptions
 from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
@@ -35,6 +43,7 @@ def clean(
     errors: RejectOptions,
     model: ModelOptions,
     run: EditingRunOptions,
+    cluster: RayOptions,
     target: Annotated[
         str | None,
         typer.Argument(metavar="OUT", help="Where the records go; - for standard output. Not needed with --dry-run."),
@@ -103,6 +112,13 @@ def clean(
     if target is None and not dry_run:
         raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
+    cluster.check()
+    if cluster.ray is not None:
+        if target is None:
+            raise OptionError("--ray keeps scores in OUT", remedy="name a folder, with --dry-run, too")
+        return clean_on_ray(
+            source, target, records, gate, output, errors, model, cluster, console, said, proposer, dry_run=dry_run
+        )
     inputs = {"IN": source, **records.inputs(), **gate.inputs(), **model.inputs()}
     outputs = None if target is None or dry_run else Outputs(target, output, errors, inputs, gate.gate)
     source, records = records.gathered(source, console, user_field)

@@ -43,15 +43,17 @@ class Cluster:
 
         return ray.put(value)
 
-    def each(self, worker: type, shards: Sequence[str], arguments: Mapping[str, Any], *, model: bool) -> Iterator[Any]:
-        """What a pool of workers gives for each shard, in the order in which they are done.
+    def each(self, worker: type, shards: Sequence[str], shared: Any, *, model: bool) -> Iterator[Any]:
+        """What workers give for each shard, in the order in which they are done.
 
         Ray Data gives shards to workers, and gives those of a worker that died to another one. A worker is called with
         a shard's name; it may be called again for the same one.
 
         Args:
-            worker: a class; it is made once in each process, with the arguments.
-            model: whether it holds a model, and takes ``threads`` CPUs, or takes one.
+            worker: a class; it is made once in each process, with ``shared``.
+            shared: what ``share`` gave.
+            model: whether it holds a model. Then it is an actor with ``threads`` CPUs; else it takes one, in processes
+                that are there for every pass.
 
         Raises:
             Llm4dsrError: Ray cannot go on; what a worker raised passes.
@@ -59,16 +61,19 @@ class Cluster:
         import ray.data
         import ray.exceptions
 
-        cpus, size = (self.threads, self.workers) if model else (1, self.workers * self.threads)
-        data = ray.data.from_items([{"shard": name} for name in shards], override_num_blocks=len(shards)).map_batches(
-            _Called,
-            fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments)},
-            batch_size=1,
-            num_cpus=cpus,
-            compute=ray.data.ActorPoolStrategy(size=max(1, min(size, len(shards)))),
-        )
+        size, arguments = min(self.workers, len(shards)), {"worker": worker, "shared": shared}
+        how: dict[str, Any] = {
+            "fn": _Actor,
+            "fn_constructor_kwargs": arguments,
+            "compute": ray.data.ActorPoolStrategy(size=size),
+            "num_cpus": self.threads,
+        }
+        if not model:
+            pool = ray.data.TaskPoolStrategy(size=self.workers * self.threads)
+            how = {"fn": _task, "fn_kwargs": arguments, "compute": pool, "num_cpus": 1}
+        named = ray.data.from_items([{"shard": name} for name in shards], override_num_blocks=len(shards))
         try:
-            for row in data.iter_rows():
+            for row in named.map_batches(**how, batch_size=1).iter_rows():
                 done = pickle.loads(row["done"])
                 if isinstance(done, _Failure):
                     raise done.error()
@@ -79,24 +84,37 @@ class Cluster:
             raise Llm4dsrError(f"Ray stopped ({told.strip():.200})", remedy=remedy) from error
 
 
-class _Called:
-    """Calls a worker with the names of shards, as Ray Data calls a class; what it raises is handed on, too."""
+Batch = Mapping[str, Any]  # of Ray Data: columns by name
+_made: dict[str, Any] = {}  # the worker of this process, by what it was made with
 
-    def __init__(self, worker: type, arguments: Mapping[str, Any]) -> None:
-        self._make = lambda: worker(**arguments)
-        self._worker: Any = None
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        results: list[bytes] = []
-        for name in batch["shard"]:
-            try:
-                # Not in the constructor, of which Ray tells no more than that it failed.
-                self._worker = self._worker or self._make()
-                done = self._worker(str(name))
-            except Llm4dsrError as error:
-                done = _Failure(type(error), error.what, error.where, error.remedy)
-            results.append(pickle.dumps(done))
-        return {"done": results}
+class _Actor:
+    """A worker as Ray Data calls a class."""
+
+    def __init__(self, worker: type, shared: Any) -> None:
+        self._arguments = worker, shared
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        return _task(batch, *self._arguments)
+
+
+def _task(batch: Batch, worker: type, shared: Any) -> dict[str, Any]:
+    """A worker as Ray Data calls a function; what it raises is handed on, too.
+
+    It is made here even for an actor, of whose constructor Ray tells no more than that it failed.
+    """
+    key = f"{worker.__name__} {shared.hex()}"
+    results: list[bytes] = []
+    for name in batch["shard"]:
+        try:
+            if key not in _made:
+                _made.clear()
+                _made[key] = worker(shared)
+            done = _made[key](str(name))
+        except Llm4dsrError as error:
+            done = _Failure(type(error), error.what, error.where, error.remedy)
+        results.append(pickle.dumps(done))
+    return {"done": results}
 
 
 @dataclass(frozen=True)
@@ -173,6 +191,7 @@ def _measured(ray: Any, address: str, workers: int | None, threads: int | None) 
 def quiet_ray() -> Any:
     """The module, which neither draws bars nor reports its use to anybody. Raises MissingExtraError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors are an error to Ray's core
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns of a change to come
     try:
         import ray

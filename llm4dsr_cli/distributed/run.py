@@ -110,6 +110,17 @@ class FolderRun:
             ],
         }
 
+    def describe(self) -> list[str]:
+        """What people want to know of it, a sentence each."""
+        found = []
+        if self.skipped:
+            found.append(f"{self.skipped:,} of {self.shards:,} shards were finished before, and are not counted here")
+        if self.rates:
+            speeds = [sequences / max(seconds, 1e-6) for _, sequences, seconds in self.rates.values()]
+            each = sum(speeds) / len(speeds)
+            found.append(f"scored by {len(speeds)} workers, {each:.1f} sequences/s each")
+        return found
+
 
 def clean_folder(
     cluster: Cluster,
@@ -375,7 +386,7 @@ class _Run:
             return
         began = time.monotonic()
         total, bytes_done, records = sum(self.sizes[name] for name in names), 0, 0
-        shared = {"shared": self.cluster.share(arguments)}
+        shared = self.cluster.share(arguments)
         with self.progress() as advance:
             for number, done in enumerate(self.cluster.each(worker, names, shared, model=model), 1):
                 yield done
