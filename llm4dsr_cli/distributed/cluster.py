@@ -69,7 +69,7 @@ class Cluster:
             "num_cpus": self.threads,
         }
         if not model:
-            pool = ray.data.TaskPoolStrategy(size=self.workers * self.threads)
+            pool = ray.data.TaskPoolStrategy(size=min(self.workers * self.threads, len(shards)))
             how = {"fn": _task, "fn_kwargs": arguments, "compute": pool, "num_cpus": 1}
         named = ray.data.from_items([{"shard": name} for name in shards], override_num_blocks=len(shards))
         try:
@@ -165,13 +165,14 @@ def joined(address: str = LOCAL, *, workers: int | None = None, threads: int | N
                 remedy="start one with `ray start`, or give local",
             ) from None
     try:
-        yield _measured(ray, address, workers, threads)
+        yield measured(ray, address, workers, threads)
     finally:
         if own:
             ray.shutdown()
 
 
-def _measured(ray: Any, address: str, workers: int | None, threads: int | None) -> Cluster:
+def measured(ray: Any, address: str, workers: int | None, threads: int | None) -> Cluster:
+    """What a cluster that was joined has room for; see ``joined``. Raises OptionError where that is not enough."""
     cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     working = [n for n in cpus if n]
     if not working:

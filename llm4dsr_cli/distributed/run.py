@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Progress = Callable[[], AbstractContextManager[Advance]]
 STATE = "state.json"
+GATES = f"{OWN}/gates"
 _GATES = {True: "fused.gate", False: "alone.gate"}  # a fitted gate, by whether counts help
 
 
@@ -177,7 +178,7 @@ class _Run:
         self.cluster, self.shards, self.settings = cluster, shards, settings
         self.proposer, self.gate, self.say = proposer, gate, say
         self.progress = progress or (lambda: nullcontext(untold))
-        self.loading = {**_everywhere(loading), "threads": cluster.threads}
+        self.loading = {**everywhere(loading), "threads": cluster.threads}
         self.source, self.target = Folder(shards.source), Folder(shards.target)
         self.sizes = self.source.sizes()
         if not self.sizes:
@@ -191,8 +192,8 @@ class _Run:
 
     def run(self, dry_run: bool, surveyed: Callable[[Cleaning, MergedSurvey], None]) -> FolderRun | None:
         shards, settings = self.shards, self.settings
-        # Nothing is replaced yet, nor counted: what is wrong with a model shows before any pass.
-        unreplaced = replace(settings, action="drop")
+        # Nothing is counted yet, and so nothing replaced: what is wrong with a model shows before any pass.
+        unreplaced = replace(settings, action="drop") if settings.action == "replace" else settings
         common: dict[str, Any] = {
             "catalog": shards.catalog,
             "record_format": shards.record_format,
@@ -304,7 +305,7 @@ class _Run:
                 remedy="give a folder that all machines share",
             )
         self._write_state({**self._state(denoiser), "finished": True})
-        for name in (SCORES, EDITABLE, *(f"{OWN}/{gate}" for gate in _GATES.values())):
+        for name in (SCORES, EDITABLE, GATES):
             self.target.remove(name)
         self.target.sweep()
 
@@ -330,10 +331,10 @@ class _Run:
 
     def _saved_gate(self) -> tuple[GateFile, bool] | None:
         """A gate that an earlier run has fitted, and whether counts help; fitting it again may give another one."""
-        own = self.target.within(OWN)
+        gates = self.target.within(GATES)
         for helps, name in _GATES.items():
-            if own.has(name):
-                with own.reading(name) as path:
+            if gates.has(name):
+                with gates.reading(name) as path:
                     return GateFile.load(path), helps
         return None
 
@@ -341,7 +342,7 @@ class _Run:
         with self.progress() as advance:
             cleaning = cleaning.fitted(say=self.say, advance=advance)
         if cleaning.gate_file is not None:
-            with self.target.within(OWN).writing(_GATES[cleaning.settings.fusion]) as path:
+            with self.target.within(GATES).writing(_GATES[cleaning.settings.fusion]) as path:
                 cleaning.gate_file.save(path)
         return cleaning
 
@@ -404,7 +405,7 @@ def weights_of(runtime: Path) -> str | None:
     return None if found is None else found[1]
 
 
-def _everywhere(loading: Mapping[str, Any]) -> dict[str, Any]:
+def everywhere(loading: Mapping[str, Any]) -> dict[str, Any]:
     """How a denoiser is loaded by processes with another current folder: names stay, paths of files are made whole."""
     found = dict(loading)
     for name in ("model", "base"):

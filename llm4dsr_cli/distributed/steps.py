@@ -93,10 +93,9 @@ class Judging:
 
     def by_kept_scores(self, job: Job) -> Cleaning:
         """A cleaning that reads scores and loads no model; it replaces nothing."""
-        settings = self.settings if self.settings.action != "replace" else replace(self.settings, action="drop")
         return Cleaning(
             KeptScores(job.name, job.sha256, job.metadata),
-            settings,
+            self.settings,
             gate_file=self.gate_file,
             catalog=job.reader.catalog,
             record_format=job.reader.record_format,
