@@ -48,7 +48,8 @@ def clean_on_ray(
     check_choice("proposer", proposer or "counts", ("counts", "generate"))
     rejects = None
     if skips(errors.on_error):
-        rejects = errors.rejects or f"{target.rstrip('/')}/_rejects"
+        path, mark, how = target.partition("?")  # s3://bucket/folder?region=...
+        rejects = errors.rejects or f"{path.rstrip('/')}/_rejects{mark}{how}"
     elif errors.rejects is not None:
         raise OptionError(f"--rejects {errors.rejects}: no lines are skipped", remedy="add --on-error skip")
     model.check()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +25,7 @@ class Folder:
     an object store in a copy.
 
     Attributes:
-        path: as it was given.
+        path: as it was given, without what behind a ``?`` says how to reach it.
 
     Raises:
         OptionError: no such file system.
@@ -36,10 +37,11 @@ class Folder:
         except ImportError:
             raise MissingExtraError("ray", "pyarrow") from None
 
-        self.path = path.rstrip("/") or "/"
+        self.path = path.partition("?")[0].rstrip("/") or "/"
         try:
             if "://" in path:
-                self._files, self._root = fs.FileSystem.from_uri(self.path)
+                self._files, self._root = fs.FileSystem.from_uri(path)
+                self._root = self._root.rstrip("/")
             else:
                 self._files, self._root = fs.LocalFileSystem(), str(Path(path).absolute())
         except (ArrowException, OSError, ValueError) as error:
@@ -48,7 +50,9 @@ class Folder:
 
     def within(self, name: str) -> Folder:
         """A folder in it."""
-        return Folder(f"{self.path}/{name}")
+        inner = copy(self)
+        inner.path, inner._root = self.label(name), self._at(name)
+        return inner
 
     def label(self, name: str) -> str:
         """A file's name for messages."""
@@ -81,13 +85,22 @@ class Folder:
     def reading(self, name: str) -> Iterator[Path]:
         """A file of this machine that holds what the one of this name does."""
         if self.is_local:
-            yield Path(self._at(name))
+            path = Path(self._at(name))
+            if not path.is_file():
+                where = self.label(name)
+                raise Llm4dsrError("no such file", where=where, remedy="give a folder that all machines share")
+            yield path
             return
         with tempfile.TemporaryDirectory(prefix="llm4dsr-") as folder:
-            copy = Path(folder, PurePosixPath(name).name)
-            with self._explained(name), self._files.open_input_stream(self._at(name)) as stream, copy.open("wb") as to:
+            local = Path(folder, PurePosixPath(name).name)
+            # As it is: pyarrow would unpack what is called .gz, and the one that reads it would not know.
+            with (
+                self._explained(name),
+                self._files.open_input_stream(self._at(name), compression=None) as stream,
+                local.open("wb") as to,
+            ):
                 shutil.copyfileobj(stream, to, _CHUNK)
-            yield copy
+            yield local
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -111,7 +124,7 @@ class Folder:
                     made.replace(target)
                     return
                 part = f"{parent}/{_PART}{secrets.token_hex(8)}-{last}"
-                with made.open("rb") as file, self._files.open_output_stream(part) as to:
+                with made.open("rb") as file, self._files.open_output_stream(part, compression=None) as to:
                     shutil.copyfileobj(file, to, _CHUNK)
                 self._files.move(part, target)
 
