@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ def joined(address: str = LOCAL, *, workers: int | None = None, threads: int | N
         if address == LOCAL:
             where |= {"num_cpus": _cpus(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
-            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            with _silent():
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             told = str(error).strip().partition("\n")[0]
             raise OptionError(
@@ -204,6 +206,20 @@ def quiet_ray() -> Any:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Take away standard error, on which Ray's core tells its level of logging; what goes wrong is raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _cpus() -> int:

@@ -54,6 +54,10 @@ class Folder:
         inner.path, inner._root = self.label(name), self._at(name)
         return inner
 
+    def holds(self, other: Folder) -> bool:
+        """Whether another folder is this one, or lies in it."""
+        return bool(self._files == other._files) and f"{other._root}/".startswith(f"{self._root}/")
+
     def label(self, name: str) -> str:
         """A file's name for messages."""
         return f"{self.path}/{name}"

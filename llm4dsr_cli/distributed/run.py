@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import orjson
 
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.cleaning.cleaner import Cleaner
@@ -25,7 +24,8 @@ from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.distributed.cluster import Cluster
 from llm4dsr_cli.distributed.folder import Folder
 from llm4dsr_cli.distributed.shards import ShardEditor, ShardReader, is_table
-from llm4dsr_cli.distributed.steps import EDITABLE, OWN, SCORES, Count, Done, Edit, Job, Judging, Look, Pick, Score
+from llm4dsr_cli.distributed.state import RunState
+from llm4dsr_cli.distributed.steps import Count, Done, Edit, Job, Judging, Look, Pick, Score
 from llm4dsr_cli.errors import CatalogError, OptionError, OutputError
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.histogram import MergedSurvey, ScoreHistogram
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Progress = Callable[[], AbstractContextManager[Advance]]
-STATE = "state.json"
-GATES = f"{OWN}/gates"
-_GATES = {True: "fused.gate", False: "alone.gate"}  # a fitted gate, by whether counts help
 
 
 @dataclass(frozen=True)
@@ -183,6 +180,8 @@ class _Run:
         self.sizes = self.source.sizes()
         if not self.sizes:
             raise OptionError("is no folder with files in it", where=shards.source, remedy="give a folder of shards")
+        if self.source.holds(self.target):
+            raise OptionError("lies in the folder that is read", where=shards.target, remedy="give another folder")
         self.tables = sum(map(is_table, self.sizes))
         if self.tables and shards.audit is not None:
             raise OptionError("`audit` is of lines, and there is Parquet", remedy="leave it out, or give JSON lines")
@@ -205,11 +204,12 @@ class _Run:
         ):
             denoiser = cast("Denoiser", first.scorer)
             job = self._job(denoiser)
-            if self._finished_before(denoiser):
+            state = self._state(denoiser)
+            if state.begin():
                 return None
             there = self.target.sizes()
             left = [name for name in self.sizes if name not in there]
-            saved = self._saved_gate()
+            saved = state.kept_gate()
             counted = self._counted(job, saved is not None)
             self._score(job, denoiser)
             if saved is not None:
@@ -219,7 +219,7 @@ class _Run:
             else:
                 cleaning = Cleaning(denoiser, unreplaced, gate_file=self.gate, counted=counted, **common)
                 if self._fuses:
-                    cleaning = self._fitted(cleaning)
+                    cleaning = self._fitted(cleaning, state)
             judging = Judging(cleaning.settings, cleaning.gate_file)
             survey, lists = self._looked(job, judging, cleaning)
             if settings.edit is not None:
@@ -234,7 +234,8 @@ class _Run:
             cleaner.lists.merge(lists)
             if not dry_run:
                 self._edit(job, judging, lists, cleaner, left)
-                self._finish(denoiser)
+                self._check_all_there()
+                state.finish()
         return FolderRun(cleaner, survey, len(self.sizes), len(self.sizes) - len(left), self.rates, self.passes)
 
     def _job(self, denoiser: Denoiser) -> Job:
@@ -246,10 +247,9 @@ class _Run:
         skips = shards.rejects is not None
         return Job(reader, self.target, skips, loading, denoiser.name, denoiser.sha256, denoiser.metadata)
 
-    def _state(self, denoiser: Denoiser) -> dict[str, Any]:
-        """What the output depends on, by the name that a person knows it by."""
+    def _state(self, denoiser: Denoiser) -> RunState:
         shards = self.shards
-        return {
+        depends_on = {
             "the shards": self.sizes,
             "the fields of the records": [asdict(shards.record_format), shards.user_field],
             "`catalog`": None if shards.catalog_path is None else file_sha256(shards.catalog_path, CatalogError),
@@ -263,39 +263,9 @@ class _Run:
             "`rejects`": shards.rejects,
             "the version": __version__,
         }
+        return RunState(self.target, depends_on)
 
-    def _finished_before(self, denoiser: Denoiser) -> bool:
-        """Whether an earlier run has done all; begins one where there was none.
-
-        Raises OptionError where the target is of another run, or holds something else.
-        """
-        state = orjson.loads(orjson.dumps(self._state(denoiser)))
-        own = self.target.within(OWN)
-        if not own.has(STATE):
-            if self.target.sizes():
-                raise OptionError("is not empty", where=self.shards.target, remedy="give a new folder")
-            self._write_state(state)
-            return False
-        with own.reading(STATE) as path:
-            try:
-                before = orjson.loads(path.read_bytes())
-                finished = before.pop("finished", False)
-            except (orjson.JSONDecodeError, AttributeError):
-                before, finished = {}, False
-        other = next((name for name in state if before.get(name) != state[name]), None)
-        if other is not None:
-            raise OptionError(
-                f"holds a run with another choice of {other}",
-                where=self.shards.target,
-                remedy="give a new folder, or the same options, or delete it",
-            )
-        return bool(finished)
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        with self.target.within(OWN).writing(STATE) as path:
-            path.write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
-
-    def _finish(self, denoiser: Denoiser) -> None:
+    def _check_all_there(self) -> None:
         there = self.target.sizes()
         missing = [name for name in self.sizes if name not in there]
         if missing:
@@ -304,10 +274,6 @@ class _Run:
                 where=self.shards.target,
                 remedy="give a folder that all machines share",
             )
-        self._write_state({**self._state(denoiser), "finished": True})
-        for name in (SCORES, EDITABLE, GATES):
-            self.target.remove(name)
-        self.target.sweep()
 
     def _counted(self, job: Job, fitted: bool) -> Counted | None:
         """Counts of all shards; None where nobody needs them: they are in a gate that was fitted, too."""
@@ -329,21 +295,11 @@ class _Run:
             shards, sequences, seconds = self.rates.get(done.worker, (0, 0, 0.0))
             self.rates[done.worker] = (shards + 1, sequences + done.records, seconds + done.seconds)
 
-    def _saved_gate(self) -> tuple[GateFile, bool] | None:
-        """A gate that an earlier run has fitted, and whether counts help; fitting it again may give another one."""
-        gates = self.target.within(GATES)
-        for helps, name in _GATES.items():
-            if gates.has(name):
-                with gates.reading(name) as path:
-                    return GateFile.load(path), helps
-        return None
-
-    def _fitted(self, cleaning: Cleaning) -> Cleaning:
+    def _fitted(self, cleaning: Cleaning, state: RunState) -> Cleaning:
         with self.progress() as advance:
             cleaning = cleaning.fitted(say=self.say, advance=advance)
         if cleaning.gate_file is not None:
-            with self.target.within(GATES).writing(_GATES[cleaning.settings.fusion]) as path:
-                cleaning.gate_file.save(path)
+            state.keep_gate(cleaning.gate_file, cleaning.settings.fusion)
         return cleaning
 
     def _looked(self, job: Job, judging: Judging, cleaning: Cleaning) -> tuple[MergedSurvey, ParallelLists]:

@@ -22,6 +22,7 @@ from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.cleaning.tally import RunCounts
 from llm4dsr_cli.distributed.folder import Folder
 from llm4dsr_cli.distributed.shards import Edited, ShardEditor, ShardReader
+from llm4dsr_cli.distributed.state import EDITABLE, SCORES
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.histogram import ScoreHistogram, scores_in
@@ -34,9 +35,6 @@ from llm4dsr_cli.replacing.replacer import ProposerName
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.titles import CutTitles
-
-OWN = "_llm4dsr"  # the folder, in OUT, of what a run needs until it has ended
-SCORES, EDITABLE = f"{OWN}/scores", f"{OWN}/editable"
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,7 @@ def test_what_is_wrong_is_told_in_one_sentence(
     assert clean_quietly(source, out, "--ray", "--threshold", "0.5").code == 0
     clean_quietly(source, out, "--ray", "--threshold", "0.6").failed(2, "another choice", "out")
     clean_quietly(source, tmp_path, "--ray").failed(2, "not empty")
+    clean_quietly(source, source / "out", "--ray").failed(2, "out", "lies in the folder")
     with (source / "part-001.jsonl").open("ab") as file:
         file.write(b"[]\n")
     clean_quietly(source, tmp_path / "new", "--ray").failed(1, "part-001.jsonl:21")
