@@ -77,6 +77,7 @@ class FolderRun:
         shards, skipped: how many there are, and how many of them were finished before.
         rates: for each worker (machine, process) that scored: shards, sequences, and seconds of work.
         passes: seconds of each pass.
+        work: seconds that workers worked in each pass, all together; without their start.
     """
 
     cleaner: Cleaner[Record]
@@ -85,6 +86,7 @@ class FolderRun:
     skipped: int
     rates: dict[tuple[str, int], tuple[int, int, float]]
     passes: dict[str, float]
+    work: dict[str, float]
 
     def report(self, cluster: Cluster) -> dict[str, Any]:
         """For JSON."""
@@ -94,6 +96,7 @@ class FolderRun:
             "shards": self.shards,
             "finished_before": self.skipped,
             "seconds": {name: round(seconds, 3) for name, seconds in self.passes.items()},
+            "seconds_of_work": {name: round(seconds, 3) for name, seconds in self.work.items()},
             "workers": [
                 {
                     "node": node,
@@ -188,6 +191,7 @@ class _Run:
         self._fuses = settings.edit is not None and settings.fusion and gate is None
         self.rates: dict[tuple[str, int], tuple[int, int, float]] = {}
         self.passes: dict[str, float] = {}
+        self.work: dict[str, float] = {}
 
     def run(self, dry_run: bool, surveyed: Callable[[Cleaning, MergedSurvey], None]) -> FolderRun | None:
         shards, settings = self.shards, self.settings
@@ -236,7 +240,9 @@ class _Run:
                 self._edit(job, judging, lists, cleaner, left)
                 self._check_all_there()
                 state.finish()
-        return FolderRun(cleaner, survey, len(self.sizes), len(self.sizes) - len(left), self.rates, self.passes)
+        return FolderRun(
+            cleaner, survey, len(self.sizes), len(self.sizes) - len(left), self.rates, self.passes, self.work
+        )
 
     def _job(self, denoiser: Denoiser) -> Job:
         shards = self.shards
@@ -348,6 +354,7 @@ class _Run:
             for number, done in enumerate(self.cluster.each(worker, names, shared, model=model), 1):
                 yield done
                 records += done.records
+                self.work[verb] = self.work.get(verb, 0.0) + done.seconds
                 bytes_done += self.sizes[done.shard]
                 speed = records / max(1e-6, time.monotonic() - began)
                 told = f"{number:,} of {len(names):,} shards {verb}, {records:,} records, {speed:.0f}/s"
