@@ -304,9 +304,9 @@ class RayOptions(OptionSet):
         typer.Option(
             "--ray",
             metavar="[ADDRESS]",
-            help="Clean a folder of JSONL or Parquet on Ray, into a folder: on this machine, or on a cluster, at auto, "
-            "HOST:PORT or ray://HOST:PORT. --threads is of each worker, --audit and --rejects name folders. What is "
-            "finished is not done again.",
+            help="Clean a folder of JSONL or Parquet on Ray, into a folder: on this machine, or on its cluster, at "
+            "auto or HOST:PORT. --threads is of each worker, --audit and --rejects name folders. What is finished is "
+            "not done again.",
         ),
     ] = None
     ray_workers: Annotated[

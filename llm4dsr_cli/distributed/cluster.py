@@ -15,7 +15,7 @@ from typing import Any
 from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, OptionError
 
 LOCAL = "local"
-ADDRESS = re.compile(r"local|auto|ray://\S+|[\w.-]+:\d+")
+ADDRESS = re.compile(r"local|auto|[\w.-]+:\d+")
 # Of a Ray that is started here. What is shared are counts, not data.
 OBJECT_STORE_BYTES = 400 << 20
 # llama.cpp's threads wait for each other at every layer: several workers of few threads do more than one of many.
@@ -138,8 +138,8 @@ def joined(address: str = LOCAL, *, workers: int | None = None, threads: int | N
     Where this process has joined a cluster already, that one is taken, and stays.
 
     Args:
-        address: "local" starts a Ray on this machine, with a small object store; "auto", "HOST:PORT" and "ray://..."
-            are clusters that are there.
+        address: "local" starts a Ray on this machine, with a small object store; "auto" and "HOST:PORT" are clusters
+            that are there, of which this machine is a part.
         workers: how many hold a model; None is as many as the CPUs are enough for.
         threads: CPUs of each worker; None is MOST_THREADS, or as many as the smallest machine has.
 
@@ -148,8 +148,11 @@ def joined(address: str = LOCAL, *, workers: int | None = None, threads: int | N
         OptionError: an argument is out of range, or there is no cluster.
     """
     ray = quiet_ray()
+    if address.startswith("ray://"):
+        what = f"`ray` is {address}, and Ray Data does not run through Ray's client"
+        raise OptionError(what, remedy="run this on a machine of the cluster, as `ray job submit` does, and give auto")
     if not ADDRESS.fullmatch(address):
-        raise OptionError(f"`ray` is {address}: no address", remedy="give local, auto, HOST:PORT or ray://HOST:PORT")
+        raise OptionError(f"`ray` is {address}: no address", remedy="give local, auto or HOST:PORT")
     if workers is not None and workers < 1:
         raise OptionError(f"`ray_workers` is {workers}", remedy="give 1 or more")
     own = not ray.is_initialized()

@@ -116,13 +116,20 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, clean: Call, monkeyp
 
 
 def test_a_dry_run_writes_no_shard_and_its_scores_are_used(tmp_path: Path, clean: Call) -> None:
-    """Guards: a run that says what it would do, and does it."""
-    source, out = write_shards(tmp_path / "in", tasteful(64), 32), tmp_path / "out"
+    """Guards: a run that says what it would do, and does it; a list that is as long as the items in one shard alone, by
+    chance, and loses step with itself there."""
+    records = tasteful(64)
+    for record in records[32:]:
+        record["tags"] = ["a"] * len(record["items"])
+    source, out = write_shards(tmp_path / "in", records, 32), tmp_path / "out"
     assert clean(source, out, "--ray", "--dry-run").code == 0
     assert not list(out.glob("*.jsonl"))
     done = clean(source, out, "--ray")
     assert (done.code, "scores of 2 of 2 shards are there already" in done.err) == (0, True)
-    assert len(list(out.glob("*.jsonl"))) == 2
+    found = [json.loads(line) for line in together(out).splitlines()]
+    assert [record["tags"] for record in found] == [record["tags"] for record in records]
+    assert all(len(record["items"]) == len(record["ratings"]) for record in found)
+    assert sum(len(record["items"]) for record in found[32:]) < 32 * 7
 
 
 def test_parquet_comes_back_with_its_columns(tmp_path: Path, clean: Call) -> None:
@@ -175,7 +182,8 @@ def test_what_is_wrong_is_told_in_one_sentence(
 ) -> None:
     """Guards: a traceback of Ray's, and output of another run that is taken for this one's."""
     source, out = write_shards(tmp_path / "in", tasteful(40), 20), tmp_path / "out"
-    clean_quietly(source, tmp_path / "bad", "--ray", "nowhere").failed(2, "nowhere")
+    clean_quietly(source, out, "--ray=nowhere").failed(2, "--ray is nowhere", "HOST:PORT")
+    clean_quietly(source, out, "--ray", "ray://head:10001").failed(2, "ray job submit")
     clean_quietly(source, out, "--ray-workers", "2").failed(2, "--ray-workers", "--ray")
     clean_quietly(source, out, "--ray", "--ray-workers", "9").failed(2, "--ray-workers is 9", "room for 2")
     clean_quietly(tmp_path / "none", out, "--ray").failed(2, "none", "no folder")
