@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from llm4dsr_cli.commands.inputs import exit_code, skips
 from llm4dsr_cli.commands.options import GateOptions, ModelOptions, OutputOptions, RayOptions, RejectOptions
 from llm4dsr_cli.commands.outlook import tell_shares
 from llm4dsr_cli.commands.project_command import taken_from_file
-from llm4dsr_cli.commands.record_options import EditedRecordOptions
+from llm4dsr_cli.commands.record_options import EditedRecordOptions, LogColumnOptions
 from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
@@ -42,6 +43,12 @@ def clean_on_ray(
 
     if "-" in (source, target):
         raise OptionError("--ray reads and writes folders", remedy="name them, or leave out --ray")
+    for one in fields(LogColumnOptions):
+        if getattr(records, one.name) != one.default:
+            raise OptionError(
+                f"--{one.name.replace('_', '-')} is about logs, and --ray reads sequences",
+                remedy="make sequences of the log with `llm4dsr convert`",
+            )
     if not gate.says_how_many:
         said["edit"] = EDIT
     settings = CleaningSettings(**said)

@@ -80,9 +80,11 @@ class Cluster:
                     raise done.error()
                 yield done
         except (ray.exceptions.RayError, RuntimeError) as error:
-            told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            # A traceback of a worker ends with what went wrong; what else Ray says begins with it.
+            told = lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
             remedy = "run the same command again: finished shards are not done again"
-            raise Llm4dsrError(f"Ray stopped ({told.strip():.200})", remedy=remedy) from error
+            raise Llm4dsrError(f"Ray stopped ({told:.200})", remedy=remedy) from error
 
 
 Batch = Mapping[str, Any]  # of Ray Data: columns by name

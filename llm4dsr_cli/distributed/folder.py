@@ -70,6 +70,9 @@ class Folder:
         from pyarrow.fs import FileSelector, FileType
 
         with self._explained():
+            if self._files.get_file_info(self._root).type == FileType.File:
+                remedy = "put it into a folder, or cut it: split -n l/64 --additional-suffix=.jsonl FILE FOLDER/part-"
+                raise OptionError("is a file", where=self.path, remedy=remedy)
             found = self._files.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
         sizes = {}
         for info in found:

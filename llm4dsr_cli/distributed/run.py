@@ -21,6 +21,7 @@ from llm4dsr_cli.cleaning.passes import counts_data
 from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.console import Advance, untold
+from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.distributed.cluster import Cluster
 from llm4dsr_cli.distributed.folder import Folder
 from llm4dsr_cli.distributed.shards import ShardEditor, ShardReader, is_table
@@ -64,7 +65,7 @@ class Shards:
     record_format: RecordFormat = field(default_factory=RecordFormat)
     catalog: Catalog | None = None
     catalog_path: str | None = None
-    user_field: str = "user_id"
+    user_field: str = USER_FIELD
 
 
 @dataclass

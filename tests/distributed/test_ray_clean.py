@@ -187,6 +187,8 @@ def test_what_is_wrong_is_told_in_one_sentence(
     clean_quietly(source, out, "--ray-workers", "2").failed(2, "--ray-workers", "--ray")
     clean_quietly(source, out, "--ray", "--ray-workers", "9").failed(2, "--ray-workers is 9", "room for 2")
     clean_quietly(tmp_path / "none", out, "--ray").failed(2, "none", "no folder")
+    clean_quietly(source / "part-000.jsonl", out, "--ray").failed(2, "is a file", "split")
+    clean_quietly(source, out, "--ray", "--time-column", "t").failed(2, "--time-column", "convert")
     clean_quietly(source, "--ray", "--dry-run").failed(2, "OUT")
     assert clean_quietly(source, out, "--ray", "--threshold", "0.5").code == 0
     clean_quietly(source, out, "--ray", "--threshold", "0.6").failed(2, "another choice", "out")
