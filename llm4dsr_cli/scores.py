@@ -73,11 +73,16 @@ def log_odds_of(probability: float) -> float:
 
 def canonical(log_odds: NDArray[np.floating]) -> Scores:
     """Noise log-odds rounded to three decimals and clipped to -20 and 20; same shape. NaN stays."""
-    return (_steps(np.asarray(log_odds, dtype=np.float64)) / _STEPS).astype(np.float32)
+    return score_of(steps_of(np.asarray(log_odds, dtype=np.float64)))
 
 
-def _steps(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thousandths of log-odds, as whole numbers: there is no negative zero among them."""
+def score_of(steps: NDArray[np.floating] | NDArray[np.integer]) -> Scores:
+    """Canonical log-odds of so many thousandths; same shape."""
+    return (steps / _STEPS).astype(np.float32)
+
+
+def steps_of(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thousandths of canonical log-odds, as whole numbers; same shape: there is no negative zero among them."""
     steps: NDArray[np.float64] = np.rint(np.clip(log_odds, -_LIMIT, _LIMIT) * _STEPS) + 0.0
     return steps
 
@@ -87,7 +92,7 @@ def shortest_probabilities(log_odds: NDArray[np.floating]) -> NDArray[np.float64
 
     NaN, for an item that nobody judged, stays; orjson writes it as null.
     """
-    steps = _steps(np.asarray(log_odds, dtype=np.float64))
+    steps = steps_of(np.asarray(log_odds, dtype=np.float64))
     shortest = np.full(steps.shape, np.nan)
     known = ~np.isnan(steps)
     shortest[known] = _table()[(steps[known] + _LIMIT * _STEPS).astype(np.int64)]

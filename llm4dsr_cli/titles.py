@@ -83,6 +83,12 @@ class CutTitles:
             self.cut += 1
             self.characters += length * self.max_tokens / tokens
 
+    def merge(self, other: CutTitles) -> None:
+        """Add what another process has read."""
+        self.read += other.read
+        self.cut += other.cut
+        self.characters += other.characters
+
     @property
     def share(self) -> float:
         """Of the titles, 0 to 1, how many are cut."""

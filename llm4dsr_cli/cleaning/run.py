@@ -107,7 +107,7 @@ class Cleaning:
         action: Action = "drop",
         fallback: Fallback = "drop",
         proposer: ProposerName = "counts",
-        counted: Iterable[ItemSequence] | None = None,
+        counted: Iterable[ItemSequence] | Counted | None = None,
         threshold: float | None = None,
         false_edit_rate: float | None = None,
         edit: float | None = None,
@@ -132,8 +132,9 @@ class Cleaning:
             action, fallback, threshold, false_edit_rate, edit, max_edits, protect_last, fusion: as for
                 ``CleaningSettings``.
             proposer: who proposes what replaces an item: "counts" of the data, or "generate", the denoiser.
-            counted: sequences of the data, read once: their counts propose items where there is no gate, and their
-                items may replace others where there is no catalog; ``fitted`` lets them judge, too.
+            counted: sequences of the data, read once, or what was counted of them: their counts propose items where
+                there is no gate, and their items may replace others where there is no catalog; ``fitted`` lets them
+                judge, too.
             record_format: where in a record its items are, for ``clean``.
             user_field: where in a record its user is; None is the gate's field, else "user_id".
 
@@ -170,7 +171,9 @@ class Cleaning:
 
                 return stack.enter_context(Suggester.load(model, **loading))
 
-            seen = None if counted is None else Counted.of(counted, with_items=catalog is None)
+            seen = counted
+            if not (seen is None or isinstance(seen, Counted)):
+                seen = Counted.of(seen, with_items=catalog is None)
             replacer = None
             if action == "replace":
                 if catalog is not None:

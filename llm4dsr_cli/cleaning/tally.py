@@ -32,6 +32,12 @@ class RunCounts:
             self.edited_items += len(edited.audit)
             self.replaced_items += edited.replaced
 
+    def merge(self, other: RunCounts) -> None:
+        """Add what another part of the run has done."""
+        for name in ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.unjudged.merge(other.unjudged)
+
     def as_dict(self) -> dict[str, Any]:
         """The counts, for reports."""
         names = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped")

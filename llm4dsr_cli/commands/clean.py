@@ -10,9 +10,17 @@ import typer
 
 from llm4dsr_cli.commands.completion import one_of
 from llm4dsr_cli.commands.inputs import may_hold_objects
-from llm4dsr_cli.commands.options import EditingRunOptions, GateOptions, ModelOptions, OutputOptions, RejectOptions
+from llm4dsr_cli.commands.options import (
+    EditingRunOptions,
+    GateOptions,
+    ModelOptions,
+    OutputOptions,
+    RayOptions,
+    RejectOptions,
+)
 from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
+from llm4dsr_cli.commands.ray_clean import clean_on_ray
 from llm4dsr_cli.commands.record_options import EditedRecordOptions
 from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
@@ -43,6 +51,7 @@ def clean(
     errors: RejectOptions,
     model: ModelOptions,
     run: EditingRunOptions,
+    cluster: RayOptions,
     action: Annotated[
         str,
         typer.Option(
@@ -104,6 +113,17 @@ def clean(
             if value is not None:
                 raise OptionError(f"{name} says how to replace", remedy="give --action replace, or leave it out")
     said: dict[str, Any] = {"action": action, "fallback": fallback or "drop", **gate.arguments()}
+    cluster.check()
+    if cluster.ray is not None:
+        if len(paths) != 2:
+            raise OptionError(
+                "--ray cleans one folder into another",
+                remedy="name both, OUT with --dry-run, too, where scores are kept",
+            )
+        source, target = paths
+        return clean_on_ray(
+            source, target, records, gate, output, errors, model, cluster, console, said, proposer, dry_run=dry_run
+        )
     found = destinations(paths, output, errors, dry_run=dry_run)
     inputs = {f"IN {one.source}" if len(found) > 1 else "IN": one.source for one in found}
     inputs |= {**records.inputs(), **gate.inputs(), **model.inputs()}

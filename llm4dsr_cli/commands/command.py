@@ -44,12 +44,30 @@ def explained(error: Any) -> OptionError:
     return OptionError(what[:1].lower() + what[1:], remedy=f"did you mean {guess}" if guess else f"see {path} --help")
 
 
+# Options that may stand without a value: the one that they have then, and what is one that is written behind them.
+_OPTIONAL_VALUES = {"--ray": ("local", re.compile(r"local|auto|ray://\S*|[\w.-]+:\d+"))}
+
+
+def with_values(args: Sequence[str]) -> list[str]:
+    """The arguments, in which options that may stand without a value have one."""
+    whole: list[str] = []
+    for number, argument in enumerate(args):
+        whole.append(argument)
+        if argument == "--":
+            return [*whole, *args[number + 1 :]]
+        if argument in _OPTIONAL_VALUES:
+            usual, written = _OPTIONAL_VALUES[argument]
+            if not written.fullmatch(next(iter(args[number + 1 : number + 2]), "")):
+                whole.append(usual)
+    return whole
+
+
 class Command(typer.core.TyperCommand):
     """A command whose help has headings, and whose errors name its flags."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, with_values(args))
         except UsageError as error:
             error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # an option without its value does not know it
             raise

@@ -294,6 +294,33 @@ class RejectOptions(ErrorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RayOptions(OptionSet):
+    """Whether Ray does the work, and where."""
+
+    heading: ClassVar[str] = "Past one machine"
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Clean a folder of JSONL or Parquet on Ray, into a folder: on this machine, or on its cluster, at "
+            "auto or HOST:PORT. --threads is of each worker, --audit and --rejects name folders. What is finished is "
+            "not done again.",
+        ),
+    ] = None
+    ray_workers: Annotated[
+        int | None,
+        typer.Option("--ray-workers", metavar="N", help="Workers that hold a model. [default: all that have room]"),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse options that say how without saying that; raises OptionError."""
+        if self.ray is None and self.ray_workers is not None:
+            raise OptionError("--ray-workers says how many workers --ray has", remedy="add --ray, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions(OptionSet):
     """What a person is told while a command runs."""
 

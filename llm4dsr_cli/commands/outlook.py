@@ -41,8 +41,23 @@ def _show(
         survey: of the cleaning.
         sequences: those that were surveyed, in the same order; read as far as the examples go.
     """
-    from llm4dsr_cli.gate.survey import ASSUMED_NOISE, SHARES
     from llm4dsr_cli.scores import probability, rounded_probability
+
+    tell_shares(survey, console)
+    chosen = survey.examples(cleaning.gate.threshold, examples)
+    if chosen:
+        console.say("some of the edits, most certain first: noise probability, item, and what it is among")
+    found = _sequences_of({number for number, *_ in chosen}, sequences)
+    for number, position, log_odds in chosen:
+        sequence = found[number]
+        (judged,) = cleaning.log_odds([sequence])
+        console.show(edited_item(sequence.titles[position], rounded_probability(log_odds)))
+        console.show(surroundings(sequence.titles, probability(judged).tolist(), position))
+
+
+def tell_shares(survey: Survey, console: Console) -> None:
+    """Say what shares of edits would do, and how much noise there may be."""
+    from llm4dsr_cli.gate.survey import ASSUMED_NOISE, SHARES
 
     outlooks = [survey.outlook(share) for share in SHARES]
     if any(one.right is not None for one in outlooks):
@@ -58,15 +73,6 @@ def _show(
     most = survey.most_noise()
     if most is not None:
         console.say(f"by these scores at most {most:.0%} of the data is noise like the random items that were put in")
-    chosen = survey.examples(cleaning.gate.threshold, examples)
-    if chosen:
-        console.say("some of the edits, most certain first: noise probability, item, and what it is among")
-    found = _sequences_of({number for number, *_ in chosen}, sequences)
-    for number, position, log_odds in chosen:
-        sequence = found[number]
-        (judged,) = cleaning.log_odds([sequence])
-        console.show(edited_item(sequence.titles[position], rounded_probability(log_odds)))
-        console.show(surroundings(sequence.titles, probability(judged).tolist(), position))
 
 
 def _sequences_of(numbers: set[int], sequences: Iterator[ItemSequence]) -> dict[int, ItemSequence]:

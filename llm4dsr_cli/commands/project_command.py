@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _VARIABLE = "LLM4DSR_CONFIG"
 _MOST_CHARACTERS = 40  # of a value, in the line that tells of it
+# What an option names, by what its placeholder begins with.
+_PLACES = {"NAME|": "model", "FILE": "file", "FOLDER": "file", "[ADDRESS]": "cluster"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ def _setting(parameter: Any, annotation: Any) -> Setting:
     python_type, info = get_args(annotation)
     kinds = list(_kinds(python_type))
     metavar = parameter.metavar or ""
-    place = "model" if metavar.startswith("NAME|") else "file" if re.match("FILE|FOLDER", metavar) else None
+    place = next((place for start, place in _PLACES.items() if metavar.startswith(start)), None)
     return Setting(
         name=parameter.name,
         keys=tuple(name.removeprefix("--") for name in parameter.opts if name.startswith("--")),

@@ -38,7 +38,7 @@ class Setting:
         kind: of one value: str, int, float or bool.
         parsed: whether it is written as text, such as 5%, or as a number.
         many: whether the option may be repeated.
-        place: None, or what it names: "file", or "model", which may be a name, too.
+        place: None, or what it names: "file", "model", which may be a name, too, or "cluster".
     """
 
     name: str
@@ -114,7 +114,8 @@ class ProjectFile:
 
     def _value(self, setting: Setting, value: Any, key: str) -> Any:
         if not setting.for_found and not self.named:
-            raise self._untrusted(f"{key} {'loads a model' if setting.place == 'model' else 'writes'}")
+            does = {"model": "loads a model", "cluster": "runs on other machines"}.get(str(setting.place), "writes")
+            raise self._untrusted(f"{key} {does}")
         if setting.many:
             return [self._one(setting, one, key) for one in (value if isinstance(value, list) else [value])]
         return self._one(setting, value, key)
@@ -128,7 +129,9 @@ class ProjectFile:
         if setting.kind is bool:
             return value
         text = str(value)
-        if setting.place == "file" or (setting.place and text.endswith(".gguf") and not text.startswith("hf:")):
+        if setting.place == "file" or (
+            setting.place == "model" and text.endswith(".gguf") and not text.startswith("hf:")
+        ):
             return self._path(text, key)
         return text
 

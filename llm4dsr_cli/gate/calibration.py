@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.gate.evidence import Evidence, user_hash
+from llm4dsr_cli.gate.counting import user_hash
+from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.sample import UserSequence

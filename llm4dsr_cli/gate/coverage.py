@@ -45,6 +45,12 @@ class Coverage:
             self.known += known
         self.check(ENOUGH_ITEMS)
 
+    def merge(self, items: int, known: int) -> None:
+        """Add the items that another process has seen."""
+        with self._lock:
+            self.items += items
+            self.known += known
+
     @property
     def share(self) -> float | None:
         """Share of the items that the gate has counted; None before the first item."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.gate.calibration import CalibrationSettings, ScoredItems, summary_of
-from llm4dsr_cli.gate.evidence import Evidence, user_hash
+from llm4dsr_cli.gate.counting import user_hash
+from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import PRIOR_WEIGHTS, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.scores import Scores

@@ -7,11 +7,7 @@ judged can be left out of the counts exactly (leave-one-out): no item vouches fo
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import re
-from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,15 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.gate.counting import PartialCounts, counted_together, text_hash, user_hash, word_hashes
 from llm4dsr_cli.gate.pairs import PairCounts, products
 from llm4dsr_cli.titles import folded_title
-from llm4dsr_cli.users import user_text
 from llm4dsr_cli.windows import overlapping_windows
 
 FEATURES = ("popularity", "nobody else", "association", "shared partners", "title words")
-# Of a longer history the last items are counted: pairs grow with the square of a history's length.
-LONGEST_HISTORY = 100
-# Likewise, of a longer sequence an item's neighbours are those of a window of so many.
+# Pairs grow with the square of a length: of a longer sequence an item's neighbours are those of a window of so many.
 LONGEST_CONTEXT = 100
 # Pseudo-count of pairs: how many users it takes before a pair that was never seen, or seen once, says much.
 PRIOR = 0.1
@@ -97,33 +91,12 @@ class Evidence:
 
         Of a user the last LONGEST_HISTORY different items are counted. The words are those of all titles.
         """
-        numbers = _Numbers()
-        histories: dict[int, array[int]] = {}
-        for user, titles in sequences:
-            history = histories.setdefault(user_hash(user), array("I"))
-            history.fromlist(list(map(numbers.__getitem__, titles)))
-            if len(history) > 2 * LONGEST_HISTORY:
-                history[:] = _last_items(history)
-        users = sorted(histories)
-        flat, starts = array("I"), array("q", [0])
-        for user in users:
-            flat.extend(_last_items(histories.pop(user)))
-            starts.append(len(flat))
-        known = np.array(numbers.hashes, dtype=np.uint64)
-        numbered = np.array(flat, dtype=np.uint32)
-        items = np.sort(known[np.bincount(numbered, minlength=len(known)) > 0])
-        held = np.searchsorted(items, known)[numbered].astype(np.int32)
-        for start, end in itertools.pairwise(starts):
-            held[start:end].sort()
-        words = sorted(numbers.words)
-        return cls(
-            items,
-            np.array(users, dtype=np.uint64),
-            np.array(starts, dtype=np.int64),
-            held,
-            np.array(words, dtype=np.uint64),
-            np.array([numbers.words[word] for word in words], dtype=np.int32),
-        )
+        return cls.merged([PartialCounts.of(sequences)])
+
+    @classmethod
+    def merged(cls, parts: Sequence[PartialCounts]) -> Evidence:
+        """From parts of the data that were counted apart, in their order: what ``count`` gives of all of them."""
+        return cls(*counted_together(parts))
 
     @cached_property
     def popularity(self) -> Ints:
@@ -168,7 +141,7 @@ class Evidence:
         return self._numbers(map(folded_title, titles))
 
     def _numbers(self, names: Iterable[str]) -> Ints:
-        return _find(self.items, np.array([_hash(name) for name in names], dtype=np.uint64))
+        return _find(self.items, np.array([text_hash(name) for name in names], dtype=np.uint64))
 
     def held_by(self, user: Hashable | None) -> NDArray[np.int32]:
         """The counted items of a user, none for one who was never counted."""
@@ -184,7 +157,7 @@ class Evidence:
         return lru_cache(maxsize=_TITLES_KEPT)(self._make_title_vector)
 
     def _make_title_vector(self, title: str) -> dict[int, float]:
-        words = _words(title)
+        words = word_hashes(title)
         at = _find(self.words, np.array(words, dtype=np.uint64))
         seen_in = np.where(at >= 0, self.titles_with[at] if len(self.words) else 0, 0)
         weight = np.log((1 + self.n_titles) / (1 + seen_in)) + 1
@@ -229,47 +202,6 @@ class Evidence:
         return rows, partners
 
 
-class _Numbers(dict[str, int]):
-    """Numbers of titles in the order in which they are first asked for; spellings of one clean title share theirs.
-
-    Attributes:
-        hashes: the folded titles' hashes, by number.
-        words: how many of them hold a word, by its hash.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hashes = array("Q")
-        self.words: Counter[int] = Counter()
-        self._by_hash: dict[int, int] = {}
-
-    def __missing__(self, title: str) -> int:
-        folded = folded_title(title)
-        found = _hash(folded)
-        number = self._by_hash.setdefault(found, len(self.hashes))
-        if number == len(self.hashes):
-            self.hashes.append(found)
-            self.words.update(_words(folded))
-        self[title] = number
-        return number
-
-
-def user_hash(user: Hashable) -> int:
-    """64-bit hash of a user's id as text, the same on every machine."""
-    return _hash(user_text(user))
-
-
-@lru_cache(maxsize=100_000)
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
-@lru_cache(maxsize=100_000)
-def _words(title: str) -> list[int]:
-    """Hashes of a title's different words of two characters and more."""
-    return [_hash(word) for word in dict.fromkeys(re.findall(r"\w\w+", title.casefold()))]
-
-
 def _find(ascending: NDArray[np.integer], wanted: NDArray[np.integer]) -> Ints:
     """Where each wanted value stands in an ascending array, -1 if it does not."""
     at = np.searchsorted(ascending, wanted)
@@ -285,12 +217,6 @@ def ascends(values: NDArray[np.uint64]) -> bool:
 
 def _within(values: NDArray[np.int32], lowest: int, highest: int) -> bool:
     return not len(values) or bool(lowest <= values.min() and values.max() <= highest)
-
-
-def _last_items(history: array[int]) -> array[int]:
-    """The last LONGEST_HISTORY different items, in the order in which they last came."""
-    last = list(dict.fromkeys(reversed(history)))[:LONGEST_HISTORY]
-    return array("I", reversed(last))
 
 
 def _leave_out(

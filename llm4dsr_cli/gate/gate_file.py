@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from llm4dsr_cli.archives import ARCHIVE_ERRORS
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
-from llm4dsr_cli.gate.evidence import Evidence, ascends, user_hash
+from llm4dsr_cli.gate.counting import user_hash
+from llm4dsr_cli.gate.evidence import Evidence, ascends
 from llm4dsr_cli.gate.fusion import LARGEST, N_FEATURES, Fusion, fusion_features
 from llm4dsr_cli.gate.survey import KnownNoise
 from llm4dsr_cli.scores import Scores

@@ -81,6 +81,7 @@ class Survey:
         flat = np.concatenate(scores)
         order = np.argsort(-flat, kind="stable")
         self._descending = flat[order]
+        self._ranks = np.arange(len(flat) + 1)  # so many items come before each of these
         self._where = np.concatenate(where)[order]
         self.noise = noise
 
@@ -98,13 +99,17 @@ class Survey:
         """
         # 0.29 of 100 items is a little less than 29 in floating point.
         edits = math.floor(round(share * self.n_items, 9))
-        if edits < len(self._descending):
-            return float(self._descending[edits])
+        if edits < self._ranks[-1]:
+            return float(self._descending[np.searchsorted(self._ranks, edits, side="right") - 1])
         return -math.inf if edits else math.inf
 
     def edits(self, threshold: float) -> int:
         """How many items a gate with this threshold could edit."""
-        return int(np.searchsorted(-self._descending, -threshold))
+        return int(self._above(threshold))
+
+    def _above(self, thresholds: float | NDArray[np.floating]) -> NDArray[np.integer]:
+        above: NDArray[np.integer] = self._ranks[np.searchsorted(-self._descending, -np.asarray(thresholds))]
+        return above
 
     def outlook(self, share: float) -> Outlook:
         """What editing this share means."""
@@ -121,7 +126,7 @@ class Survey:
         edits = self.edits(threshold)
         if self.noise is None or not edits:
             return None
-        edited, found = edits / len(self._descending), float(self.noise.above(threshold))
+        edited, found = edits / int(self._ranks[-1]), float(self.noise.above(threshold))
         return {noise: min(1.0, noise * found / edited) for noise in ASSUMED_NOISE}
 
     def most_noise(self) -> float | None:
@@ -131,13 +136,13 @@ class Survey:
         what lies above it of the data and of the noise that was put in is a bound (Blanchard, Lee and Scott, JMLR 2010,
         section 4). Both are known from samples, and are taken to be two standard deviations off.
         """
-        n = len(self._descending)
+        n = int(self._ranks[-1])
         if self.noise is None or not n:
             return None
         thresholds = np.asarray(self.noise.log_odds)[1:]
         found = self.noise.above(thresholds)
         thresholds, found = thresholds[found >= _LEAST_FOUND], found[found >= _LEAST_FOUND]
-        above = np.searchsorted(-self._descending, -thresholds) / n
+        above = self._above(thresholds) / n
         most = above + _DEVIATIONS * np.sqrt(above * (1 - above) / n)
         least = found - _DEVIATIONS * np.sqrt(found * (1 - found) / self.noise.n_items)
         ratios = most[least > 0] / least[least > 0]

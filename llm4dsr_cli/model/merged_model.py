@@ -150,8 +150,10 @@ def cached_runtime(
     Its own hash is in its name. One that is damaged is removed, and ``say`` is told so in one line.
     """
     folder, stem = cache_folder() / "runtime", _stem(adapter, metadata, part)
-    # Two first uses at once may each have made a choice: all that follow should make the same one.
-    for found in sorted(folder.glob(f"{stem}-{weights}-*.gguf")):
+    # Two first uses at once may each have made a choice: all that follow should make the same one. What was chosen is
+    # what may be asked for by its type.
+    those = [*folder.glob(f"{stem}-{weights}-*.gguf"), *folder.glob(f"{stem}-auto-{weights}-*.gguf")]
+    for found in sorted(those):
         if file_sha256(found)[:_DIGITS] == found.stem.rpartition("-")[2]:
             mark_used(found)
             return found

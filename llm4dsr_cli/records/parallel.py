@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llm4dsr_cli.errors import RecordError
@@ -116,6 +116,23 @@ class ParallelLists:
                 self.left.setdefault(name, self._seen[path].where)
         self.kept.update(dict.fromkeys(".".join(path) for path in paths))
         return paths
+
+    def merge(self, other: ParallelLists) -> None:
+        """Add what was seen, kept and left in another part of the data."""
+        for path, theirs in other._seen.items():
+            seen = self._seen.setdefault(path, _Seen())
+            seen.equal += theirs.equal
+            seen.different += theirs.different
+            seen.where = seen.where or theirs.where
+        self.kept.update(other.kept)
+        self.left = {**other.left, **self.left}
+
+    def decided(self) -> ParallelLists:
+        """Lists of which it is decided by what was seen here whether they run parallel, whatever is seen later."""
+        lists = ParallelLists(self.record_format)
+        for path, seen in self._seen.items():
+            lists._seen[path] = replace(seen, decided=_runs_parallel(seen))
+        return lists
 
     @property
     def found(self) -> list[str]:

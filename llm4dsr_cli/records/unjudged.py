@@ -45,6 +45,14 @@ class Unjudged:
             if lack == "not in the catalog" and id_ is not None and len(self._unknown) < _REMEMBERED:
                 self._unknown[id_] = None
 
+    def merge(self, other: Unjudged) -> None:
+        """Add the items of another part of the run."""
+        self.records += other.records
+        for lack, count in other.items.items():
+            self.items[lack] = self.items.get(lack, 0) + count
+            self._first.setdefault(lack, other._first[lack])
+        self._unknown.update(dict.fromkeys([*other._unknown][: _REMEMBERED - len(self._unknown)]))
+
     @property
     def total(self) -> int:
         """How many items there are."""

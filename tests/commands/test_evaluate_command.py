@@ -22,7 +22,8 @@ from llm4dsr_cli import (
     log_odds_of,
     read_records,
 )
-from llm4dsr_cli.gate.evidence import Evidence, user_hash
+from llm4dsr_cli.gate.counting import user_hash
+from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.thresholds import ThresholdCurve

@@ -11,6 +11,7 @@ import typer
 import typer.main
 
 from llm4dsr_cli.commands import options, record_options
+from llm4dsr_cli.commands.command import with_values
 from llm4dsr_cli.commands.parameters import OptionSet, option_sets
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.model.denoiser import Denoiser
@@ -81,3 +82,21 @@ def test_a_threshold_is_chosen_in_one_way() -> None:
         options.GateOptions(threshold=0.5, false_edit_rate=0.1).arguments()
     with pytest.raises(OptionError, match=r"--no-fusion .* --gate"):
         options.GateOptions(no_fusion=True).check_fusion()
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        ("IN OUT --ray", "IN OUT --ray local"),
+        ("--ray IN OUT", "--ray local IN OUT"),
+        ("--ray auto IN OUT", "--ray auto IN OUT"),
+        ("--ray --quiet IN OUT", "--ray local --quiet IN OUT"),
+        ("--ray ray://head:10001 IN", "--ray ray://head:10001 IN"),
+        ("IN --ray 10.0.0.1:6379 OUT", "IN --ray 10.0.0.1:6379 OUT"),
+        ("--ray=auto IN", "--ray=auto IN"),
+        ("-- --ray", "-- --ray"),
+    ],
+)
+def test_an_address_may_be_left_out(typed: str, whole: str) -> None:
+    """Guards: a folder that is taken for a cluster, and a cluster that is taken for a folder."""
+    assert with_values(typed.split()) == whole.split()

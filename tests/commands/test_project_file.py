@@ -48,6 +48,8 @@ def parsed(command: str, source: object, *words: object, output: bool = True) ->
 
 def sample(setting: Setting) -> Any:
     """A value that differs from every default."""
+    if setting.place == "cluster":
+        return "auto"
     return True if setting.kind is bool else {int: 7, float: 0.375, str: "some.gguf"}[setting.kind]
 
 
@@ -59,7 +61,7 @@ def toml(key: str, value: Any) -> str:
 def test_every_option_can_stand_in_a_file(tmp_path: Path, command: str, setting: Setting) -> None:
     """Guards: an option that was added, and is forgotten by the file or taken as another type than on the line."""
     value = sample(setting)
-    at_place = str(tmp_path / value) if setting.place else str(value)
+    at_place = str(tmp_path / value) if setting.place in ("file", "model") else str(value)
     output = setting.name != "output"
     for key in setting.keys:
         typed = parsed(command, "IN", f"--{key}", *([] if value is True else [at_place]), output=output)
@@ -93,8 +95,9 @@ def test_a_value_of_another_type_is_one_sentence(tmp_path: Path, command: str, s
 
 @each_option
 def test_a_file_that_is_found_neither_writes_nor_loads_models(tmp_path: Path, command: str, setting: Setting) -> None:
-    """Guards: data of a stranger with a file beside it that overwrites one of ours, or has llama.cpp read theirs."""
-    harmful = {"audit", "report", "rejects", "output", "plot", "state", "model", "base", "init"}
+    """Guards: data of a stranger with a file beside it that overwrites one of ours, has llama.cpp read theirs, or sends
+    ours to their cluster."""
+    harmful = {"audit", "report", "rejects", "output", "plot", "state", "model", "base", "init", "ray"}
     if command == "trial":
         harmful.add("as_json")
     assert setting.for_found == (setting.name not in harmful)

@@ -22,7 +22,8 @@ from llm4dsr_cli.evaluation.folds import two_folds
 from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.evaluation.strata import LENGTHS, bins, by_quintile
-from llm4dsr_cli.gate.evidence import Evidence, user_hash
+from llm4dsr_cli.gate.counting import user_hash
+from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.parsing import parse_record

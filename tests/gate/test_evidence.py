@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm4dsr_cli.gate import evidence as evidence_module
-from llm4dsr_cli.gate import pairs
-from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, LONGEST_HISTORY, PRIOR, Evidence
+from llm4dsr_cli.gate import counting, pairs
+from llm4dsr_cli.gate.counting import LONGEST_HISTORY
+from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, PRIOR, Evidence
 
 Data = list[tuple[int, list[str]]]
 TITLES = [f"{name} {kind}" for name in ("red", "blue", "big") for kind in ("ball", "book", "boat", "brick")]
@@ -119,7 +119,7 @@ def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
     """Guards every way in which a row is made and kept, to the last bit: a pair of a user's second sequence, of an item
     that came again, of one before the last so many, or that the left-out user still has."""
     longest = (5, 20)[seed % 2]
-    monkeypatch.setattr(evidence_module, "LONGEST_HISTORY", longest)
+    monkeypatch.setattr(counting, "LONGEST_HISTORY", longest)
     monkeypatch.setattr(pairs, "KEPT_BYTES", kept)
     monkeypatch.setattr(pairs, "_AT_ONCE", 50)
     rng = np.random.default_rng(seed)
