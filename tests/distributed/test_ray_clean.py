@@ -21,7 +21,7 @@ def lines_of(audit: bytes, *, but: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of JSON are equal, probabilities up to .001: one process knows the windows of its sample, which
+    """Whether two values of JSON are equal, probabilities up to .001: one process knows its sample's windows, which
     stood beside others."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
