@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -235,3 +235,17 @@ def clean(engine: list[str], monkeypatch: pytest.MonkeyPatch, capfdbinary: pytes
 def clean_quietly(clean: Call) -> Call:
     """The same, saying nothing but what went wrong."""
     return lambda *arguments: clean(*arguments, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def two_cpus(warm_cache: Path) -> Iterator[None]:
+    """A real Ray on this machine, with two CPUs. Its processes inherit the cache folder that the tests use."""
+    from llm4dsr_cli.distributed.cluster import OBJECT_STORE_BYTES, quiet_ray
+
+    with pytest.MonkeyPatch.context() as environment:
+        clean_environment(environment)
+        environment.setenv("LLM4DSR_CACHE", str(warm_cache))
+        ray = quiet_ray()
+        ray.init(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES // 4, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
