@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
-from llm4dsr_cli.errors import OptionError, OutputError
+from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def destinations(
     folders, with a file for each input. What is no folder yet is made.
 
     Raises:
-        OptionError: there is no OUT; two inputs have one name; or one of several is no file.
+        OptionError: there is no OUT; two inputs have one name; or one of them is standard input.
+        Llm4dsrError: an input is not there.
         OutputError: a folder cannot be made.
     """
     sources, target = (list(paths[:-1]), paths[-1]) if len(paths) > 1 else (list(paths), None)
@@ -46,6 +47,8 @@ def destinations(
     for source in sources:
         if source == "-":
             raise OptionError("standard input has no name in a folder", remedy="give files, or name OUT as a file")
+        if not Path(source).exists():  # before a folder is made
+            raise Llm4dsrError("no such file", where=source, remedy="check the path")
     name, times = Counter(Path(source).name for source in sources).most_common(1)[0]
     if times > 1:
         raise OptionError(f"{times} inputs are called {name}", remedy="clean them one by one, or rename them")

@@ -174,9 +174,7 @@ def test_options_that_make_no_sense_are_refused(
     assert set(files(tmp_path)) == {"in.jsonl"}
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["only-one"], ["a", "b", "c"], ["a", "b", "--no-such"], ["a", "b", "--threshold", "many"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["only-one"], ["a", "b", "--no-such"], ["a", "b", "--threshold", "many"]])
 def test_usage_errors_are_not_failures(arguments: list[str], clean: Call) -> None:
     """Guards: exit code 1, or a traceback, for a command that was mistyped."""
     clean(*arguments).failed(2, "llm4dsr clean --help")
@@ -204,7 +202,8 @@ def test_paths_that_cannot_work_are_refused_before_anything_is_written(
     clean_quietly(source, target, "--catalog", tmp_path / "missing.csv").failed(1, "missing.csv: no such file")
     clean_quietly(source, tmp_path / "missing" / "out.jsonl").failed(1, "folder is missing", "mkdir -p")
     clean_quietly(source, target, "--audit", tmp_path / "missing" / "audit").failed(1, "folder is missing")
-    clean_quietly(source, tmp_path).failed(1, "is a folder")
+    clean_quietly(source, tmp_path).failed(2, "IN and OUT")  # which would be the file of its name in there
+    clean_quietly(source, tmp_path / "missing.jsonl", tmp_path / "new").failed(1, "missing.jsonl: no such file")
     assert files(tmp_path) == before
     assert tiny_denoiser.read_bytes() == model
 

@@ -37,13 +37,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_environment:
 
 def parsed(command: str, source: object, *words: object, output: bool = True) -> dict[str, Any]:
     """The values that a command would run with; ``output`` gives it the one that it requires."""
-    takes_out = any(parameter.name == "target" for parameter in COMMANDS[command].params)
+    takes_out = any(parameter.name in ("target", "paths") for parameter in COMMANDS[command].params)
     arguments = [source, *(["OUT"] if takes_out else []), *words]
     if output and command in ("finetune", "calibrate"):
         arguments += ["--output", "mine.gguf"]
     with typer.Context(GROUP, info_name="llm4dsr") as parent:
         context = COMMANDS[command].make_context(command, [*map(str, arguments)], parent=parent)
-    return {name: value for name, value in context.params.items() if name not in ("source", "data", "train", "config")}
+    inputs = ("source", "data", "train", "paths")
+    return {name: value for name, value in context.params.items() if name not in (*inputs, "config")}
 
 
 def sample(setting: Setting) -> Any:

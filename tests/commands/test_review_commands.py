@@ -239,16 +239,16 @@ def test_a_compressed_audit_is_read_everywhere(tmp_path: Path, clean: Call, llm4
     assert llm4dsr("report", tmp_path / "edits.html", "--audit", audit, "-q").code == 0
 
 
-def test_the_audit_of_a_log_is_shown_and_not_undone(tmp_path: Path, clean: Call, llm4dsr: Call) -> None:
+def test_the_audit_of_a_log_is_shown_and_undone(tmp_path: Path, clean: Call, llm4dsr: Call) -> None:
     """Guards: a page without the users of a log, and JSON lines in place of its rows."""
     source, out, audit = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "edits.jsonl"
     rows = [f"u{n},i{at},{title},{at}" for n, titles in enumerate(sequences(20)) for at, title in enumerate(titles)]
     source.write_text("\n".join(["user_id,item_id,title,timestamp", *rows, ""]), encoding="utf-8")
     outcome = clean(source, out, "--threshold", 0.5, "--audit", audit)
     assert outcome.code == 0, outcome.err
-    assert {edit["user"] for edit in read(audit)} <= {f"u{n}" for n in range(20)}
+    edits = [line for line in read(audit) if "position" in line]
+    assert {edit["user"] for edit in edits} <= {f"u{n}" for n in range(20)}
     assert llm4dsr("report", tmp_path / "edits.html", "--audit", audit, "-q").code == 0
-    assert llm4dsr("show", audit).out.count(b"(dropped)") == len(read(audit))
-    llm4dsr("undo", audit, out, tmp_path / "back.csv").failed(
-        1, "is not the line that the audit tells of", "JSON lines"
-    )
+    assert llm4dsr("show", audit).out.count(b"(dropped)") == len(edits) > 0
+    assert llm4dsr("undo", audit, out, tmp_path / "back.csv").code == 0
+    assert (tmp_path / "back.csv").read_bytes() == source.read_bytes()
