@@ -53,10 +53,9 @@ def destinations(
     if times > 1:
         raise OptionError(f"{times} inputs are called {name}", remedy="clean them one by one, or rename them")
     several = len(sources) > 1
-    folders = {"OUT": target} | (given({"--rejects": errors.rejects, **output.outputs()}) if several else {})
-    if not dry_run:
-        for option, folder in folders.items():
-            _make(folder, option)
+    others = given({"--rejects": errors.rejects, **output.outputs()}) if several and not dry_run else {}
+    for option, folder in {"OUT": target, **others}.items():  # scores are kept in OUT, of a dry run, too
+        _make(folder, option)
     if not several:
         return [Destination(sources[0], str(Path(target, name)), output, errors)]
     return [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, OptionError
+from llm4dsr_cli.model.cores import usable_cores
 
 LOCAL = "local"
 ADDRESS = re.compile(r"local|auto|[\w.-]+:\d+")
@@ -161,7 +162,7 @@ def joined(address: str = LOCAL, *, workers: int | None = None, threads: int | N
     if own:
         where: dict[str, Any] = {"address": address}
         if address == LOCAL:
-            where |= {"num_cpus": _cpus(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+            where |= {"num_cpus": usable_cores(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
             with _silent():
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
@@ -225,8 +226,3 @@ def _silent() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

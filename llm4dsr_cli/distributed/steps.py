@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,7 +138,7 @@ class Done:
     result: Any
 
 
-class Step:
+class Step(ABC):
     """A worker of one pass.
 
     Args:
@@ -158,9 +159,9 @@ class Step:
         records, result = self.run(name)
         return Done(name, (self._node, os.getpid()), records, time.monotonic() - began, result)
 
+    @abstractmethod
     def run(self, name: str) -> tuple[int, Any]:
         """Do one shard; the number of its records, and what was found."""
-        raise NotImplementedError
 
 
 class Count(Step):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
+from llm4dsr_cli.errors import Llm4dsrError, RecordError
 from llm4dsr_cli.records import splice
 from llm4dsr_cli.records.audit import AuditedEdit, AuditedRecord, Original, read_audit
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropped_and_put
@@ -17,7 +17,7 @@ from llm4dsr_cli.records.reader import LineReader, can_be_read_twice
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.records.undo_log import undo_log, written_log
-from llm4dsr_cli.records.undone import Place, Undone
+from llm4dsr_cli.records.undone import Chosen, Place, Undone
 from llm4dsr_cli.records.writer import OutputFile
 
 _BATCH = 1024  # lines
@@ -50,26 +50,20 @@ def undo_edits(
     whole = written_log(audit) if can_be_read_twice(audit) else None
     if whole is not None:
         return undo_log(audit, file, target, whole, only)
-    undone = Undone()
-    left = None if only is None else set(only)
+    chosen = Chosen(only)
     with (
         LineReader.open(audit) as audit_reader,
         LineReader.open(file, exact=True) as reader,
         OutputFile(target) as out,
     ):
-        for line in _lines(audit_reader, reader, left, undone):
+        for line in _lines(audit_reader, reader, chosen):
             out.write(line)
-        if left:
-            line_number, position = min(left)
-            raise OptionError(
-                f"`only` names item {position} of line {line_number}, of which the audit has no edit",
-                remedy="give a list that was made from this audit",
-            )
-    return undone
+        chosen.check_found()
+    return chosen.undone
 
 
-def _lines(audit: LineReader, reader: LineReader, only: set[Place] | None, undone: Undone) -> Iterator[bytes]:
-    """The lines of the output as they were; takes what it has found out of ``only``."""
+def _lines(audit: LineReader, reader: LineReader, chosen: Chosen) -> Iterator[bytes]:
+    """The lines of the output as they were."""
     edited = read_audit(audit)
     record = next(edited, None)
     added = [] if record is None or record.original is None else record.original.added
@@ -78,9 +72,9 @@ def _lines(audit: LineReader, reader: LineReader, only: set[Place] | None, undon
         for number, line in batch:
             where = f"{reader.name}:{number}"
             if record is not None and record.output_line == number:
-                yield _restored(line, record, where, only, undone)
+                yield _restored(line, record, where, chosen)
                 record = next(edited, None)
-            elif only is None and added:
+            elif chosen.only is None and added:
                 yield _without_added(line, added, where)[0]
             else:
                 yield line
@@ -88,7 +82,7 @@ def _lines(audit: LineReader, reader: LineReader, only: set[Place] | None, undon
         raise _stranger(f"{reader.name}:{number + 1}", f"is missing, and {record.where} tells of an edit in it")
 
 
-def _restored(line: bytes, record: AuditedRecord, where: str, only: set[Place] | None, undone: Undone) -> bytes:
+def _restored(line: bytes, record: AuditedRecord, where: str, chosen: Chosen) -> bytes:
     """A line of which the audit tells, without the edits that are to be taken back."""
     original = record.original
     if original is None:
@@ -97,20 +91,13 @@ def _restored(line: bytes, record: AuditedRecord, where: str, only: set[Place] |
             where=record.where,
             remedy="clean again, with --audit of this version and JSON lines as input",
         )
-    places = {edit.position: (record.output_line, edit.position) for edit in record.edits}
-    back = {position for position, place in places.items() if only is None or place in only}
-    if only is not None:
-        only.difference_update(places.values())
-    undone.of_records += 1
-    undone.of_edits += len(places)
-    undone.edits += len(back)
-    undone.records += bool(back)
+    back = chosen.of(record)
     plain, values = _without_added(line, original.added, where)
     try:
         was = _record_of(original, record.where)
         if was.render(*_drop_and_put(record.edits), original.parallel) != plain:
             raise _stranger(where)
-        if only is None:
+        if chosen.only is None:
             return original.line
         if not back:
             return line

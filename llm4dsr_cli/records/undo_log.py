@@ -17,7 +17,7 @@ from llm4dsr_cli.records.logs.list_log import ROW_FIELD
 from llm4dsr_cli.records.logs.patches import HEADER, PATCH, WHOLE, Patch, unpatched
 from llm4dsr_cli.records.logs.row_log import ROWS_FIELD
 from llm4dsr_cli.records.reader import LineReader, open_input
-from llm4dsr_cli.records.undone import Place, Undone
+from llm4dsr_cli.records.undone import Chosen, Place, Undone
 from llm4dsr_cli.records.writer import OutputFile
 
 _BATCH = 1024  # lines
@@ -30,7 +30,7 @@ def written_log(audit: str | Path) -> dict[str, Any] | None:
         RecordError: a line of it is no object, or tells something else of the log.
     """
     whole = None
-    for data, where in _objects(audit):
+    for data, where in _objects(audit, WHOLE):
         if WHOLE in data:
             whole = data[WHOLE]
             if not isinstance(whole, dict) or not isinstance(whole.get("length"), int) or "sha256" not in whole:
@@ -46,39 +46,27 @@ def undo_log(
     Args:
         whole: as ``written_log`` gives it.
     """
-    undone, rows = _chosen(audit, None if only is None else set(only))
+    chosen = Chosen(only)
+    rows = _chosen_rows(audit, chosen)
     with (
         closing(open_input(file)) as stream,
         OutputFile(target) as out,
     ):
         for data in unpatched(stream, _patches(audit, rows), whole, str(file)):
             out.write_bytes(data)
-    return undone
+    return chosen.undone
 
 
-def _chosen(audit: str | Path, only: set[Place] | None) -> tuple[Undone, set[int] | None]:
-    """What is to be taken back, and the rows that it stands in; None for all."""
-    undone = Undone()
+def _chosen_rows(audit: str | Path, chosen: Chosen) -> set[int] | None:
+    """The rows of what is to be taken back; None for all."""
     rows: set[int] = set()
-    missing = set() if only is None else set(only)
     with LineReader.open(audit) as reader:
         for record in read_audit(reader):
-            places = {edit.position: (record.output_line, edit.position) for edit in record.edits}
-            back = {position for position, place in places.items() if only is None or place in only}
-            missing.difference_update(places.values())
-            undone.of_records += 1
-            undone.of_edits += len(places)
-            undone.edits += len(back)
-            undone.records += bool(back)
-            if only is not None:
+            back = chosen.of(record)
+            if chosen.only is not None:
                 rows |= _rows(record, back)
-    if missing:
-        line_number, position = min(missing)
-        raise OptionError(
-            f"`only` names item {position} of line {line_number}, of which the audit has no edit",
-            remedy="give a list that was made from this audit",
-        )
-    return undone, None if only is None else rows
+    chosen.check_found()
+    return None if chosen.only is None else rows
 
 
 def _rows(record: AuditedRecord, back: set[int]) -> set[int]:
@@ -105,7 +93,7 @@ def _rows(record: AuditedRecord, back: set[int]) -> set[int]:
 
 def _patches(audit: str | Path, rows: set[int] | None) -> Iterator[Patch]:
     """The patches of these rows; all of them for None."""
-    for data, where in _objects(audit):
+    for data, where in _objects(audit, PATCH):
         if PATCH not in data:
             continue
         try:
@@ -121,12 +109,15 @@ def _patches(audit: str | Path, rows: set[int] | None) -> Iterator[Patch]:
             yield patch
 
 
-def _objects(audit: str | Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _objects(audit: str | Path, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines that may have a value of this name, with their places."""
+    quoted = f'"{name}"'.encode()
     with LineReader.open(audit) as reader:
         for batch in reader.batches(_BATCH):
             for number, line in batch:
-                where = f"{reader.name}:{number}"
-                yield parse_object(line, where, RecordError), where
+                if quoted in line:
+                    where = f"{reader.name}:{number}"
+                    yield parse_object(line, where, RecordError), where
 
 
 def _no_audit(where: str) -> RecordError:

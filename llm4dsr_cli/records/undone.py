@@ -1,8 +1,12 @@
-"""What was taken back."""
+"""What was taken back, of which edits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.records.audit import AuditedRecord
 
 Place = tuple[int, int]  # line of the output, from 1; position of the item in the record, from 0
 
@@ -15,3 +19,41 @@ class Undone:
     of_edits: int = 0
     records: int = 0
     of_records: int = 0
+
+
+@dataclass
+class Chosen:
+    """The edits that are to be taken back.
+
+    Args:
+        only: their places; None for all.
+
+    Attributes:
+        undone: counts those that were asked about.
+    """
+
+    only: Collection[Place] | None
+    undone: Undone = field(default_factory=Undone, init=False)
+
+    def __post_init__(self) -> None:
+        self._left = set(self.only or ())
+
+    def of(self, record: AuditedRecord) -> set[int]:
+        """The positions of a record's edits that are to be taken back."""
+        places = {edit.position: (record.output_line, edit.position) for edit in record.edits}
+        back = {position for position, place in places.items() if self.only is None or place in self._left}
+        self._left.difference_update(places.values())
+        self.undone.of_records += 1
+        self.undone.of_edits += len(places)
+        self.undone.edits += len(back)
+        self.undone.records += bool(back)
+        return back
+
+    def check_found(self) -> None:
+        """Raises OptionError for a place at which no record had an edit."""
+        if self._left:
+            line_number, position = min(self._left)
+            raise OptionError(
+                f"`only` names item {position} of line {line_number}, of which the audit has no edit",
+                remedy="give a list that was made from this audit",
+            )

@@ -133,3 +133,14 @@ def test_an_interrupted_run_of_several_goes_on(folder: Path, llm4dsr: Call, monk
     assert llm4dsr(*arguments, "--resume").code == 0
     assert llm4dsr("clean", folder / "both.jsonl", folder / "out.jsonl").code == 0
     assert read(folder / "cleaned/a.jsonl") + read(folder / "cleaned/b.jsonl") == read(folder / "out.jsonl")
+
+
+def test_a_dry_run_of_several_keeps_scores_for_the_run_that_writes(folder: Path, llm4dsr: Call) -> None:
+    """Guards: a folder that is not there yet, in which scores are to be kept."""
+    arguments = ["clean", folder / "a.jsonl", folder / "b.jsonl", folder / "cleaned"]
+    looked = llm4dsr(*arguments, "--dry-run", "--audit", folder / "edits")
+    assert looked.code == 0, looked.err
+    assert {path.name for path in (folder / "cleaned").iterdir()} >= {"a.jsonl.scores.part", "b.jsonl.scores.part"}
+    assert not (folder / "edits").exists()
+    assert llm4dsr(*arguments, "--resume").code == 0
+    assert sorted(path.name for path in (folder / "cleaned").iterdir()) == ["a.jsonl", "b.jsonl"]
