@@ -4,7 +4,8 @@
 
 Judged are windows of the users that ``llm4dsr finetune`` holds out for its test: neither training, nor validation, nor
 calibration saw them, whichever of the denoisers it was. Baselines count the domain's training users, as a denoiser that
-knows the domain could. The last item of each window is left out.
+knows the domain could. The last item of each window is left out. ``--noise`` says which titles stand in the place of
+others: any (uniform), popular ones, or ones of the item's own kind (near).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from trial_data import read_domain
 
 from llm4dsr_cli.finetune.comparison import baseline_scores, compare
 from llm4dsr_cli.finetune.data import split_users
+from llm4dsr_cli.finetune.mixed_noise import MixedNoise
 from llm4dsr_cli.finetune.run import DRAWS, TEST_STREAM, held_out
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.model.denoiser import Denoiser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHARES = {"popular": (1.0, 0.0), "near": (0.0, 1.0)}
 
 
 def main() -> None:
@@ -32,13 +35,17 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", default=["movie", "toy", "office", "clothing", "games"])
     parser.add_argument("--denoisers", nargs="+", default=[], metavar="NAME=FILE", help="adapters, each with a name")
     parser.add_argument("--windows", type=int, default=500, help="of each domain")
+    parser.add_argument("--noise", choices=["uniform", *SHARES], default="uniform")
     arguments = parser.parse_args()
 
     domains = [read_domain(arguments.data / name) for name in arguments.domains]
     settings = Settings()
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
     n = arguments.windows * len(domains)
-    windows = held_out(split.test, settings, n, draws=DRAWS, stream=TEST_STREAM)
+    draw = (
+        [MixedNoise(domain, *SHARES[arguments.noise]) for domain in split.train] if arguments.noise in SHARES else None
+    )
+    windows = held_out(split.test, settings, n, draws=DRAWS, stream=TEST_STREAM, noise=draw)
     scores = {}
     for named in arguments.denoisers:
         name, _, path = named.rpartition("=")

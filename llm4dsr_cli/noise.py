@@ -7,21 +7,28 @@ as the data's own items do, so that a repetition tells nothing of an item.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+# A title to put in the place of this one.
+Draw = Callable[[int, np.random.Generator], int]
+# A draw of another kind may know no title that the window lacks; then it is a uniform one.
+TRIES = 20
 
 
 def inject_noise(
-    window: Indices, n_titles: int, rate: float, rng: np.random.Generator
+    window: Indices, n_titles: int, rate: float, rng: np.random.Generator, draw: Draw | None = None
 ) -> tuple[Indices, NDArray[np.int8]]:
-    """Replace each different item with probability ``rate`` by a title drawn uniformly from those not in the window.
+    """Replace each different item with probability ``rate`` by a title drawn from those not in the window.
 
     Args:
         window: title indices, shape (n_items,), each in 0..n_titles-1.
         n_titles: number of different titles to draw from; more than two windows' worth is needed.
         rate: noise rate, 0 to 1.
+        draw: how a title is drawn; None draws uniformly.
 
     Returns:
         The noisy window and its labels (1 = replaced), both of shape (n_items,).
@@ -39,9 +46,11 @@ def inject_noise(
     labels = np.zeros(len(different), dtype=np.int8)
     present = set(window.tolist())
     for item in in_order[replaced]:
-        drawn = int(rng.integers(n_titles))
+        tries = 0 if draw is None else TRIES
+        drawn = int(different[item])
         while drawn in present:
-            drawn = int(rng.integers(n_titles))
+            drawn = int(rng.integers(n_titles)) if draw is None or not tries else draw(int(different[item]), rng)
+            tries -= tries > 0
         present.add(drawn)
         titles[item] = drawn
         labels[item] = 1

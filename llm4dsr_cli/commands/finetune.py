@@ -68,6 +68,15 @@ class StartOptions(OptionSet):
             help="Keep only the base's first N layers: faster, smaller. [default: as the start, else all]",
         ),
     ] = None
+    adapted_layers: Annotated[
+        int | None,
+        typer.Option(
+            "--adapted-layers",
+            metavar="N",
+            help="Train adapters in the upper N layers alone: faster; those below stay as the start has them. "
+            "[default: all]",
+        ),
+    ] = None
     rank: Annotated[
         int | None, typer.Option("--rank", metavar="N", help="Rank of the adapter. [default: as the start, else 16]")
     ] = None
@@ -128,6 +137,16 @@ class TrainingOptions(OptionSet):
             help="Peak learning rate of the detector. [default: 5e-4 from a denoiser, else 1e-3]",
         ),
     ] = None
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            "--noise",
+            metavar="uniform|mixed",
+            autocompletion=one_of("uniform", "mixed"),
+            help="What the detector learns to find: any title, or popular and like titles among them. "
+            "[default: uniform]",
+        ),
+    ] = None
     early_stop: Annotated[
         bool | None,
         typer.Option(
@@ -164,6 +183,7 @@ class TrainingOptions(OptionSet):
             of_detector: dict[str, Any] = {"--learning-rate": self.learning_rate, "--plot": plot}
             of_detector |= {"--early-stop or --no-early-stop": self.early_stop, "--layers": start.layers}
             of_detector |= {"--rank": start.rank, "--max-window": start.max_window}
+            of_detector |= {"--adapted-layers": start.adapted_layers, "--noise": self.noise}
             of_detector |= {"--max-title-tokens": start.max_title_tokens, "--licence": start.licence or None}
             for name, value in of_detector.items():
                 if value is not None:
@@ -176,8 +196,8 @@ class TrainingOptions(OptionSet):
         budget = None if self.time_budget is None else seconds_of(self.time_budget)
         if budget is not None and self.part == "both":
             budget *= 1 - SUGGESTION_SHARE
-        of_start = ("layers", "rank", "max_window", "max_title_tokens")
-        of_training = ("windows", "learning_rate", "batch_windows", "early_stop", "seed")
+        of_start = ("layers", "adapted_layers", "rank", "max_window", "max_title_tokens")
+        of_training = ("windows", "learning_rate", "batch_windows", "noise", "early_stop", "seed")
         return start.settings(
             time_budget=budget,
             **{name: getattr(options, name) for name in of_start},

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.noise import Indices, inject_noise
+from llm4dsr_cli.noise import Draw, Indices, inject_noise
 from llm4dsr_cli.sequences import IndexedSequences
 from llm4dsr_cli.users import user_text
 
@@ -143,16 +143,25 @@ class Sampler:
         max_window: longer sequences are cut at a random place to this many items.
         rates: each window's noise rate is one of these.
         shorten: share of the windows cut further, to a uniformly random length, so that short ones are known too.
+        noise: how each domain's noise is drawn; None draws it uniformly.
     """
 
     def __init__(
-        self, domains: Sequence[Domain], *, max_window: int, rates: Sequence[float], shorten: float, seed: int
+        self,
+        domains: Sequence[Domain],
+        *,
+        max_window: int,
+        rates: Sequence[float],
+        shorten: float,
+        seed: int,
+        noise: Sequence[Draw] | None = None,
     ) -> None:
         self.domains = domains
         self.max_window = max_window
         self.rates = rates
         self.shorten = shorten
         self.seed = seed
+        self.noise = noise
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}  # by domain: an epoch, and its order
 
     @property
@@ -170,7 +179,8 @@ class Sampler:
         titles = self.domains[domain_number].titles
         # In use, too, the titles of a window are read once each.
         window = window[np.sort(np.unique(window, return_index=True)[1])]
-        noisy, labels = inject_noise(window, len(titles), float(rng.choice(self.rates)), rng)
+        draw = None if self.noise is None else self.noise[domain_number]
+        noisy, labels = inject_noise(window, len(titles), float(rng.choice(self.rates)), rng, draw)
         return LabelledWindow([titles[i] for i in noisy], labels, domain_number, user)
 
     def draw_titles(self, number: int) -> list[str]:

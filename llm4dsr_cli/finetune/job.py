@@ -15,7 +15,7 @@ from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.finetune.adapter import Adapter, Shape, from_gguf, to_gguf
 from llm4dsr_cli.finetune.architectures import ARCHITECTURES
 from llm4dsr_cli.finetune.data import Split
-from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers, lora_state
+from llm4dsr_cli.finetune.lora import add_lora, fold_lower_layers, load_lora_state, lora_layers, lora_state
 from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Schedule
@@ -81,6 +81,7 @@ class Job:
         max_title_tokens: int,
         longest_window: int,
         layers: int | None = None,
+        adapted_layers: int | None = None,
         beginning: str,
     ) -> Trained:
         """Train an adapter to the end; its checkpoint and history are kept on the way.
@@ -89,6 +90,7 @@ class Job:
             first: its first weights; None adapts nothing yet.
             longest_window: items of the longest window that will be read.
             layers: keep only so many of the base's layers.
+            adapted_layers: train the adapters of the upper so many alone.
             beginning: what to say when all is ready.
 
         Raises:
@@ -120,6 +122,7 @@ class Job:
                     remedy = "start from another denoiser"
                     raise ModelError(f"it does not adapt {error}", where=str(denoiser), remedy=remedy) from None
             before = lora_state(model.backbone)
+            fold_lower_layers(model.backbone, adapted_layers)
             model.to(device)
             compile_backbone(model, self.compile_layers)
             self.outputs.make_folder()

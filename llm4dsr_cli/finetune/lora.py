@@ -64,8 +64,19 @@ class LoraLinear(nn.Module):
         self.lora_a = nn.Parameter(torch.empty(rank, base.in_features))
         self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.folded = False
+
+    def fold(self) -> None:
+        """Train it no more: the addition becomes part of the weight, as it will in the merged model."""
+        with torch.no_grad():
+            addition = self.lora_b @ self.lora_a * self.scale
+            self.weight = nn.Parameter((self.weight.float() + addition).to(self.weight.dtype), requires_grad=False)
+        self.requires_grad_(False)
+        self.folded = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.folded:
+            return nn.functional.linear(x, self.weight, self.bias)
         return _LoraProduct.apply(x, self.weight, self.bias, self.lora_a, self.lora_b, self.scale)
 
 
@@ -76,6 +87,13 @@ def add_lora(backbone: nn.Module, rank: int, alpha: float, targets: Collection[s
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in targets:
                 setattr(parent, name, LoraLinear(child, rank, alpha))
+
+
+def fold_lower_layers(backbone: Any, adapted: int | None) -> None:
+    """Train the adapters of the upper ``adapted`` layers alone; None trains all."""
+    for layer in backbone.layers[: 0 if adapted is None else max(0, len(backbone.layers) - adapted)]:
+        for _, module in lora_layers(layer):
+            module.fold()
 
 
 def lora_layers(backbone: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -20,6 +20,7 @@ from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, baseline_scores
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
 from llm4dsr_cli.finetune.job import Job, Trained
 from llm4dsr_cli.finetune.lora import save_peft
+from llm4dsr_cli.finetune.mixed_noise import MixedNoise
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
@@ -37,6 +38,7 @@ from llm4dsr_cli.model.merged_model import merge
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.model.registry import Registry
+from llm4dsr_cli.noise import Draw
 from llm4dsr_cli.thresholds import ThresholdCurve
 
 # Validation and calibration mimic data to be cleaned, where noise is rarer than in training.
@@ -171,6 +173,7 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
         rates=settings.rates,
         shorten=settings.shorten,
         seed=4 * window_seed(settings.seed, start.denoiser),
+        noise=None if settings.noise == "uniform" else [MixedNoise(domain) for domain in split.train],
     )
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
@@ -185,6 +188,7 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
         max_title_tokens=title_tokens,
         longest_window=train.longest_window,
         layers=settings.layers,
+        adapted_layers=settings.adapted_layers,
         beginning=f"starting from {beginning}, training on {train.n_sequences:,} sequences, "
         f"validating on up to {len(validation):,} windows of other users",
     )
@@ -239,10 +243,19 @@ def _check_titles(domains: Sequence[Domain], settings: Settings) -> None:
             )
 
 
-def held_out(domains: list[Domain], settings: Settings, most: int, *, draws: int, stream: int) -> list[LabelledWindow]:
+def held_out(
+    domains: list[Domain],
+    settings: Settings,
+    most: int,
+    *,
+    draws: int,
+    stream: int,
+    noise: Sequence[Draw] | None = None,
+) -> list[LabelledWindow]:
     """Up to ``most`` windows of held-out users, as many of each domain, each sequence at most ``draws`` times."""
     seed = 4 * settings.seed + stream
-    sampler = Sampler(domains, max_window=settings.max_window, rates=(HELD_OUT_RATE,), shorten=0, seed=seed)
+    window = settings.max_window
+    sampler = Sampler(domains, max_window=window, rates=(HELD_OUT_RATE,), shorten=0, seed=seed, noise=noise)
     return list(sampler.windows(most, draws))
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from llm4dsr_cli.errors import OptionError
 
+NOISES = ("uniform", "mixed")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -15,8 +17,10 @@ class Schedule:
         windows: training windows to see; None when only the time budget ends the run.
         time_budget: seconds of training; None when only the number of windows ends it. A run that time ends is not
             repeatable to the bit.
-        learning_rate: its peak; warm-up over ``warmup_steps``, but at most a share of the run (``Task.warm_up_share``),
-            then cosine decay to nothing at the run's end.
+        learning_rate: its peak; warm-up over ``warmup_steps``, but at most a share of the run (``Task.warm_up_share``).
+        decay: share of the run, at its end, over which the learning rate falls to nothing, as a cosine does.
+        averaging: what is measured and kept is a running mean of the weights, of which each step keeps this share; 0
+            keeps the weights of the last step.
         b_rate: factor on it for the B matrices of the adapter (LoRA+, Hayou et al., arXiv 2402.12354).
         rank, alpha: of the low-rank adaptation; its scale is alpha / rank.
         batch_windows: windows of one optimizer step.
@@ -29,6 +33,8 @@ class Schedule:
     windows: int | None = 20_000
     time_budget: float | None = None
     learning_rate: float = 1e-3
+    decay: float = 1.0
+    averaging: float = 0.0
     b_rate: float = 1.0
     warmup_steps: int = 30
     rank: int = 16
@@ -45,6 +51,7 @@ class Schedule:
         for name in (
             "windows",
             "layers",
+            "adapted_layers",
             "rank",
             "max_title_tokens",
             "warmup_steps",
@@ -56,6 +63,10 @@ class Schedule:
                 raise OptionError(f"`{name}` is {value}", remedy="give 1 or more")
         if not 0 <= self.learning_rate < 1:
             raise OptionError(f"`learning_rate` is {self.learning_rate:g}", remedy="give a small number, such as 1e-3")
+        if not 0 < self.decay <= 1:
+            raise OptionError(f"`decay` is {self.decay:g}", remedy="give more than 0, and 1 at most")
+        if not 0 <= self.averaging < 1:
+            raise OptionError(f"`averaging` is {self.averaging:g}", remedy="give 0 or more, and less than 1")
         if self.seed < 0:
             raise OptionError(f"`seed` is {self.seed}", remedy="give 0 or more")
 
@@ -81,6 +92,9 @@ class Settings(Schedule):
 
     Attributes:
         layers: keep only the first so many of the base's layers; None keeps all.
+        adapted_layers: train adapters in the upper so many of them alone; None trains all. Those below stay as the
+            start has them.
+        noise: "uniform", or "mixed" for titles that are popular or near, too (``MixedNoise``).
         max_window: items of the largest window.
         max_title_tokens: longer titles are cut to this many tokens; None chooses from the catalogs
             (``choose_title_tokens``).
@@ -92,6 +106,8 @@ class Settings(Schedule):
     """
 
     layers: int | None = None
+    adapted_layers: int | None = None
+    noise: str = "uniform"
     max_window: int = 20
     max_title_tokens: int | None = None
     rates: tuple[float, ...] = (0.1, 0.2, 0.3)
@@ -106,6 +122,8 @@ class Settings(Schedule):
         super().__post_init__()
         if self.batch_windows % 2:
             raise OptionError(f"`batch_windows` is {self.batch_windows}", remedy="give an even number")
+        if self.noise not in NOISES:
+            raise OptionError(f"`noise` is {self.noise!r}", remedy=f"choose {' or '.join(NOISES)}")
         if self.max_window < 3:
             raise OptionError(f"`max_window` is {self.max_window}", remedy="give 3 items or more")
         if not all(0 < rate < 1 for rate in self.rates):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ class Trainer:
         self._pool: list[list[Batch]] = []
         self._pool_number = -1
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._mean = [p.detach().clone() for p in self._parameters] if settings.averaging else []
         b = [layer.lora_b for _, layer in lora_layers(model.backbone)]
         others = [p for p in self._parameters if not any(p is q for q in b)]
         self._optimizer = torch.optim.AdamW(
@@ -152,8 +154,9 @@ class Trainer:
             "seconds": round(progress.seconds, 1),
             **({"loss": round(progress.loss, 4)} if progress.step else {}),
             "learning_rate": round(self._learning_rate(), 7),
-            **self.task.measure(self.model, progress.validation_windows, self.settings.batch_windows),
         }
+        with self._averaged():
+            row |= self.task.measure(self.model, progress.validation_windows, self.settings.batch_windows)
         progress.history.append(row)
         self.on_validation(row)
         return row
@@ -213,7 +216,9 @@ class Trainer:
     def _keep_or_go_back(self) -> None:
         """Validate; remember the weights if they are the best so far, return to the best ones if they diverged."""
         row = self.validate()
-        quality = self.task.quality(row)
+        # A mean takes up no weights that are no numbers, but what it is made of may have become such.
+        sound = all(parameter.isfinite().all() for parameter in self._parameters)
+        quality = self.task.quality(row) if sound else math.nan
         best = math.nan if self._best is None else self.task.quality(self._best["row"])
         if self._best is None or math.isnan(best) or quality > best:
             # What an untrained model does is luck, and nothing to go back to.
@@ -242,16 +247,35 @@ class Trainer:
         if self._best is None or self.task.keeps_last(first, self._best["row"], last):
             self._best = {"row": last, **self._weights()}
         else:
-            load_lora_state(self.model.backbone, self._best["lora"])
+            self._load_weights(self._best)
+        for parameter, mean in zip(self._parameters, self._mean, strict=False):
+            parameter.data.copy_(mean)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """With the mean of the weights in the model."""
+        self._exchange()
+        yield
+        self._exchange()
+
+    def _exchange(self) -> None:
+        """Put the mean of the weights into the model, and the weights in its place; a second time undoes it."""
+        for parameter, mean in zip(self._parameters, self._mean, strict=False):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(mean)
+            mean.copy_(kept)
 
     def _weights(self) -> dict[str, Any]:
         return {
             "lora": lora_state(self.model.backbone),
+            "mean": [mean.cpu().clone() for mean in self._mean],
             "optimizer": copy.deepcopy(self._optimizer.state_dict()),
         }
 
     def _load_weights(self, saved: dict[str, Any]) -> None:
         load_lora_state(self.model.backbone, saved["lora"])
+        for mean, kept in zip(self._mean, saved["mean"], strict=True):
+            mean.copy_(kept)
         self._optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
 
     def _fraction(self) -> float:
@@ -267,7 +291,8 @@ class Trainer:
         warm_up = min(1.0, max((progress.step + 1) / steps, fraction / share))
         cool_down = max(0.0, min(1.0, (progress.ends_at - fraction) / COOL_DOWN)) if progress.ends_at < 1 else 1.0
         peak = self.settings.learning_rate * progress.slow_down
-        return peak * warm_up * cool_down * 0.5 * (1 + math.cos(math.pi * fraction))
+        fall = max(0.0, 1 - (1 - fraction) / self.settings.decay)
+        return peak * warm_up * cool_down * 0.5 * (1 + math.cos(math.pi * fall))
 
     def _step(self) -> None:
         began = time.monotonic()
@@ -283,6 +308,10 @@ class Trainer:
         # Weights, or a mean, that are no numbers would stay so.
         if torch.nn.utils.clip_grad_norm_(self._parameters, 1.0).isfinite():
             self._optimizer.step()
+            # A mean of few steps is a mean of those that there are.
+            keep = min(self.settings.averaging, progress.step / (progress.step + 10))
+            for mean, parameter in zip(self._mean, self._parameters, strict=False):
+                mean.lerp_(parameter.detach(), 1 - keep)
             smooth = min(0.98, progress.step / (progress.step + 1))
             progress.loss = total if math.isnan(progress.loss) else smooth * progress.loss + (1 - smooth) * total
         self._optimizer.zero_grad(set_to_none=True)

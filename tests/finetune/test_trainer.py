@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import replace
@@ -19,10 +20,10 @@ from toy_training import SETTINGS, STEPS, Bench, interrupt_at, rows_without_time
 
 from llm4dsr_cli.errors import OptionError  # noqa: E402
 from llm4dsr_cli.finetune.data import LabelledWindow  # noqa: E402
-from llm4dsr_cli.finetune.lora import lora_layers  # noqa: E402
+from llm4dsr_cli.finetune.lora import fold_lower_layers, load_lora_state, lora_layers  # noqa: E402
 from llm4dsr_cli.finetune.settings import Settings  # noqa: E402
 from llm4dsr_cli.finetune.tasks import LUCK  # noqa: E402
-from llm4dsr_cli.finetune.trainer import Progress  # noqa: E402
+from llm4dsr_cli.finetune.trainer import Progress, Trainer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +76,24 @@ def test_b_matrices_learn_at_a_rate_of_their_own(bench: Bench) -> None:
         assert moved[1][name] / moved[0][name] == pytest.approx(8 if "lora_B" in name else 1, rel=0.3)
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
 @pytest.mark.parametrize("stopped_at", [1, 3, 5, STEPS])
-def test_a_run_stopped_and_resumed_equals_one_that_was_not(bench: Bench, tmp_path: Path, stopped_at: int) -> None:
-    """Guards optimizer state, learning rate, data order or validations lost on the way; stopping falls between
+def test_a_run_stopped_and_resumed_equals_one_that_was_not(
+    bench: Bench, tmp_path: Path, stopped_at: int, averaging: float
+) -> None:
+    """Guards optimizer state, means, learning rate, data order or validations lost on the way; stopping falls between
     validations, right on one, and on the last step."""
-    whole = bench()
+    settings = replace(SETTINGS, averaging=averaging)
+    whole = bench(settings)
     whole.run()
     checkpoint = tmp_path / "checkpoint.pt"
-    stopped = bench(checkpoint=checkpoint, on_step=interrupt_at(stopped_at))
+    stopped = bench(settings, checkpoint, on_step=interrupt_at(stopped_at))
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     assert signal.getsignal(signal.SIGINT) is before
     assert stopped.progress.step == stopped_at
-    resumed = bench(checkpoint=checkpoint)
+    resumed = bench(settings, checkpoint)
     resumed.resume()
     assert same(weights(resumed), weights(stopped))
     resumed.run()
@@ -96,6 +101,56 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not(bench: Bench, tmp_pat
     assert rows_without_time(resumed) == rows_without_time(whole)
     for name in ("step", "windows", "tokens", "loss"):
         assert getattr(resumed.progress, name) == getattr(whole.progress, name)
+
+
+def test_what_is_left_is_the_mean_of_the_weights_on_the_way(bench: Bench) -> None:
+    """Guards a mean that is measured and not kept, or kept and not measured, and one that steps do not go on from."""
+    on_the_way: list[dict[str, torch.Tensor]] = []
+    last = bench()
+    last.on_step = lambda progress: on_the_way.append(weights(last))
+    last.run()
+    trainer = bench(replace(SETTINGS, averaging=0.5))
+    mean = weights(trainer)
+    trainer.run()
+    for step, those in enumerate(on_the_way):
+        keep = min(0.5, step / (step + 10))
+        mean = {name: keep * old + (1 - keep) * those[name] for name, old in mean.items()}
+    assert all(torch.allclose(kept, mean[name], atol=1e-6) for name, kept in weights(trainer).items())
+    row = trainer.progress.history[-1]
+    assert trainer.validate()["auroc"] == row["auroc"]
+    assert not same(weights(trainer), weights(last))
+
+
+def test_the_learning_rate_stays_until_its_decay_begins(bench: Bench) -> None:
+    """Guards a decay of the whole run whatever is asked for, and one that does not end at nothing."""
+    settings = replace(SETTINGS, windows=8 * 20, warmup_steps=1, decay=0.25, validate_every=1)
+    trainer = bench(settings)
+    trainer.run()
+    rates = [row["learning_rate"] for row in trainer.progress.history]
+    peak = settings.learning_rate
+    assert rates[1:15] == pytest.approx([peak] * 14)
+    assert rates[-1] == 0
+    assert rates[15:] == sorted(rates[15:], reverse=True)
+    assert rates[-3] == pytest.approx(peak * 0.5 * (1 + math.cos(math.pi * 0.6)), rel=1e-3)
+
+
+def test_lower_layers_that_are_not_adapted_stay_as_they_are_and_count(bench: Bench) -> None:
+    """Guards an adapter of the start that is lost below the trained layers, or trained on."""
+    trainer = bench(replace(SETTINGS, learning_rate=0.03))
+    trainer.run()
+    learned, before = weights(trainer), trainer.validate()["auroc"]
+    again = bench()
+    load_lora_state(again.model.backbone, learned)
+    fold_lower_layers(again.model.backbone, 1)
+    again = Trainer(again.model, again.task, SETTINGS)
+    again.progress.validation_windows = trainer.progress.validation_windows
+    assert again.validate()["auroc"] == pytest.approx(before, abs=1e-3)
+    again.progress = Progress()
+    again.run()
+    moved = {name for name, tensor in weights(again).items() if not torch.equal(tensor, learned[name])}
+    n_layers = len(again.model.backbone.layers)
+    assert n_layers > 1
+    assert moved == {name for name in learned if name.startswith(f"layers.{n_layers - 1}.")}
 
 
 def test_a_run_that_diverges_goes_back_to_its_best_weights_resumed_or_not(bench: Bench, tmp_path: Path) -> None:
@@ -228,6 +283,19 @@ def test_weights_that_are_no_numbers_give_way_to_the_best(bench: Bench) -> None:
     trainer.run()
     assert all(tensor.isfinite().all() for tensor in weights(trainer).values())
     assert trainer.chosen["step"] in (3, 6)
+
+
+def test_a_run_whose_weights_become_no_numbers_goes_on_from_its_best(bench: Bench) -> None:
+    """Guards a run that trains nothing for an hour, since the mean that it measures is still sound."""
+
+    def spoil(progress: Progress) -> None:
+        if progress.step == 4 and not progress.slow_down < 1:
+            next(lora_layers(trainer.model.backbone))[1].lora_b.data[0, 0] = torch.nan
+
+    trainer = bench(replace(SETTINGS, averaging=0.5), on_step=spoil)
+    trainer.run()
+    assert trainer.progress.slow_down < 1
+    assert all(tensor.isfinite().all() for tensor in weights(trainer).values())
     assert trainer.validate()["auroc"] == trainer.chosen["auroc"]
 
 

@@ -20,6 +20,7 @@ from toy_training import two_clusters
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
+from llm4dsr_cli.finetune.mixed_noise import MixedNoise
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.noise import inject_noise
 
@@ -262,3 +263,59 @@ def test_a_domain_counts_equal_titles_as_one_item_and_leaves_out_short_sequences
     assert domain.titles == ["A", "B", "C"]
     assert [s.tolist() for s in domain.sequences] == [[0, 1, 2], [0, 0, 0]]
     assert domain.users == ["u", "w"]
+
+
+def kinds_of_titles() -> Domain:
+    """Six kinds of 20 titles whose words tell them apart; users have some titles of a kind often, and some never."""
+    titles = [f"kind{kind} thing{kind} number{kind}x{i}" for kind in range(6) for i in range(20)]
+    sequences = [np.array([20 * kind + i for i in (0, 1, 2 + user % 10)]) for user in range(60) for kind in (user % 6,)]
+    return Domain("kinds", titles, sequences, list(range(60)))
+
+
+@pytest.mark.parametrize(
+    ("shares", "popular", "near"),
+    [((0.0, 0.0), (0, 0.25), (0.1, 0.25)), ((1.0, 0.0), (0.6, 1), (0.1, 0.25)), ((0.0, 1.0), (0, 1), (0.95, 1))],
+)
+def test_mixed_noise_is_of_the_kinds_that_its_shares_say(
+    shares: tuple[float, float], popular: tuple[float, float], near: tuple[float, float]
+) -> None:
+    """Guards kinds of noise that are all one, and "near" titles that have nothing to do with the item."""
+    domain = kinds_of_titles()
+    draw = MixedNoise(domain, *shares)
+    rng = np.random.default_rng(0)
+    items = rng.integers(0, 120, 400)
+    drawn = np.array([draw(int(item), rng) for item in items])
+    assert popular[0] <= np.mean(drawn % 20 < 2) <= popular[1]
+    assert near[0] <= np.mean(drawn // 20 == items // 20) <= near[1]
+
+
+def test_windows_with_mixed_noise_depend_on_their_number_and_hold_no_title_twice() -> None:
+    """Guards a resumed run that draws other windows, and an item put where it stands already, or in its own place."""
+    domain = kinds_of_titles()
+    make = lambda: Sampler([domain], max_window=5, rates=(0.5,), shorten=0, seed=0, noise=[MixedNoise(domain)])  # noqa: E731
+    forward = [make().draw(number) for number in range(100)]
+    again = make()
+    for number in reversed(range(100)):
+        assert again.draw(number).titles == forward[number].titles
+    assert all(len(set(window.titles)) == len(window.titles) for window in forward)
+    own = {user: {domain.titles[i] for i in items} for user, items in zip(domain.users, domain.sequences, strict=True)}
+    assert all(
+        (title not in own[window.user]) or not label
+        for window in forward
+        for title, label in zip(window.titles, window.labels, strict=True)
+    )
+
+
+def test_noise_whose_draws_are_all_in_the_window_becomes_uniform() -> None:
+    """Guards a run that hangs where the popular titles are those of the window."""
+    window = np.arange(5)
+    noisy, labels = inject_noise(window, 40, 1.0, np.random.default_rng(0), lambda item, rng: 0)
+    assert labels.all() and not np.isin(noisy, window).any()
+
+
+def test_mixed_noise_takes_titles_without_words() -> None:
+    """Guards a catalog of one-letter titles, which have no words to be near by."""
+    domain = two_clusters()
+    blank = Domain("blank", [*"abcdefghij", *domain.titles], [np.arange(5), np.arange(5, 10)], [0, 1])
+    draw, rng = MixedNoise(blank, 0.0, 1.0), np.random.default_rng(0)
+    assert {draw(item, rng) for item in range(10) for _ in range(20)} <= set(range(10))
