@@ -3,9 +3,8 @@
     python benchmarks/learned_counts.py --scores scores/ --domains movie toy office steam --minutes 4
 
 It reads the different items of a sequence as vectors (one learned for the item, and one for each word of its title),
-in no order, and learns as the denoiser does: items replaced by random ones of the catalog, binary cross-entropy. Two of
-them are trained, each on half of the users, in half of the time, and judge the other half, so that no item vouches for
-itself. Files, judged items and the sample with noise put in, which weighs the features, are those of
+in no order, and learns as the denoiser does: items replaced by random ones of the catalog, binary cross-entropy.
+``--folds`` of them are trained, each without a part of the users, and judge that part, so that no item vouches for itself. Files, judged items and the sample with noise put in, which weighs the features, are those of
 ``default_fusion.py``. AUROC / average precision / precision of the most suspicious 5%.
 
 "boosted" takes gradient-boosted trees, of which more of the denoiser's log-odds, or of the set transformer's, is never
@@ -113,21 +112,23 @@ def trained(titles: Sequence[str], sequences: Sequence[Ints], seconds: float, se
 
 
 class Learned:
-    """Two models, each of half of a file's users, who are judged by the other."""
+    """Models of a file, each of which judges the users that it did not learn from."""
 
-    def __init__(self, file: File, seconds: float) -> None:
+    def __init__(self, file: File, seconds: float, folds: int) -> None:
         indexed = IndexedSequences.build(file.data, file.titles)
         self._number = {title: number for number, title in enumerate(indexed.titles)}
-        halves: list[list[Ints]] = [[], []]
+        self._folds = folds
+        learned_from: list[list[Ints]] = [[] for _ in range(folds)]
         for user, items in zip(indexed.users, indexed.sequences, strict=True):
             if 2 < len(items) < len(indexed.titles) // 2:
-                halves[self.half(user)].append(items)
-        found = [trained(indexed.titles, half, seconds / 2, seed) for seed, half in enumerate(halves)]
+                for fold in range(folds):
+                    if fold != self.fold(user):
+                        learned_from[fold].append(items)
+        found = [trained(indexed.titles, part, seconds / folds, seed) for seed, part in enumerate(learned_from)]
         self._models, self.windows = [model for model, _ in found], sum(seen for _, seen in found)
 
-    @staticmethod
-    def half(user: Hashable) -> int:
-        return int(user_hash(user) & 1)
+    def fold(self, user: Hashable) -> int:
+        return int(user_hash(user) % self._folds)
 
     def log_odds(self, sequences: Sequence[NoisySequence]) -> NDArray[np.float64]:
         """Of all items of the sequences but the last of each."""
@@ -136,7 +137,7 @@ class Learned:
             items = np.array([self._number[title] for title in one.titles])
             kept, place = np.unique(items, return_inverse=True)
             with torch.no_grad():
-                scores = self._models[1 - self.half(one.user)](torch.from_numpy(kept[None])).numpy()[0]
+                scores = self._models[self.fold(one.user)](torch.from_numpy(kept[None])).numpy()[0]
             found.append(scores[place][:-1])
         return np.concatenate(found).astype(np.float64)
 
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=800, help="judge so many sequences of a file")
     parser.add_argument("--sample", type=int, default=600, help="sequences with noise put in, which weigh the features")
     parser.add_argument("--minutes", type=float, default=4, help="of training, of both halves together")
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--scores", type=Path, help="folder that keeps the denoiser's scores between runs")
     parser.add_argument("--denoiser", help="GGUF file; default: the one that ships")
     parser.add_argument("--threads", type=int, default=1)
@@ -194,7 +196,7 @@ def main() -> None:
                 scored_items(those, score(denoiser, [one.titles for one in those], arguments.scores), evidence, 1)
                 for those in (file.judged, noisy)
             )
-            learned = Learned(file, 60 * arguments.minutes)
+            learned = Learned(file, 60 * arguments.minutes, arguments.folds)
             columns = [learned.log_odds(those) for those in (file.judged, noisy)]
             counts = [ScoredItems(part.features[:, 2:], part.labels, part.user) for part in (sample, judged)]
             more = [with_column(part, column) for part, column in zip((judged, sample), columns, strict=True)]
