@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from engines import load_denoiser
 from gate import REPOSITORY, score
 from numpy.typing import NDArray
 
@@ -33,7 +34,6 @@ from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.gate.calibration import CalibrationSettings, NoisySequence, ScoredItems, noisy_sequences, scored_items
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import LEAST_DEVIATION, Fusion
-from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.records.catalog import Catalog
 
@@ -145,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     judged: dict[str, ScoredItems] = {}
     samples: dict[str, ScoredItems] = {}
-    with Denoiser.load(threads=arguments.threads) as denoiser:
+    with load_denoiser(threads=arguments.threads) as denoiser:
         for name in arguments.domains:
             print(f"{name} ...", file=sys.stderr, flush=True)
             file = read_file(arguments.data / name, arguments.judged)

@@ -84,9 +84,9 @@ def score_baseline(
 
 def score_with_denoiser(reference: str, domain: Domain, judged: list[int]) -> Scores:
     """Noise log-odds of the denoiser alone, one array for each judged window."""
-    from llm4dsr_cli.model.denoiser import Denoiser
+    from engines import load_denoiser
 
-    denoiser = Denoiser.load(reference)
+    denoiser = load_denoiser(reference)
     return denoiser.score([[domain.titles[item] for item in domain.valid[place].items] for place in judged])
 
 

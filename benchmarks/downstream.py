@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines import load_cleaning
 from numpy.typing import NDArray
 from replacement import read_rows, table
 
-from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
@@ -281,7 +281,7 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
     rows = []
     editors = {}
     loading = {"catalog": catalog, "counted": counted_sequences(split), "threads": arguments.threads}
-    with Cleaning.load(arguments.denoiser, action="replace", edit=0.5, protect_last=0, **loading) as loaded:
+    with load_cleaning(arguments.denoiser, action="replace", edit=0.5, protect_last=0, **loading) as loaded:
         alone, key = judging(loaded.gated(fusion=False), split, kept)
         editors["alone"] = Editor(split, alone, kept, judge=key)
         fused, key = judging(loaded, split, kept)

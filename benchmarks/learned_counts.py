@@ -4,8 +4,9 @@
 
 It reads the different items of a sequence as vectors (one learned for the item, and one for each word of its title),
 in no order, and learns as the denoiser does: items replaced by random ones of the catalog, binary cross-entropy.
-``--folds`` of them are trained, each without a part of the users, and judge that part, so that no item vouches for itself. Files, judged items and the sample with noise put in, which weighs the features, are those of
-``default_fusion.py``. AUROC / average precision / precision of the most suspicious 5%.
+``--folds`` of them are trained, each without a part of the users, and judge that part, so that no item vouches for
+itself. Files, judged items and the sample with noise put in, which weighs the features, are those of
+``default_fusion.py``. Cells: AUROC / average precision / precision of the most suspicious 5%.
 
 "boosted" takes gradient-boosted trees, of which more of the denoiser's log-odds, or of the set transformer's, is never
 less noise, instead of the weighted sum.
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from default_fusion import LONGEST, File, cell, figures, read_file
+from engines import load_denoiser
 from gate import REPOSITORY, score
 from numpy.typing import NDArray
 from torch import nn
@@ -31,7 +33,6 @@ from llm4dsr_cli.gate.calibration import CalibrationSettings, NoisySequence, Sco
 from llm4dsr_cli.gate.counting import user_hash, word_hashes
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import Fusion
-from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.sequences import IndexedSequences
 
@@ -185,7 +186,7 @@ def main() -> None:
         "boosted",
     ]
     print("| data | windows learned from | " + " | ".join(names) + " |\n| --- | ---: |" + " --- |" * len(names))
-    with Denoiser.load(arguments.denoiser, threads=arguments.threads) as denoiser:
+    with load_denoiser(arguments.denoiser, threads=arguments.threads) as denoiser:
         for name in arguments.domains:
             print(f"{name} ...", file=sys.stderr, flush=True)
             file = read_file(arguments.data / name, arguments.judged)

@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+from engines import load_denoiser
 from trial_data import read_domain
 
 from llm4dsr_cli.finetune.comparison import baseline_scores, compare
@@ -22,7 +23,6 @@ from llm4dsr_cli.finetune.data import split_users
 from llm4dsr_cli.finetune.mixed_noise import MixedNoise
 from llm4dsr_cli.finetune.run import DRAWS, TEST_STREAM, held_out
 from llm4dsr_cli.finetune.settings import Settings
-from llm4dsr_cli.model.denoiser import Denoiser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARES = {"popular": (1.0, 0.0), "near": (0.0, 1.0)}
@@ -50,7 +50,7 @@ def main() -> None:
     for named in arguments.denoisers:
         name, _, path = named.rpartition("=")
         print(f"{name} ...", file=sys.stderr, flush=True)
-        with Denoiser.load(path) as denoiser:
+        with load_denoiser(path) as denoiser:
             scores[name or path] = denoiser.score(window.titles for window in windows)
     counted = baseline_scores(split.train, windows, say=lambda line: print(line, file=sys.stderr))
     print("| data | scorer | AUROC | AP | P@1% | P@3% | items |\n| --- | --- |" + " ---: |" * 5)

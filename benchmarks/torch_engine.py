@@ -1,4 +1,4 @@
-"""The denoiser's layers in torch, in the place of llama.cpp: for benchmarks that score a lot on a machine where it is faster.
+"""The denoiser's layers in torch, in the place of llama.cpp, for benchmarks that score a lot.
 
     python benchmarks/torch_engine.py --windows 256
 
