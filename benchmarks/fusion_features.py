@@ -15,16 +15,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from engines import load_denoiser
 from gate import REPOSITORY, halves, read_domain, score
 
 from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.gate.calibration import CalibrationSettings, noisy_sequences, scored_items
 from llm4dsr_cli.gate.evidence import FEATURES, Evidence
 from llm4dsr_cli.gate.fusion import Fusion
-from llm4dsr_cli.model.denoiser import Denoiser
 
 SPLITS = 10
-NAMES = ("log-odds", "their positive part", *FEATURES)
+NAMES = ("log-odds", *FEATURES)
 
 
 def choices() -> dict[str, list[int]]:
@@ -33,8 +33,8 @@ def choices() -> dict[str, list[int]]:
     return {
         "all": everything,
         **{f"without {name}": [i for i in everything if i != dropped] for dropped, name in enumerate(NAMES) if dropped},
-        "counts alone": everything[2:],
-        **{f"{name} alone": [i] for i, name in enumerate(NAMES) if i != 1},
+        "counts alone": everything[1:],
+        **{f"{name} alone": [i] for i, name in enumerate(NAMES)},
     }
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="folder that keeps the denoiser's scores between runs")
     arguments = parser.parse_args()
     cells: dict[str, list[str]] = {name: [] for name in choices()}
-    with Denoiser.load() as denoiser:
+    with load_denoiser() as denoiser:
         for domain_name in arguments.domains:
             print(f"{domain_name} ...", file=sys.stderr, flush=True)
             domain = read_domain(arguments.data / domain_name)

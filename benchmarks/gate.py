@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines import load_denoiser
 from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import ModelError
@@ -240,7 +241,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="folder that keeps the denoiser's scores between runs")
     arguments = parser.parse_args()
     results = {}
-    with Denoiser.load(arguments.denoiser) as denoiser:
+    with load_denoiser(arguments.denoiser) as denoiser:
         for name in arguments.domains:
             if not (arguments.data / name).is_dir():
                 print(f"{name}: skipped, there is no {arguments.data / name}; see --data", file=sys.stderr)

@@ -199,7 +199,7 @@ def main() -> None:
             )
             learned = Learned(file, 60 * arguments.minutes, arguments.folds)
             columns = [learned.log_odds(those) for those in (file.judged, noisy)]
-            counts = [ScoredItems(part.features[:, 2:], part.labels, part.user) for part in (sample, judged)]
+            counts = [ScoredItems(part.features[:, 1:], part.labels, part.user) for part in (sample, judged)]
             more = [with_column(part, column) for part, column in zip((judged, sample), columns, strict=True)]
             n = judged.features.shape[1]
             cells = [
@@ -207,9 +207,9 @@ def main() -> None:
                 figures(columns[0], judged.labels),
                 weighed(*counts),
                 weighed(sample, judged),
-                boosted(sample, judged, [0, 1]),
+                boosted(sample, judged, [0]),
                 weighed(more[1], more[0]),
-                boosted(more[1], more[0], [0, 1, n]),
+                boosted(more[1], more[0], [0, n]),
             ]
             print(f"| {name} | {learned.windows:,} | " + " | ".join(map(cell, cells)) + " |", flush=True)
 

@@ -21,14 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm4dsr_cli.finetune.architectures import Architecture
 from llm4dsr_cli.finetune.batch import Batch, Example
 from llm4dsr_cli.finetune.lora import add_lora
-from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel
 from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompt, Prompter
 from llm4dsr_cli.model.registry import Registry
+from llm4dsr_cli.model.torch_architectures import Architecture
+from llm4dsr_cli.model.torch_model import load_base, pick_dtype
 
 WINDOWS, LENGTH, ITEMS = 16, 80, 10
 SHORTEST, LONGEST, STEPS = 24, 240, 4

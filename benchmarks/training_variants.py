@@ -34,7 +34,7 @@ from llm4dsr_cli.finetune.adapter import Shape, from_gguf, read_adapters
 from llm4dsr_cli.finetune.comparison import judged
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, split_users
 from llm4dsr_cli.finetune.lora import add_lora, load_lora_state, lora_layers
-from llm4dsr_cli.finetune.model import NoiseModel, load_base, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel
 from llm4dsr_cli.finetune.run import HELD_OUT_RATE
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.tasks import Detecting
@@ -43,6 +43,7 @@ from llm4dsr_cli.model.base_model import find_base
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.model.registry import Registry
+from llm4dsr_cli.model.torch_model import load_base, pick_dtype
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE = "smollm2-135m-instruct"

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from llm4dsr_cli.gate.calibration import CalibrationSettings, NoisySequence, noisy_sequences, scored_items
 from llm4dsr_cli.gate.cross_fitting import cross_fitted_gate
 from llm4dsr_cli.gate.evidence import Evidence
-from llm4dsr_cli.gate.fusion import LEAST_DEVIATION, Fusion, fusion_features
+from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.scores import Scores
@@ -47,7 +47,7 @@ SHARES = (0.01, 0.05, 0.1)
 CHANGED = (0.001, 0.01, 0.05)
 SAMPLED = 250
 CHUNK = 100  # sequences whose scores are kept in one file
-_OF_THE_DENOISER = 2  # so many of the features come from its log-odds
+_OF_THE_DENOISER = 1  # so many of the features come from its log-odds
 
 
 @dataclass(frozen=True)
@@ -209,12 +209,9 @@ def fused_by(fusion: Fusion, features: Floats) -> Floats:
 
 
 def highest_by(fusion: Fusion, features: Floats, bound: Bound) -> Floats:
-    """The most that each item can come to; where a positive part weighs less than nothing, that is at log-odds of 0."""
+    """The most that each item can come to."""
     counts = features[:, _OF_THE_DENOISER:]
-    log_odds = bound(counts)
-    ends = [fused_by(fusion, fusion_features(end, counts)) for end in (log_odds, np.minimum(log_odds, 0))]
-    found: Floats = np.maximum(*ends)
-    return found
+    return fused_by(fusion, fusion_features(bound(counts), counts))
 
 
 def prepare(
@@ -240,9 +237,8 @@ def prepare(
     return items, gate, sample.features, helps
 
 
-def slopes(fusion: Fusion) -> str:
-    weights = fusion.weights[:_OF_THE_DENOISER] / fusion.deviation[:_OF_THE_DENOISER]
-    return f"fused log-odds rise by {weights[0]:.2f} for each of the denoiser's below 0, {weights.sum():.2f} above"
+def slope(fusion: Fusion) -> str:
+    return f"fused log-odds rise by {fusion.weights[0] / fusion.deviation[0]:.2f} for each of the denoiser's"
 
 
 def main() -> None:
@@ -253,11 +249,8 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=800, help="so many sequences of a file")
     parser.add_argument("--longest", type=int, default=LONGEST, help="of each sequence the last items, so many")
     parser.add_argument("--scores", type=Path, required=True, help="folder that keeps the denoiser's scores")
-    parser.add_argument("--least", type=float, help="the positive part's LEAST_DEVIATION; default: the package's")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    if arguments.least is not None:
-        LEAST_DEVIATION[1] = arguments.least
     print("| data | edit | windows | with an edit | bound | read | edits changed | right: all read / these |")
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |")
     with Denoiser.load(threads=arguments.threads) as denoiser:
@@ -266,7 +259,7 @@ def main() -> None:
             items, gate, sample, helps = prepare(
                 arguments.data / name, denoiser, arguments.judged, arguments.scores, arguments.longest
             )
-            print(f"{name}: fuses {helps}; {slopes(gate.fusion)}", file=sys.stderr)
+            print(f"{name}: fuses {helps}; {slope(gate.fusion)}", file=sys.stderr)
             fused = fused_by(gate.fusion, items.features)
             for share in SHARES:
                 edits = int(share * items.n_items)

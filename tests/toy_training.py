@@ -16,7 +16,7 @@ import torch
 from llm4dsr_cli.finetune.batch import Batch
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
 from llm4dsr_cli.finetune.lora import add_lora, lora_state
-from llm4dsr_cli.finetune.model import NoiseModel, load_base
+from llm4dsr_cli.finetune.model import NoiseModel
 from llm4dsr_cli.finetune.run import Finetuned, finetune
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.finetune.start import find_start
@@ -25,6 +25,7 @@ from llm4dsr_cli.finetune.trainer import Trainer
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.model.torch_model import load_base
 
 SETTINGS = Settings(
     windows=64,

@@ -118,6 +118,7 @@ class Cleaning:
         user_field: str | None = None,
         base: str | Path | None = None,
         weights: str = "auto",
+        engine: str = "llama",
         threads: int | None = None,
         gpu_layers: int | None = None,
         offline: bool = False,
@@ -126,7 +127,7 @@ class Cleaning:
         """Load all that a cleaning takes. The result is a context manager; ``close`` frees the model.
 
         Args:
-            model, base, weights, threads, gpu_layers, offline, say: as for ``Denoiser.load``.
+            model, base, weights, engine, threads, gpu_layers, offline, say: as for ``Denoiser.load``.
             catalog: titles by id, and what may replace an item.
             gate: what ``calibrate`` gave, or its file.
             action, fallback, threshold, false_edit_rate, edit, max_edits, protect_last, fusion: as for
@@ -164,7 +165,7 @@ class Cleaning:
         loading: dict[str, Any] = {"base": base, "weights": weights, "threads": threads}
         loading |= {"gpu_layers": gpu_layers, "offline": offline, "say": say}
         with ExitStack() as stack:
-            denoiser = stack.enter_context(Denoiser.load(model, **loading, known_bytes=KNOWN_BYTES))
+            denoiser = stack.enter_context(Denoiser.load(model, **loading, engine=engine, known_bytes=KNOWN_BYTES))
 
             def load_suggester() -> Suggester:
                 from llm4dsr_cli.replacing.generate.suggester import Suggester

@@ -95,6 +95,16 @@ class ModelOptions(OptionSet):
             help="Runtime weights: auto, bf16, q8_0 or q4_0.",
         ),
     ] = "auto"
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="llama|torch",
+            envvar="LLM4DSR_ENGINE",
+            autocompletion=one_of("llama", "torch"),
+            help="Who multiplies: llama.cpp; or torch, faster on a GPU and on CPUs with AMX (extra finetune).",
+        ),
+    ] = "llama"
     threads: Annotated[
         int | None,
         typer.Option(
@@ -117,7 +127,7 @@ class ModelOptions(OptionSet):
         """Refuse what ``load`` would refuse, before anything is read. Raises OptionError."""
         from llm4dsr_cli.model.denoiser import check_options
 
-        check_options(self.weights, self.threads, self.gpu_layers)
+        check_options(self.weights, self.threads, self.gpu_layers, self.engine)
 
     def arguments(self) -> dict[str, Any]:
         """By keyword, for whatever loads a denoiser: ``Denoiser.load``, ``Suggester.load``."""

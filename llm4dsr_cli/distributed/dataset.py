@@ -58,7 +58,7 @@ def clean_dataset(
         annotate: add the items' noise probabilities, as a column.
         workers: how many hold a model; None is as many as the cluster has room for.
         threads: CPUs of each.
-        loading: ``model``, ``base``, ``weights``, ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
+        loading: ``model``, ``base``, ``weights``, ``engine``, ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
 
     Raises:
         MissingExtraError: ray is not installed.

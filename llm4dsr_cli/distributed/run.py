@@ -151,7 +151,7 @@ def clean_folder(
         say: told in one sentence each what happens.
         progress: gives what is told how far a pass is.
         surveyed: told what edits would do, before there are any.
-        loading: ``model``, ``base``, ``weights``, ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
+        loading: ``model``, ``base``, ``weights``, ``engine``, ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
 
     Returns:
         What was done; None where an earlier run of the same has finished.

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.files import atomic_path
-from llm4dsr_cli.finetune.architectures import ARCHITECTURES
 from llm4dsr_cli.model.adapter import Part, read_alpha, read_pairs
 from llm4dsr_cli.model.gguf_file import GgufFile, open_gguf
 from llm4dsr_cli.model.metadata import SUGGESTER, DenoiserMetadata
+from llm4dsr_cli.model.torch_architectures import ARCHITECTURES
 
 Floats = NDArray[np.float32]
 

@@ -13,10 +13,9 @@ import torch
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.finetune.adapter import Adapter, Shape, from_gguf, to_gguf
-from llm4dsr_cli.finetune.architectures import ARCHITECTURES
 from llm4dsr_cli.finetune.data import Split
 from llm4dsr_cli.finetune.lora import add_lora, fold_lower_layers, load_lora_state, lora_layers, lora_state
-from llm4dsr_cli.finetune.model import NoiseModel, check_prompts, compile_backbone, load_base, pick_device, pick_dtype
+from llm4dsr_cli.finetune.model import NoiseModel, check_prompts
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Schedule
 from llm4dsr_cli.finetune.start import Start
@@ -25,6 +24,8 @@ from llm4dsr_cli.finetune.trainer import Progress, Trainer
 from llm4dsr_cli.model.adapter import Part
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
+from llm4dsr_cli.model.torch_architectures import ARCHITECTURES
+from llm4dsr_cli.model.torch_model import compile_layers, load_base, pick_device, pick_dtype
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Job:
             before = lora_state(model.backbone)
             fold_lower_layers(model.backbone, adapted_layers)
             model.to(device)
-            compile_backbone(model, self.compile_layers)
+            compile_layers(model.backbone, self.compile_layers)
             self.outputs.make_folder()
             trainer = Trainer(
                 model,

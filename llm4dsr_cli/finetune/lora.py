@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from llm4dsr_cli.files import atomic_path
-from llm4dsr_cli.finetune.architectures import Architecture
+from llm4dsr_cli.model.torch_architectures import Architecture
 
 
 class _LoraProduct(torch.autograd.Function):

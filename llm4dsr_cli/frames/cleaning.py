@@ -74,7 +74,7 @@ def clean_frame(
             ``gate``, it is 0.05.
         say: told, a sentence at a time, who judges and what was done.
         advance: told what was scored, and the share of it.
-        loading: ``model``, ``base``, ``weights``, ``threads``, ``gpu_layers`` and ``offline``, as for
+        loading: ``model``, ``base``, ``weights``, ``engine``, ``threads``, ``gpu_layers`` and ``offline``, as for
             ``Denoiser.load``.
 
     Raises:

@@ -24,7 +24,6 @@ from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.thresholds import ThresholdCurve
 
 FOLDS = 5
-_OF_THE_DENOISER = 2  # so many of the features come from its log-odds
 
 
 def cross_fitted_gate(
@@ -46,7 +45,7 @@ def cross_fitted_gate(
     """
     if len(np.unique(items.labels)) < 2:
         raise OptionError("the data are too few to weigh counts against the denoiser", remedy="give more sequences")
-    fused, alone = _cross_fitted(items, PRIOR_WEIGHTS), _cross_fitted(items.columns(_OF_THE_DENOISER), None)
+    fused, alone = _cross_fitted(items, PRIOR_WEIGHTS), _cross_fitted(items.columns(1), None)
     helps = _log_likelihood(fused, items.labels) > _log_likelihood(alone, items.labels)
     of_denoiser = items.features[:, 0].astype(np.float32)
     belongs = items.labels == 0

@@ -21,23 +21,20 @@ PRIOR_RIDGE = 15.0
 LARGEST = 1e6
 SMALLEST_DEVIATION = 1e-9
 _STEPS = 50
-N_FEATURES = 2 + len(FEATURES)
+N_FEATURES = 1 + len(FEATURES)
 # Standardized weights of the features, fitted on several data sets together (benchmarks/default_fusion.py).
-LEAST_DEVIATION = np.array([0.38, 0.037, 0.31, 0.04, 0.11, 0.036, 0.012])  # a quarter of what they have there
-PRIOR_WEIGHTS = np.array([0.41, 0.07, -0.62, -0.04, -0.42, -0.58, -0.55])
+LEAST_DEVIATION = np.array([0.38, 0.31, 0.04, 0.11, 0.036, 0.012])  # a quarter of what they have there
+PRIOR_WEIGHTS = np.array([0.46, -0.62, -0.04, -0.42, -0.58, -0.55])
 
 
 def fusion_features(log_odds: NDArray[np.floating[Any]], evidence: Floats) -> Floats:
     """What the fusion weighs, for each item of a sequence, shape (n_items, N_FEATURES).
 
-    The positive part of the denoiser's log-odds stands beside them, so that where it is sure it can count for more
-    (docs/experiments.md).
-
     Args:
         log_odds: the denoiser's noise log-odds, shape (n_items,).
         evidence: what the counts say, shape (n_items, len(FEATURES)).
     """
-    return np.column_stack([log_odds.astype(np.float64), np.maximum(log_odds, 0), evidence])
+    return np.column_stack([log_odds.astype(np.float64), evidence])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from llm4dsr_cli.gate.survey import KnownNoise
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
-FILE_VERSION = 2  # 1 knew items by titles as they are written
+FILE_VERSION = 3  # 1 knew items by titles as they are written; 2 weighed the positive part of log-odds apart
 MAKE_ONE = "make one with: llm4dsr calibrate DATA --output my.gate"
 EVIDENCE = ("items", "users", "starts", "held", "words", "titles_with")
 TYPES = {

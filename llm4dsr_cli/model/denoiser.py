@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,15 @@ from llm4dsr_cli.text import shortened
 from llm4dsr_cli.titles import CutTitles
 from llm4dsr_cli.windows import overlapping_windows
 
+if TYPE_CHECKING:
+    from llm4dsr_cli.model.torch_engine import TorchEngine
+
 # Larger micro-batches are no faster: attention runs over all of a batch's cells.
 BATCH_TOKENS = 512
 # What a run over a file has for the scores of windows that may stand again: some 150,000 of them.
 KNOWN_BYTES = 64 << 20
+# Who multiplies.
+ENGINES = ("llama", "torch")
 # llama.cpp crashes the process where it cannot start so many.
 MOST_THREADS = 512
 # Folders of the cache that others may write to, of which this process has been told.
@@ -56,6 +61,7 @@ class Denoiser:
         path: that file.
         sha256: its hash.
         runtime: the merged model that runs.
+        engine: "llama" or "torch".
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Denoiser:
         metadata: DenoiserMetadata,
         runtime: str | Path,
         *,
+        engine: str = "llama",
         threads: int | None = None,
         gpu_layers: int | None = None,
         known_bytes: int = 0,
@@ -71,15 +78,15 @@ class Denoiser:
         self.path = Path(path)
         self.metadata = metadata
         self.runtime = Path(runtime)
+        self.engine = engine
         self.sha256 = file_sha256(path)
         self._turns = Turns(self.path)
         self._known = KnownWindows(known_bytes) if known_bytes else None
         with ExitStack() as loaded:
-            model = loaded.enter_context(Model(runtime, gpu_layers=gpu_layers))
+            model = loaded.enter_context(Model(runtime, gpu_layers=gpu_layers, vocab_only=engine == "torch"))
             self._prompter = Prompter(metadata.form, model.tokenize, metadata.max_title_tokens)
-            batch_tokens = max(BATCH_TOKENS, self._prompter.max_tokens(metadata.max_window))
-            engine = Engine(model, causal=metadata.form.causal, batch_tokens=batch_tokens, threads=threads)
-            self._engine = loaded.enter_context(engine)
+            self._engine = self._start(model, threads)
+            loaded.enter_context(self._engine)
             self._loaded = loaded.pop_all()
 
     @classmethod
@@ -89,6 +96,7 @@ class Denoiser:
         *,
         base: str | Path | None = None,
         weights: str = "auto",
+        engine: str = "llama",
         threads: int | None = None,
         gpu_layers: int | None = None,
         offline: bool = False,
@@ -102,7 +110,9 @@ class Denoiser:
                 is the one that ships.
             base: base model by name, path or ``hf:`` reference; None takes the one that the denoiser names.
             weights: type of the runtime weights, "auto", "bf16", "q8_0" or "q4_0".
-            threads: CPU threads, 1 to 512; None is as many as other processes leave cores free, at every moment.
+            engine: "llama" (llama.cpp), or "torch", which takes the extra ``finetune``, and a GPU where there is one.
+            threads: CPU threads, 1 to 512; None is as many as other processes leave cores free, at every moment, and
+                with torch its own choice.
             gpu_layers: layers to keep on a GPU, more than there are for all; None is all of them when llama.cpp has a
                 GPU back end.
             offline: never pull a base model.
@@ -111,11 +121,14 @@ class Denoiser:
             say: told in one line each what takes time.
 
         Raises:
-            OptionError: an unknown weight type, or a number out of range.
+            OptionError: an unknown weight type or engine, or a number out of range.
+            MissingExtraError: torch or transformers is not installed, and the engine is torch.
             ModelError: model or base is missing, damaged, or they do not fit together.
             OutputError: the cache folder cannot be written.
         """
-        check_options(weights, threads, gpu_layers)
+        check_options(weights, threads, gpu_layers, engine)
+        if engine == "torch" and weights == "auto":
+            weights = "bf16"  # there is nothing to be timed
         path, metadata, is_adapter = read_denoiser(model)
         runtime = path
         if is_adapter:
@@ -130,13 +143,30 @@ class Denoiser:
                 gpu_layers=gpu_layers,
             )
         try:
-            return cls(path, metadata, runtime, threads=threads, gpu_layers=gpu_layers, known_bytes=known_bytes)
+            return cls(
+                path,
+                metadata,
+                runtime,
+                engine=engine,
+                threads=threads,
+                gpu_layers=gpu_layers,
+                known_bytes=known_bytes,
+            )
         except ModelError as error:
             # Not every error is about the merged file.
             if runtime == path or error.where is None or isinstance(error, OutOfMemoryError):
                 raise
             remedy = "delete this file, which the next run makes again"
             raise ModelError(error.what, where=str(runtime), remedy=remedy) from None
+
+    def _start(self, model: Model, threads: int | None) -> Engine | TorchEngine:
+        causal = self.metadata.form.causal
+        if self.engine == "torch":
+            from llm4dsr_cli.model.torch_engine import TorchEngine
+
+            return TorchEngine(self.runtime, self.metadata.base_architecture, causal=causal, threads=threads)
+        batch_tokens = max(BATCH_TOKENS, self._prompter.max_tokens(self.metadata.max_window))
+        return Engine(model, causal=causal, batch_tokens=batch_tokens, threads=threads)
 
     @property
     def name(self) -> str:
@@ -154,7 +184,8 @@ class Denoiser:
 
     def description(self) -> dict[str, Any]:
         """Name, hashes, base model and the merged model that runs, for reports."""
-        return {**self.metadata.description(self.sha256), "runtime": self.runtime.name}
+        by = {"engine": self.engine} if self.engine != "llama" else {}
+        return {**self.metadata.description(self.sha256), "runtime": self.runtime.name, **by}
 
     def score(self, sequences: Iterable[Iterable[str]]) -> list[Scores]:
         """Noise log-odds of every item of every sequence.
@@ -324,9 +355,13 @@ def no_numbers(where: Path) -> ModelError:
     )
 
 
-def check_options(weights: str, threads: int | None, gpu_layers: int | None) -> None:
-    """Raises OptionError for an unknown weight type or a number out of range, before anything is loaded."""
+def check_options(weights: str, threads: int | None, gpu_layers: int | None, engine: str = "llama") -> None:
+    """Raises OptionError for an unknown weight type or engine, or a number out of range, before anything is loaded."""
     check_weights(weights)
+    if engine not in ENGINES:
+        raise OptionError(f"`engine` is {engine}: no such engine", remedy=f"choose {' or '.join(ENGINES)}")
+    if engine == "torch" and gpu_layers is not None:
+        raise OptionError("`gpu_layers` is of llama.cpp, which does not run", remedy="leave out `gpu_layers`")
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise OptionError(
             f"`threads` is {threads}: it goes from 1 to {MOST_THREADS}", remedy="leave it out, or give one of these"

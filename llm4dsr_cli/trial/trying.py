@@ -61,7 +61,7 @@ def try_cleaning(
         state: a folder where scores and fits are kept, so that an interrupted trial, run again, goes on.
         say: told what happens, a sentence at a time.
         advance: told what was done, and the share of it.
-        loading: ``model``, ``base``, ``weights``, ``threads`` (which recommenders with torch take, too),
+        loading: ``model``, ``base``, ``weights``, ``engine``, ``threads`` (which recommenders with torch take, too),
             ``gpu_layers`` and ``offline``, as for ``Denoiser.load``.
 
     Raises:

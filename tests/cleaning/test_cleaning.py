@@ -181,7 +181,7 @@ def test_the_counts_of_a_sequence_that_names_nobody_do_not_judge_its_own_proposa
     others = [(user, ["x 0", "good 0"]) for user in range(3)]
     evidence = Evidence.count([*others, (tuple(titles), titles)])
     popularity = [0.0] * N_FEATURES
-    popularity[0], popularity[2] = 1.0, 1.0  # the denoiser's log-odds, and log(1 + users who have the item)
+    popularity[0], popularity[1] = 1.0, 1.0  # the denoiser's log-odds, and log(1 + users who have the item)
     candidates = Candidates()
     candidates.add("good 0", None)
     for user in (None, "known"):

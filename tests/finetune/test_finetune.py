@@ -19,7 +19,6 @@ from toy_training import SETTINGS, SHARES, STEPS, adapter_tensors, interrupt_at,
 
 from llm4dsr_cli.errors import ModelError, OptionError  # noqa: E402
 from llm4dsr_cli.finetune.data import Domain, split_users  # noqa: E402
-from llm4dsr_cli.finetune.model import load_base, pick_device  # noqa: E402
 from llm4dsr_cli.finetune.outputs import Outputs  # noqa: E402
 from llm4dsr_cli.finetune.run import finetune  # noqa: E402
 from llm4dsr_cli.finetune.settings import SuggestionSettings  # noqa: E402
@@ -28,6 +27,7 @@ from llm4dsr_cli.model.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.model.gguf_file import open_gguf  # noqa: E402
 from llm4dsr_cli.model.llama import Model  # noqa: E402
 from llm4dsr_cli.model.metadata import DenoiserMetadata  # noqa: E402
+from llm4dsr_cli.model.torch_model import load_base, pick_device  # noqa: E402
 
 # PEFT reads an attribute that transformers renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

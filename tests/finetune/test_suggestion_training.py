@@ -26,7 +26,7 @@ from llm4dsr_cli.finetune.adapter import Adapter, Shape, to_gguf, write_adapters
 from llm4dsr_cli.finetune.batch import Batch, Example  # noqa: E402
 from llm4dsr_cli.finetune.data import Sampler, split_users  # noqa: E402
 from llm4dsr_cli.finetune.lora import add_lora, lora_layers, lora_state  # noqa: E402
-from llm4dsr_cli.finetune.model import NoiseModel, load_base  # noqa: E402
+from llm4dsr_cli.finetune.model import NoiseModel  # noqa: E402
 from llm4dsr_cli.finetune.settings import SuggestionSettings  # noqa: E402
 from llm4dsr_cli.finetune.tasks import Suggesting  # noqa: E402
 from llm4dsr_cli.finetune.trainer import POOL_STEPS, Trainer  # noqa: E402
@@ -35,6 +35,7 @@ from llm4dsr_cli.model.engine import Engine, Request  # noqa: E402
 from llm4dsr_cli.model.llama import Model  # noqa: E402
 from llm4dsr_cli.model.metadata import DenoiserMetadata  # noqa: E402
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter  # noqa: E402
+from llm4dsr_cli.model.torch_model import load_base  # noqa: E402
 
 LESSONS = SuggestionSettings(windows=96, learning_rate=3e-3, rank=4, alpha=8.0, batch_windows=8, validation_windows=20)
 STEPS = 12

@@ -23,10 +23,9 @@ peft = pytest.importorskip("peft")
 
 from llm4dsr_cli.cache import file_sha256  # noqa: E402
 from llm4dsr_cli.finetune.adapter import Shape, from_gguf, read_adapters, to_gguf, write_adapters  # noqa: E402
-from llm4dsr_cli.finetune.architectures import ARCHITECTURES, Architecture  # noqa: E402
 from llm4dsr_cli.finetune.batch import Batch, Example  # noqa: E402
 from llm4dsr_cli.finetune.lora import LoraLinear, add_lora, load_lora_state, lora_layers, lora_state, save_peft  # noqa: E402
-from llm4dsr_cli.finetune.model import NoiseModel, load_base  # noqa: E402
+from llm4dsr_cli.finetune.model import NoiseModel  # noqa: E402
 from llm4dsr_cli.model import merged_model as runtime_model  # noqa: E402
 from llm4dsr_cli.model.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.model.engine import Engine, Request  # noqa: E402
@@ -34,6 +33,8 @@ from llm4dsr_cli.model.gguf_file import open_gguf  # noqa: E402
 from llm4dsr_cli.model.llama import Model  # noqa: E402
 from llm4dsr_cli.model.metadata import DenoiserMetadata  # noqa: E402
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter  # noqa: E402
+from llm4dsr_cli.model.torch_architectures import ARCHITECTURES, Architecture  # noqa: E402
+from llm4dsr_cli.model.torch_model import load_base  # noqa: E402
 
 ALPHA = 6.0
 # Log-odds and log-probabilities, in nats; they span about 40. A wrong permutation, scale or mask changes them by more

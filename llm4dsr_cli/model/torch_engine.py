@@ -1,0 +1,119 @@
+"""The engine on torch: the same log-probabilities, for machines on which torch is faster (docs/speed.md)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm4dsr_cli.errors import MissingExtraError, OutOfMemoryError
+from llm4dsr_cli.model.engine import Request
+from llm4dsr_cli.model.llama import Tokens
+
+try:
+    import torch
+
+    from llm4dsr_cli.model.torch_model import last_hidden, load_base, pick_device, pick_dtype
+except ModuleNotFoundError as error:
+    if error.name not in ("torch", "transformers"):
+        raise
+    raise MissingExtraError("finetune", error.name) from None
+
+# So many sequences are sorted by length together, so that a batch holds little padding.
+_SORTED = 256
+# Tokens of a batch, padding among them: on a CPU larger ones fall out of its caches.
+_BATCH_TOKENS = {"cpu": 2_048}
+_BATCH_TOKENS_OF_A_GPU = 65_536
+
+
+class TorchEngine:
+    """Runs many token sequences at once through a transformers model.
+
+    On a GPU where there is one, else on the CPU: in bfloat16 where the device multiplies it faster than float32.
+
+    Args:
+        path: the model's GGUF; its weights are dequantized.
+        architecture: as GGUF calls it.
+        causal: False lets every token see the whole sequence.
+        threads: CPU threads; None is torch's own choice.
+
+    Raises:
+        ModelError: transformers cannot load it.
+        OutOfMemoryError: there is too little memory on the device for a batch.
+    """
+
+    def __init__(self, path: Path, architecture: str, *, causal: bool, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        device = pick_device()
+        dtype = pick_dtype(device)
+        if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+            dtype = torch.float32  # without tiles 16 bits are slower
+        causal_lm = load_base(path, architecture, dtype).to(device).eval()
+        self._backbone = causal_lm.model
+        self._head = causal_lm.get_output_embeddings().weight
+        self._causal = causal
+        self._path = path
+        self._batch_tokens = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_OF_A_GPU)
+
+    def log_probabilities(self, requests: Iterable[Request], candidates: Tokens) -> Iterator[NDArray[np.float32]]:
+        """As ``Engine.log_probabilities``; a sequence may be of any length."""
+        waiting = iter(requests)
+        while some := list(itertools.islice(waiting, _SORTED)):
+            order = sorted(range(len(some)), key=lambda i: len(some[i].tokens))
+            found: dict[int, NDArray[np.float32]] = {}
+            for numbers in self._batches([len(some[i].tokens) for i in order]):
+                chosen = [order[number] for number in numbers]
+                found.update(zip(chosen, self._run([some[i] for i in chosen], candidates), strict=True))
+            yield from (found[i] for i in range(len(some)))
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[range]:
+        """Stretches of ascending lengths; padded to its longest each has at most as many tokens as a batch holds."""
+        start = 0
+        for end in range(1, len(lengths) + 1):
+            if end == len(lengths) or lengths[end] * (end + 1 - start) > self._batch_tokens:
+                yield range(start, end)
+                start = end
+
+    def _run(self, requests: Sequence[Request], candidates: Tokens) -> list[NDArray[np.float32]]:
+        sizes = [len(request.tokens) for request in requests]
+        tokens = np.zeros((len(requests), max(sizes)), dtype=np.int64)
+        present = np.arange(max(sizes)) < np.array(sizes)[:, None]
+        for row, request in zip(tokens, requests, strict=True):
+            row[: len(request.tokens)] = request.tokens
+        rows = np.repeat(np.arange(len(requests)), [len(request.positions) for request in requests])
+        columns = np.concatenate([request.positions for request in requests]).astype(np.int64)
+        to = self._head.device
+        with torch.no_grad(), self._room():
+            hidden = last_hidden(
+                self._backbone, torch.from_numpy(tokens).to(to), torch.from_numpy(present).to(to), causal=self._causal
+            )
+            read = hidden[torch.from_numpy(rows).to(to), torch.from_numpy(columns).to(to)]
+            every = (read @ self._head.t()).float()
+            chosen = every[:, torch.from_numpy(candidates.astype(np.int64)).to(to)]
+            flat = (chosen - every.logsumexp(dim=1, keepdim=True)).cpu().numpy()
+        bounds = np.cumsum([len(request.positions) for request in requests])[:-1]
+        return np.split(flat, bounds)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+            raise OutOfMemoryError(f"torch has too little memory ({reason})", where=str(self._path)) from None
+
+    def close(self) -> None:
+        """Free the weights."""
+        del self._backbone, self._head
+
+    def __enter__(self) -> TorchEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
