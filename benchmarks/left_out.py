@@ -25,7 +25,7 @@ from llm4dsr_cli.finetune.run import DRAWS, TEST_STREAM, held_out
 from llm4dsr_cli.finetune.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARES = {"popular": (1.0, 0.0), "near": (0.0, 1.0)}
+SHARES = {"popular": {"popular": 1.0, "near": 0.0}, "near": {"popular": 0.0, "near": 1.0}}
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     split = split_users(domains, validation=settings.validation, calibration=settings.calibration, test=settings.test)
     n = arguments.windows * len(domains)
     draw = (
-        [MixedNoise(domain, *SHARES[arguments.noise]) for domain in split.train] if arguments.noise in SHARES else None
+        [MixedNoise(domain, **SHARES[arguments.noise]) for domain in split.train] if arguments.noise in SHARES else None
     )
     windows = held_out(split.test, settings, n, draws=DRAWS, stream=TEST_STREAM, noise=draw)
     scores = {}

@@ -20,7 +20,7 @@ from llm4dsr_cli.finetune.comparison import AFTER, BEFORE, Line, baseline_scores
 from llm4dsr_cli.finetune.data import Domain, LabelledWindow, Sampler, fingerprint, split_users
 from llm4dsr_cli.finetune.job import Job, Trained
 from llm4dsr_cli.finetune.lora import save_peft
-from llm4dsr_cli.finetune.mixed_noise import MixedNoise
+from llm4dsr_cli.finetune.mixed_noise import mixed
 from llm4dsr_cli.finetune.outputs import Outputs
 from llm4dsr_cli.finetune.settings import Settings, SuggestionSettings
 from llm4dsr_cli.finetune.start import Start, window_seed
@@ -167,13 +167,14 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
     """Train, export, calibrate and measure one that cuts titles after so many tokens."""
     settings = replace(settings, max_title_tokens=title_tokens)
     start, split, outputs, say = job.start, job.split, job.outputs, job.say
+    domains, noise = (split.train, None) if settings.noise == "uniform" else mixed(split.train)
     train = Sampler(
-        split.train,
+        domains,
         max_window=settings.max_window,
         rates=settings.rates,
         shorten=settings.shorten,
         seed=4 * window_seed(settings.seed, start.denoiser),
-        noise=None if settings.noise == "uniform" else [MixedNoise(domain) for domain in split.train],
+        noise=noise,
     )
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.

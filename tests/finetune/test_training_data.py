@@ -20,7 +20,7 @@ from toy_training import two_clusters
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.finetune.data import Domain, Sampler, split_users
-from llm4dsr_cli.finetune.mixed_noise import MixedNoise
+from llm4dsr_cli.finetune.mixed_noise import MixedNoise, mixed
 from llm4dsr_cli.finetune.settings import Settings
 from llm4dsr_cli.noise import inject_noise
 
@@ -281,7 +281,7 @@ def test_mixed_noise_is_of_the_kinds_that_its_shares_say(
 ) -> None:
     """Guards kinds of noise that are all one, and "near" titles that have nothing to do with the item."""
     domain = kinds_of_titles()
-    draw = MixedNoise(domain, *shares)
+    draw = MixedNoise(domain, popular=shares[0], near=shares[1])
     rng = np.random.default_rng(0)
     items = rng.integers(0, 120, 400)
     drawn = np.array([draw(int(item), rng) for item in items])
@@ -317,5 +317,22 @@ def test_mixed_noise_takes_titles_without_words() -> None:
     """Guards a catalog of one-letter titles, which have no words to be near by."""
     domain = two_clusters()
     blank = Domain("blank", [*"abcdefghij", *domain.titles], [np.arange(5), np.arange(5, 10)], [0, 1])
-    draw, rng = MixedNoise(blank, 0.0, 1.0), np.random.default_rng(0)
+    draw, rng = MixedNoise(blank, popular=0.0, near=1.0), np.random.default_rng(0)
     assert {draw(item, rng) for item in range(10) for _ in range(20)} <= set(range(10))
+
+
+def test_foreign_titles_are_noise_in_other_domains_and_never_more_than_their_share() -> None:
+    """Guards titles of another domain drawn as a domain's own, sequences whose numbers mean other titles, and a domain
+    whose own titles count as foreign."""
+    ours, theirs = kinds_of_titles(), two_clusters()
+    shared = replace(theirs, titles=[*theirs.titles, ours.titles[0]])
+    domains, noise = mixed([ours, shared])
+    assert domains[0].titles[: len(ours.titles)] == ours.titles
+    assert set(domains[0].titles[len(ours.titles) :]) == set(theirs.titles)
+    assert all(len(set(domain.titles)) == len(domain.titles) for domain in domains)
+    rng = np.random.default_rng(0)
+    foreign = [noise[0](int(rng.integers(120)), rng) >= len(ours.titles) for _ in range(2000)]
+    assert 0.07 < np.mean(foreign) < 0.13
+    alone, noise = mixed([ours])
+    assert alone[0].titles == ours.titles
+    assert all(noise[0](int(rng.integers(120)), rng) < 120 for _ in range(300))

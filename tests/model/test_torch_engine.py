@@ -88,7 +88,7 @@ def test_too_little_memory_on_a_gpu_is_one_sentence(base: Path, monkeypatch: pyt
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(torch_engine, "last_hidden", full)
-    with TorchEngine(base, "llama", causal=False) as engine, pytest.raises(OutOfMemoryError, match="base.gguf"):
+    with TorchEngine(base, "llama", causal=False) as engine, pytest.raises(OutOfMemoryError, match=r"base\.gguf"):
         list(engine.log_probabilities(requests(3), np.array([5], dtype=np.int32)))
 
 
