@@ -66,7 +66,7 @@ def make_gate(denoiser: Denoiser, data: LabelledData, calibrated_on: list[Any]) 
         model_sha256=denoiser.sha256,
         alone=ThresholdCurve.fit(rng.standard_normal(500)),
         fused=ThresholdCurve.fit(rng.standard_normal(500) - 2),
-        fusion=Fusion(-1.0, np.array([0.5, 0.1, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(7), np.ones(7)),
+        fusion=Fusion(-1.0, np.array([0.5, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(6), np.ones(6)),
         evidence=Evidence.count(pairs),
         calibration_users=np.array(sorted(user_hash(user) for user in calibrated_on), dtype=np.uint64),
         summary={},

@@ -24,7 +24,7 @@ from llm4dsr_cli.gate.calibration import (
 )
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES
-from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.gate_file import FILE_VERSION, GateFile
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.thresholds import ThresholdCurve
@@ -208,9 +208,9 @@ def test_too_little_data_is_one_sentence() -> None:
         gate.threshold(0.0001)
 
 
-@pytest.mark.parametrize("damage", ["nothing", "cut", "text", "newer"])
+@pytest.mark.parametrize("damage", ["nothing", "cut", "text", "older", "newer"])
 def test_a_file_that_is_no_gate_is_one_sentence(tmp_path: Path, damage: str) -> None:
-    """Guards tracebacks of zipfile and numpy."""
+    """Guards tracebacks of zipfile and numpy, and weights of another version's features."""
     path = tmp_path / "my.gate"
     fit(make_data(60)).save(path)
     if damage == "nothing":
@@ -221,7 +221,10 @@ def test_a_file_that_is_no_gate_is_one_sentence(tmp_path: Path, damage: str) -> 
         path.write_text("{}")
     else:
         arrays = dict(np.load(path))
-        arrays["about"] = np.frombuffer(arrays["about"].tobytes().replace(b'"version":2', b'"version":9'), np.uint8)
+        other = FILE_VERSION + (1 if damage == "newer" else -1)
+        about = arrays["about"].tobytes().replace(b'"version":%d' % FILE_VERSION, b'"version":%d' % other)
+        assert about != arrays["about"].tobytes()
+        arrays["about"] = np.frombuffer(about, np.uint8)
         with path.open("wb") as file:
             np.savez(file, **arrays)
     with pytest.raises(ModelError, match=r"my\.gate"):
