@@ -21,11 +21,18 @@ from llm4dsr_cli.gate.pairs import PairCounts, products
 from llm4dsr_cli.titles import folded_title
 from llm4dsr_cli.windows import overlapping_windows
 
-FEATURES = ("popularity", "nobody else", "association", "shared partners", "title words")
+FEATURES = (
+    "popularity",
+    "nobody else",
+    "shared partners",
+    "gap of partners",
+    "gap of shared partners",
+    "title words",
+)
+# What a partner that nobody has weighs. Weights are whole numbers, so that sums are exact; 1 to 16 divide this one.
+_WEIGHT = 720_720
 # Pairs grow with the square of a length: of a longer sequence an item's neighbours are those of a window of so many.
 LONGEST_CONTEXT = 100
-# Pseudo-count of pairs: how many users it takes before a pair that was never seen, or seen once, says much.
-PRIOR = 0.1
 # Their word vectors take some 16 MB.
 _TITLES_KEPT = 2**15
 
@@ -110,11 +117,12 @@ class Evidence:
     def features(self, titles: Sequence[str], user: Hashable | None = None) -> Floats:
         """What the counts say of each item of a sequence, shape (n_items, len(FEATURES)).
 
-        Popularity is log(1 + users who have it); a 1 marks an item that nobody else has. The others are means over the
-        sequence's other different items: the association of two items, log((c + k) / (e + k)), where c users have both,
-        e would if they were independent, and k is PRIOR; the cosine between their rows of partners (the items that
-        users have beside them); and the cosine between their titles' TF-IDF vectors (one term a word, Salton and
-        Buckley 1988, with binary counts).
+        Popularity is log(1 + users who have it); a 1 marks an item that nobody else has. The others come from means
+        over the sequence's other different items. Shared partners: the cosine between two items' rows of partners (the
+        items that users have beside them), each weighed by 1 / (1 + users who have it). A gap is how far such a mean
+        lies below the largest of the sequence's others, once with all partners alike and once weighed: what has little
+        in common with the others is odd where these have much in common (docs/experiments.md). Title words: the cosine
+        between the titles' TF-IDF vectors (one term a word, Salton and Buckley 1988, with binary counts).
         Of a very long sequence, the others are those of an overlapping window of LONGEST_CONTEXT items.
 
         Args:
@@ -170,16 +178,18 @@ class Evidence:
         popularity = np.where(items >= 0, self.popularity[items] if len(self.items) else 0, 0) - own.astype(np.float64)
         rows, columns = self._pairs.rows(items)
         _leave_out(rows, columns, items, own, mine)
-        at = _find(columns, items)
-        together = np.where(at >= 0, rows[:, at] if len(columns) else 0, 0)
-        n_users = max(1, len(self.users) - bool(len(mine)))
-        association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
-        shared = products(rows)
-        length = np.sqrt(np.diag(shared))
-        partners = shared / np.maximum(length[:, None] * length, 1e-9)
-        words = _dots(vectors)
+        they_have = self.popularity[columns] - (_find(mine, columns) >= 0)
+        alike = _mean_of_others(_cosines(products(rows)))
+        shared = _mean_of_others(_cosines(products(rows, _WEIGHT // (1 + they_have))))
         return np.column_stack(
-            [np.log1p(popularity), popularity == 0, *map(_mean_of_others, (association, partners, words))]
+            [
+                np.log1p(popularity),
+                popularity == 0,
+                shared,
+                _gap(alike),
+                _gap(shared),
+                _mean_of_others(_dots(vectors)),
+            ]
         )
 
     def partner_rows(
@@ -244,6 +254,22 @@ def _dots(vectors: list[dict[int, float]]) -> Floats:
         for other, shared in terms.items():
             dots[number, other] = sum(shared)
     return dots
+
+
+def _cosines(products: Floats) -> Floats:
+    """Of each two of some vectors, from their scalar products."""
+    length = np.sqrt(np.diag(products))
+    found: Floats = products / np.maximum(length[:, None] * length, 1e-9)
+    return found
+
+
+def _gap(values: Floats) -> Floats:
+    """Each value less the largest of the others; zero for a single one."""
+    if len(values) < 2:
+        return np.zeros(len(values))
+    second, largest = np.sort(values)[-2:]
+    found: Floats = values - np.where(np.arange(len(values)) == values.argmax(), second, largest)
+    return found
 
 
 def _mean_of_others(between: Floats) -> Floats:

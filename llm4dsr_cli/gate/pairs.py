@@ -121,12 +121,17 @@ class PairCounts:
         return found
 
 
-def products(rows: Numbers) -> Floats:
-    """Scalar product of each two rows, shape (len(rows), len(rows)); exact below 2**53."""
+def products(rows: Numbers, weights: Ints | None = None) -> Floats:
+    """Scalar product of each two rows, shape (len(rows), len(rows)); exact below 2**53.
+
+    Args:
+        weights: whole numbers that the columns weigh, shape (n_columns,); None is 1 for all.
+    """
     n = len(rows)
     result = np.zeros((n, n))
     width = max(32, _ONE_THREAD // max(1, n * (n + 1)))
     for first in range(0, rows.shape[1], width):
         part = rows[:, first : first + width].astype(np.float64)
-        result += part @ part.T
+        weighed = part if weights is None else part * weights[first : first + width]
+        result += weighed @ part.T
     return result

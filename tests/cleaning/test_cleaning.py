@@ -302,7 +302,7 @@ def test_four_threads_share_one_cleaning_and_get_what_one_gets(tiny_denoiser: Pa
     counted = [ItemSequence(those, user) for user, those in enumerate(titles)]
     with Denoiser.load(str(tiny_denoiser), weights="q8_0", threads=1) as denoiser:
         evidence = Evidence.count((one.owner, one.titles) for one in counted)
-        gate = gate_of(evidence, [1.0, -0.3, 0.5, -0.5, -0.5, -0.5])
+        gate = gate_of(evidence, np.resize([1.0, -0.3, 0.5, -0.5, -0.5, -0.5], N_FEATURES).tolist())
         gate = GateFile(**{**vars(gate), "model_sha256": denoiser.sha256})
         items = Candidates()
         for one in counted:

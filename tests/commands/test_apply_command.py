@@ -42,7 +42,7 @@ def write_gate(path: Path, model: Path, records: list[dict[str, Any]], sha256: s
         model_sha256=sha256 or file_sha256(model),
         alone=ThresholdCurve.fit(rng.standard_normal(2000)),
         fused=ThresholdCurve.fit(rng.standard_normal(2000)),
-        fusion=Fusion(-0.2, np.array([0.5, -0.4, 0.2, -0.8, -0.3, 0.6]), np.zeros(n), np.ones(n)),
+        fusion=Fusion(-0.2, np.resize([0.5, -0.4, 0.2, -0.8, -0.3, 0.6], N_FEATURES), np.zeros(n), np.ones(n)),
         evidence=Evidence.count((record["user"], record["items"]) for record in records),
         calibration_users=np.empty(0, dtype=np.uint64),
         summary={},

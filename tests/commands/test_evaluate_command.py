@@ -24,7 +24,7 @@ from llm4dsr_cli import (
 )
 from llm4dsr_cli.gate.counting import user_hash
 from llm4dsr_cli.gate.evidence import Evidence
-from llm4dsr_cli.gate.fusion import Fusion
+from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.thresholds import ThresholdCurve
 
@@ -189,7 +189,9 @@ def test_a_gate_file_sets_the_threshold_and_leaves_its_users_out(
         model_sha256=sha256(tiny_denoiser.read_bytes()).hexdigest(),
         alone=ThresholdCurve.fit(rng.standard_normal(500)),
         fused=ThresholdCurve.fit(rng.standard_normal(500) - 2),
-        fusion=Fusion(-1.0, np.array([0.5, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(6), np.ones(6)),
+        fusion=Fusion(
+            -1.0, np.resize([0.5, -1.0, 0.4, -0.3, 0.2, 0.1], N_FEATURES), np.zeros(N_FEATURES), np.ones(N_FEATURES)
+        ),
         evidence=Evidence.count([(row["user_id"], row["items"]) for row in records]),
         calibration_users=np.array(sorted(user_hash(f"u{k}") for k in range(5)), dtype=np.uint64),
         summary={},

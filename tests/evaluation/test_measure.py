@@ -24,7 +24,7 @@ from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.evaluation.strata import LENGTHS, bins, by_quintile
 from llm4dsr_cli.gate.counting import user_hash
 from llm4dsr_cli.gate.evidence import Evidence
-from llm4dsr_cli.gate.fusion import Fusion
+from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.parsing import parse_record
 from llm4dsr_cli.records.record import Record
@@ -66,7 +66,9 @@ def make_gate(denoiser: Denoiser, data: LabelledData, calibrated_on: list[Any]) 
         model_sha256=denoiser.sha256,
         alone=ThresholdCurve.fit(rng.standard_normal(500)),
         fused=ThresholdCurve.fit(rng.standard_normal(500) - 2),
-        fusion=Fusion(-1.0, np.array([0.5, -1.0, 0.4, -0.3, 0.2, 0.1]), np.zeros(6), np.ones(6)),
+        fusion=Fusion(
+            -1.0, np.resize([0.5, -1.0, 0.4, -0.3, 0.2, 0.1], N_FEATURES), np.zeros(N_FEATURES), np.ones(N_FEATURES)
+        ),
         evidence=Evidence.count(pairs),
         calibration_users=np.array(sorted(user_hash(user) for user in calibrated_on), dtype=np.uint64),
         summary={},

@@ -141,7 +141,7 @@ def test_an_oracle_of_the_calibration_users_is_worth_nothing_on_others() -> None
 def test_the_stated_rate_is_kept_on_users_that_calibration_never_saw() -> None:
     """Guards the promise itself: quantile on the wrong side, weights and thresholds fitted on the same users."""
     rate, rates, bounds = 0.05, [], []
-    for split in range(8):
+    for split in range(24):
         data = make_data(900, seed=100 + split, taste=0.7)
         gate = fit(data[:600], sequences=600)
         scores, labels = judged(gate, noisy_sequences(data[600:], TITLES, CalibrationSettings(seed=split)))

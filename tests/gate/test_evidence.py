@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli.gate import counting, pairs
 from llm4dsr_cli.gate.counting import LONGEST_HISTORY
-from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, PRIOR, Evidence
+from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, Evidence
 
 Data = list[tuple[int, list[str]]]
 TITLES = [f"{name} {kind}" for name in ("red", "blue", "big") for kind in ("ball", "book", "boat", "brick")]
@@ -53,20 +53,23 @@ def naive_features(data: Data, titles: list[str], user: int | None) -> np.ndarra
         return float(one @ other / length) if length else 0.0
 
     different = list(dict.fromkeys(titles))
-    rows = []
+    rows, means = [], []
     for title in titles:
         others = [other for other in different if other != title]
         seen = sum(title in items for items in users)
-        association, shared, alike = [], [], []
+        partnered, shared, alike = [], [], []
         for other in others:
-            expected = seen * sum(other in items for items in users) / max(1, len(users))
-            association.append(np.log((together(title, other) + PRIOR) / (expected + PRIOR)))
-            shared.append(cosine(partners(title), partners(other)))
+            partnered.append(cosine(partners(title), partners(other)))
+            weights = np.array([1 / (1 + sum(partner in items for items in users)) for partner in TITLES]) ** 0.5
+            shared.append(cosine(weights * partners(title), weights * partners(other)))
             one, two = words(title), words(other)
             alike.append(sum(one[word] * two.get(word, 0) for word in one))
-        rows.append(
-            [np.log1p(seen), seen == 0, *(np.mean(column) if others else 0 for column in (association, shared, alike))]
-        )
+        means.append([np.mean(column) if others else 0 for column in (partnered, shared)])
+        rows.append([np.log1p(seen), seen == 0, means[-1][1], 0, 0, np.mean(alike) if others else 0])
+    for place, (title, row) in enumerate(zip(titles, rows, strict=True)):
+        for kind in (0, 1):
+            best = [mean[kind] for other, mean in zip(titles, means, strict=True) if other != title]
+            row[3 + kind] = means[place][kind] - max(best, default=means[place][kind])
     return np.array(rows)
 
 
@@ -100,14 +103,17 @@ def naive_collaborative_features(data: Data, titles: list[str], user: int | None
     """The features but for title words, from the naive counts, in the very arithmetic that they are defined by."""
     different = list(dict.fromkeys(titles))
     popularity, beside, everything = naive_counts(data, different, user, longest)
-    together = np.array([[row[everything.index(t)] if t in everything else 0 for t in different] for row in beside])
-    n_users = max(1, len({owner for owner, _ in data} - {user}))
-    association = np.log((together + PRIOR) / (popularity[:, None] * popularity / n_users + PRIOR))
-    shared = beside @ beside.T
-    length = np.sqrt(np.diag(shared))
-    partners = shared / np.maximum(length[:, None] * length, 1e-9)
-    means = [(m.sum(axis=1) - np.diag(m)) / max(1, len(m) - 1) for m in (association, partners)]
-    features = np.column_stack([np.log1p(popularity), popularity == 0, *means])
+    they_have, _, _ = naive_counts(data, everything, user, longest)
+    means = []
+    for products in (beside @ beside.T, (beside * (720_720 // (1 + they_have))) @ beside.T):
+        length = np.sqrt(np.diag(products))
+        cosines = products / np.maximum(length[:, None] * length, 1e-9)
+        means.append((cosines.sum(axis=1) - np.diag(cosines)) / max(1, len(cosines) - 1))
+    gaps = [
+        [one - max([other for j, other in enumerate(mean) if j != i], default=one) for i, one in enumerate(mean)]
+        for mean in means
+    ]
+    features = np.column_stack([np.log1p(popularity), popularity == 0, means[1], *gaps])
     return features[[different.index(title) for title in titles]]
 
 
@@ -138,7 +144,7 @@ def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
             user, own = data[rng.integers(len(data))]
             titles = [*own[:12], *titles]
         found = evidence.features(titles, user)
-        np.testing.assert_array_equal(found[:, :4], naive_collaborative_features(data, titles, user, longest))
+        np.testing.assert_array_equal(found[:, :5], naive_collaborative_features(data, titles, user, longest))
 
         different = list(dict.fromkeys(titles))
         items, mine = evidence.numbers(different), evidence.held_by(user)
@@ -248,11 +254,10 @@ def test_features_are_those_of_the_definition_with_the_user_taken_away(
 
 def test_no_item_vouches_for_itself() -> None:
     """Guards self-vouching: items that only their own user has must look as if nobody had them."""
-    data = [(1, ["red ball", "blue boat"]), (2, ["big book", "big brick"]), (2, ["big book", "big boat"])]
-    evidence = Evidence.count(data)
-    alone = evidence.features(["red ball", "blue boat"], 1)
-    assert alone[:, :4].tolist() == [[0, 1, 0, 0], [0, 1, 0, 0]]
-    assert (evidence.features(["red ball", "blue boat"], None)[:, [0, 2]] > 0).all()
+    mine = ["red ball", "blue boat", "green bell"]
+    evidence = Evidence.count([(1, mine), (2, ["big book", "big brick"]), (2, ["big book", "big boat"])])
+    assert evidence.features(mine, 1)[:, :5].tolist() == [[0, 1, 0, 0, 0]] * 3
+    assert (evidence.features(mine, None)[:, [0, 2]] > 0).all()
 
 
 def test_a_users_overlapping_windows_count_once() -> None:
