@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from llm4dsr_cli.errors import MissingExtraError, OutOfMemoryError
 from llm4dsr_cli.model.engine import Request
 from llm4dsr_cli.model.llama import Tokens
 
+# transformers' progress bars would stand among our lines.
+os.environ.setdefault("TQDM_DISABLE", "1")
 try:
     import torch
 
@@ -34,7 +37,7 @@ _BATCH_TOKENS_OF_A_GPU = 65_536
 class TorchEngine:
     """Runs many token sequences at once through a transformers model.
 
-    On a GPU where there is one, else on the CPU: in bfloat16 where the device multiplies it faster than float32.
+    On a GPU where there is one, else on the CPU: products are in bfloat16 where the device multiplies it faster.
 
     Args:
         path: the model's GGUF; its weights are dequantized.
@@ -51,10 +54,11 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         device = pick_device()
-        dtype = pick_dtype(device)
+        # Products alone are in 16 bits: what layers add up, in 16 bits too, cost films .016 of AUROC.
+        self._products = pick_dtype(device)
         if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
-            dtype = torch.float32  # without tiles 16 bits are slower
-        causal_lm = load_base(path, architecture, dtype).to(device).eval()
+            self._products = torch.float32  # without tiles 16 bits are slower
+        causal_lm = load_base(path, architecture, torch.float32).to(device).eval()
         self._backbone = causal_lm.model
         self._head = causal_lm.get_output_embeddings().weight
         self._causal = causal
@@ -89,12 +93,13 @@ class TorchEngine:
         rows = np.repeat(np.arange(len(requests)), [len(request.positions) for request in requests])
         columns = np.concatenate([request.positions for request in requests]).astype(np.int64)
         to = self._head.device
-        with torch.no_grad(), self._room():
+        in_16_bit = self._products != torch.float32
+        with torch.no_grad(), torch.autocast(to.type, self._products, enabled=in_16_bit), self._room():
             hidden = last_hidden(
                 self._backbone, torch.from_numpy(tokens).to(to), torch.from_numpy(present).to(to), causal=self._causal
             )
             read = hidden[torch.from_numpy(rows).to(to), torch.from_numpy(columns).to(to)]
-            every = (read @ self._head.t()).float()
+            every = torch.nn.functional.linear(read, self._head).float()
             chosen = every[:, torch.from_numpy(candidates.astype(np.int64)).to(to)]
             flat = (chosen - every.logsumexp(dim=1, keepdim=True)).cpu().numpy()
         bounds = np.cumsum([len(request.positions) for request in requests])[:-1]

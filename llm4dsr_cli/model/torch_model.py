@@ -57,7 +57,7 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(
-            f"fine-tuning, and torch, do not support the architecture {architecture!r}",
+            f"this version does not support the architecture {architecture!r} with torch",
             where=str(path),
             remedy=f"choose a base of {', '.join(ARCHITECTURES)}",
         )

@@ -52,14 +52,19 @@ def test_paths_go_by_the_name_of_their_option(kind: Any) -> None:
 
 def test_a_denoiser_is_loaded_by_the_options_of_its_set() -> None:
     """Guards: an option that only one of the loaders knows."""
-    chosen = options.ModelOptions(model="m", base="b", weights="bf16", threads=2, gpu_layers=1, offline=True)
-    for load in (Denoiser.load, Suggester.load):
-        bound = inspect.signature(load).bind(**chosen.arguments(), say=print)
-        assert bound.arguments == {**chosen.arguments(), "say": print}
+    chosen = options.ModelOptions(
+        model="m", base="b", weights="bf16", engine="torch", threads=2, gpu_layers=1, offline=True
+    )
+    bound = inspect.signature(Denoiser.load).bind(**chosen.arguments(), say=print)
+    assert bound.arguments == {**chosen.arguments(), "say": print}
+    # Suggestions are llama.cpp's, whoever scores.
+    of_suggester = {name: value for name, value in chosen.arguments().items() if name != "engine"}
+    assert inspect.signature(Suggester.load).bind(**of_suggester, say=print)
     assert chosen.arguments() == {
         "model": "m",
         "base": "b",
         "weights": "bf16",
+        "engine": "torch",
         "threads": 2,
         "gpu_layers": 1,
         "offline": True,
