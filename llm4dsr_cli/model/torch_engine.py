@@ -61,6 +61,9 @@ class TorchEngine:
         causal_lm = load_base(path, architecture, torch.float32).to(device).eval()
         self._backbone = causal_lm.model
         self._head = causal_lm.get_output_embeddings().weight
+        for module in self._backbone.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(self._products)  # once, not in every batch
         self._causal = causal
         self._path = path
         self._batch_tokens = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_OF_A_GPU)

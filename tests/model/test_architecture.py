@@ -69,9 +69,9 @@ def test_models_of_every_architecture_pass_and_run(tmp_path: Path, architecture:
 
 def test_the_architectures_are_those_that_can_be_trained() -> None:
     """Guards a base that is trained for hours, and whose denoiser is then refused; or the other way round."""
-    from llm4dsr_cli.finetune import architectures
+    from llm4dsr_cli.model import torch_architectures
 
-    assert {*ARCHITECTURES} == {*architectures.ARCHITECTURES}
+    assert {*ARCHITECTURES} == {*torch_architectures.ARCHITECTURES}
 
 
 def put(key: str, kind: int, content: Any, items: int = UINT32) -> Callable[[File], object]:
