@@ -7,6 +7,7 @@ as the data's own items do, so that a repetition tells nothing of an item.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -46,11 +47,11 @@ def inject_noise(
     labels = np.zeros(len(different), dtype=np.int8)
     present = set(window.tolist())
     for item in in_order[replaced]:
-        tries = 0 if draw is None else TRIES
-        drawn = int(different[item])
-        while drawn in present:
-            drawn = int(rng.integers(n_titles)) if draw is None or not tries else draw(int(different[item]), rng)
-            tries -= tries > 0
+        for attempt in itertools.count():
+            by = draw if attempt < TRIES else None
+            drawn = int(rng.integers(n_titles)) if by is None else by(int(different[item]), rng)
+            if drawn not in present:
+                break
         present.add(drawn)
         titles[item] = drawn
         labels[item] = 1
