@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from llm4dsr_cli.errors import Llm4dsrError
 from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf, Ease, NoiseScorer, Popularity
-from llm4dsr_cli.evaluation.folds import score_by_folds, two_folds
+from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 from llm4dsr_cli.evaluation.metrics import auroc, detection_quality
 from llm4dsr_cli.evaluation.strata import quintiles
 
@@ -79,7 +79,7 @@ def score_baseline(
     here = [(domain.valid[place].user, domain.valid[place].items) for place in judged]
     counted = [(window.user, window.items) for window in domain.train + ([] if train_only else domain.valid)]
     # Users in train are in no fold: they are not judged.
-    return score_by_folds(build(), counted, here, two_folds(user for user, _ in here), join=join)
+    return score_by_folds(build(), counted, here, random_folds(user for user, _ in here), join=join)
 
 
 def score_with_denoiser(reference: str, domain: Domain, judged: list[int]) -> Scores:

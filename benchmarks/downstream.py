@@ -3,11 +3,11 @@
     python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
 Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the valid windows, and rank the last item of
-train windows whose last item is no noise; a fifth of the users is for the early stop, the others report. It is that way
-round because the denoiser that ships has learned from the train windows: on these it is a worse judge of their noise.
-The other data sets: each user's last two items are the targets. Every fit is kept in the state folder, so that the
-benchmark goes on where it was stopped, and several of them may work on one folder, each with other domains or
-recommenders. Rows of other methods are edited at the first share.
+train windows whose last item is no noise and whose user is in no valid window; a fifth of the users is for the early
+stop, the others report. It is that way round because the denoiser that ships has learned from the train windows: on
+these it is a worse judge of their noise. The other data sets: each user's last two items are the targets. Every fit is
+kept in the state folder, so that the benchmark goes on where it was stopped, and several of them may work on one
+folder, each with other domains or recommenders. Rows of other methods are edited at the first share.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from replacement import read_rows, table
 
 from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
+from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.survey import budget_threshold
@@ -52,6 +53,8 @@ Labels = list[NDArray[np.bool_]]
 Way = Callable[[int], Edited]
 # One of so many users of windows is for the early stop.
 VALIDATED = 5
+# Co-occurrence judges each of so many parts of the users by the others.
+FOLDS = 5
 # Titles are linked from this cosine of their TF-IDF vectors on.
 LINKED = 0.1
 
@@ -112,7 +115,10 @@ def windows(
 
     for row in read_rows(folder / "valid.jsonl")[:users]:
         take(row, None, True)
-    asked = [row for row in read_rows(folder / "train.jsonl") if not row["noise"][-1]][:users]
+    # A user's later window holds what an earlier one is asked for.
+    learned = set(owners)
+    clean = [row for row in read_rows(folder / "train.jsonl") if not row["noise"][-1]]
+    asked = [row for row in clean if str(row["user_id"]) not in learned][:users]
     users_of = dict.fromkeys(row["user_id"] for row in asked)
     order = np.random.default_rng(0).permutation(list(users_of)).tolist()
     place = {user: int(i % VALIDATED > 0) for i, user in enumerate(order)}
@@ -183,12 +189,13 @@ def kept_of(split: Split, keep: Labels) -> Edited:
 
 
 def co_occurrence(split: Split, share: float) -> Edited:
-    """Dropped by co-occurrence and title words: what the model has to beat."""
+    """Dropped by co-occurrence and title words: what the model has to beat. Users are judged by counts of others."""
+    sequences = owned(split)
+    learned = [one for one, trains in zip(sequences, split.trains, strict=True) if trains]
     scorer = CoOccurrenceTfidf([str(title) for title in split.items.titles])
-    scorer.fit([one for one, trains in zip(split.sequences, split.trains, strict=True) if trains])
-    scores = scorer.score(split.sequences)
-    learned = [one for one, trains in zip(scores, split.trains, strict=True) if trains]
-    gate = Gate(budget_threshold(learned, share, protect_last=0), protect_last=0)
+    scores = score_by_folds(scorer, learned, sequences, random_folds((user for user, _ in sequences), FOLDS))
+    of_learned = [one for one, trains in zip(scores, split.trains, strict=True) if trains]
+    gate = Gate(budget_threshold(of_learned, share, protect_last=0), protect_last=0)
     return kept_of(split, [~gate.decide(one) for one in scores])
 
 

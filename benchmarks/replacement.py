@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.evaluation.baselines import Ease, import_or_explain
-from llm4dsr_cli.evaluation.folds import joined_by_user, two_folds
+from llm4dsr_cli.evaluation.folds import joined_by_user, random_folds
 from llm4dsr_cli.finetune.data import Domain as TrainingDomain
 from llm4dsr_cli.finetune.data import split_users
 from llm4dsr_cli.finetune.settings import Settings
@@ -178,7 +178,7 @@ def hits(domain: Domain, suggester: Suggester) -> list[list[str]]:
     """Rows of hit rates, one a proposer."""
     n = len(domain.candidates)
     ranks: dict[str, list[float]] = {}
-    folds = two_folds(user for user, _ in domain.judged)
+    folds = random_folds(user for user, _ in domain.judged)
     vectors = title_embeddings(suggester, domain.candidates.titles)
     for fold in (0, 1):
         counted = counted_for(domain, fold, folds)

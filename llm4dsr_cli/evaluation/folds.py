@@ -10,12 +10,12 @@ import numpy as np
 from llm4dsr_cli.evaluation.baselines import Floats, Items, NoiseScorer
 
 
-def two_folds(users: Iterable[Hashable]) -> dict[Hashable, int]:
-    """Fold 0 or 1 for every user, the same on every machine."""
+def random_folds(users: Iterable[Hashable], n: int = 2) -> dict[Hashable, int]:
+    """One of ``n`` folds, from 0, for every user, the same on every machine."""
     # By type first: 5 and "5" cannot be compared.
     distinct: list[Any] = sorted(set(users), key=lambda user: (type(user).__name__, user))
     shuffled = np.random.default_rng(0).permutation(len(distinct))
-    return {user: int(place % 2) for user, place in zip(distinct, shuffled, strict=True)}
+    return {user: int(place % n) for user, place in zip(distinct, shuffled, strict=True)}
 
 
 def joined_by_user(users: Sequence[Hashable], sequences: Sequence[Items]) -> list[list[int]]:
@@ -37,19 +37,17 @@ def score_by_folds(
     """Suspicion from counts that hold no sequence of the judged user's fold.
 
     Args:
-        counted: (user, item indices) of the sequences to count; users in no fold are counted for both.
+        counted: (user, item indices) of the sequences to count; users in no fold are counted for all.
         judged: the same of the sequences to judge; each of these users is in a fold.
-        folds: 0 or 1 by user.
+        folds: number of the fold by user.
         join: count each user's sequences as one history.
 
     Returns:
         One array of shape (n_items,) for each judged sequence; higher = more suspicious.
     """
     scores: dict[int, Floats] = {}
-    for fold in (0, 1):
+    for fold in sorted({folds[user] for user, _ in judged}):
         here = [place for place, (user, _) in enumerate(judged) if folds[user] == fold]
-        if not here:
-            continue
         others = [(user, items) for user, items in counted if folds.get(user) != fold]
         sequences = [items for _, items in others]
         scorer.fit(joined_by_user([user for user, _ in others], sequences) if join else sequences)

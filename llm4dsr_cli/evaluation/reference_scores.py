@@ -17,7 +17,7 @@ from llm4dsr_cli.evaluation.baselines import (
     Popularity,
     import_or_explain,
 )
-from llm4dsr_cli.evaluation.folds import score_by_folds, two_folds
+from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 
 Indices = NDArray[np.int64]
 
@@ -57,7 +57,7 @@ def reference_scores(
         Llm4dsrError: there are no folds given, and fewer than two users.
     """
     if folds is None:
-        folds = two_folds(user for user, _ in sequences)
+        folds = random_folds(user for user, _ in sequences)
         if len(folds) < 2:
             raise Llm4dsrError(
                 "one user is too few for `baselines`, which judge each half of the users by the other half",

@@ -213,7 +213,7 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
         adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
         write_adapters(adapter, metadata, trained.after)
         belonging, after = _scores(adapter, job.base, merged, [calibration, test])
-        fitted = ThresholdCurve.fit(*_belonging(belonging, calibration))
+        fitted = ThresholdCurve.fit(*belonging(belonging, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
         write_adapters(outputs.denoiser, replace(metadata, calibration=fitted), trained.after, start.suggester)
 
@@ -267,7 +267,7 @@ def _scores(adapter: Path, base: Path, merged: Path, parts: list[list[LabelledWi
         return [denoiser.score(window.titles for window in part) for part in parts]
 
 
-def _belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> tuple[np.ndarray, np.ndarray]:
+def belonging(scores: list[np.ndarray], windows: list[LabelledWindow]) -> tuple[np.ndarray, np.ndarray]:
     """Noise log-odds of the items left as they were, the windows' last left out, and the numbers of their users."""
     score, label = judged(scores, windows)
     number: dict[Hashable, int] = {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm4dsr_cli.errors import Llm4dsrError, RecordError
@@ -13,7 +16,7 @@ from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropp
 from llm4dsr_cli.records.json_lines import loads
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.names import names_of, value_at
-from llm4dsr_cli.records.reader import LineReader, can_be_read_twice
+from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.records.undo_log import undo_log, written_log
@@ -35,7 +38,7 @@ def undo_edits(
     A log comes out byte for byte as it was; with ``only``, less the rows that stay edited.
 
     Args:
-        audit: written together with ``file``; read twice.
+        audit: written together with ``file``; read twice, so that a pipe is copied first.
         file: output of ``clean`` or ``apply``, JSON lines or a log.
         target: appears only when it is whole; ``.gz`` is compressed.
         only: the edits to take back.
@@ -47,7 +50,13 @@ def undo_edits(
         Llm4dsrError: a file cannot be read.
         OutputError: ``target`` cannot be written.
     """
-    whole = written_log(audit) if can_be_read_twice(audit) else None
+    if not can_be_read_twice(audit):
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, "audit")
+            with closing(open_input(audit)) as stream, copy.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+            return undo_edits(copy, file, target, only)
+    whole = written_log(audit)
     if whole is not None:
         return undo_log(audit, file, target, whole, only)
     chosen = Chosen(only)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,24 @@ def test_all_edits_taken_back_are_the_log_byte_for_byte(
     done = llm4dsr("undo", folder / "edits", folder / f"out-{name}", folder / f"back-{name}")
     assert done.code == 0, done.err
     assert content(folder / f"back-{name}") == LOGS[name]
+
+
+@pytest.mark.parametrize("options", [[], ["--only", "undo.txt"]], ids=["all", "some"])
+def test_an_audit_from_a_pipe_takes_back_what_its_file_does(
+    folder: Path, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """Guards: the audit of a log, which is read twice, taken for one of JSON lines where it can be read once."""
+    monkeypatch.chdir(folder)
+    cleaned(llm4dsr, folder, "log.csv", ["drop"])
+    first = edits_of(folder)[0]
+    Path("undo.txt").write_text(f"{first['output_line']} {first['position']}\n")
+    os.mkfifo("pipe")
+    feeding = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("edits").read_bytes()))
+    feeding.start()
+    done = [llm4dsr("undo", audit, "out-log.csv", f"back-{audit}", *options) for audit in ("pipe", "edits")]
+    feeding.join()
+    assert [one.code for one in done] == [0, 0], done
+    assert Path("back-pipe").read_bytes() == Path("back-edits").read_bytes() != Path("out-log.csv").read_bytes()
 
 
 def edits_of(folder: Path) -> list[dict[str, Any]]:

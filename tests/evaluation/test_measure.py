@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli import Denoiser, EvaluationSettings, LabelledData, RecordFormat, evaluate
 from llm4dsr_cli.errors import Llm4dsrError, ModelError, OptionError, RecordError
-from llm4dsr_cli.evaluation.folds import two_folds
+from llm4dsr_cli.evaluation.folds import random_folds
 from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.evaluation.strata import LENGTHS, bins, by_quintile
@@ -320,7 +320,7 @@ def test_baselines_judge_by_the_other_half_of_the_users() -> None:
     pairs = list(zip(data.users, data.sequences, strict=True))
     judged = list(range(0, 120, 5))
     found = reference_scores(data.titles, pairs, judged)["popularity"]
-    fold = two_folds(data.users)
+    fold = random_folds(data.users)
     assert 0.3 < np.mean([fold[user] for user in set(data.users)]) < 0.7
     for place, suspicion in zip(judged, found, strict=True):
         others = [items for user, items in pairs if fold[user] != fold[data.users[place]]]
