@@ -2,12 +2,13 @@
 
     python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
-Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the valid windows, and rank the last item of
-train windows whose last item is no noise and whose user is in no valid window; a fifth of the users is for the early
-stop, the others report. It is that way round because the denoiser that ships has learned from the train windows: on
-these it is a worse judge of their noise. The other data sets: each user's last two items are the targets. Every fit is
-kept in the state folder, so that the benchmark goes on where it was stopped, and several of them may work on one
-folder, each with other domains or recommenders. Rows of other methods are edited at the first share.
+Over the code of ``llm4dsr trial``. Toy and movie: recommenders learn from the valid windows, those of a user joined to
+one history where they overlap, and rank the last item of train windows whose user is in no valid window and whose last
+item is no noise and does not stand before; a fifth of the users is for the early stop, the others report. It is that
+way round because the denoiser that ships has learned from the train windows. The other data sets: each user's last two
+items are the targets. Every fit is kept in the state folder, so that the benchmark goes on where it was stopped, and
+several of them may work on one folder, each with other domains or recommenders. Rows of other methods are edited at the
+first share; edits, and how many are right, are those of what recommenders learn from.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,9 +43,9 @@ from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.compare import Draws
 from llm4dsr_cli.trial.editing import Edited, Editor, counted_sequences, judging
 from llm4dsr_cli.trial.fits import Fits
-from llm4dsr_cli.trial.items import Histories, Items
+from llm4dsr_cli.trial.items import Histories, Items, joined
 from llm4dsr_cli.trial.kept import Kept
-from llm4dsr_cli.trial.metrics import METRICS, gains
+from llm4dsr_cli.trial.metrics import CHOSEN_BY, METRICS, gains
 from llm4dsr_cli.trial.recommenders import NAMES, make_recommender
 from llm4dsr_cli.trial.settings import AS_IT_IS, Setting, percent
 from llm4dsr_cli.trial.splits import Split, Targets, leave_two_out
@@ -67,7 +69,9 @@ def read(
     Where users are drawn, the catalog has what these hold.
     """
     catalog = Catalog.load(folder / "catalog.jsonl")
-    if (folder / "valid.jsonl").is_file() and noise is None:
+    if (folder / "valid.jsonl").is_file():
+        if noise is not None:
+            raise SystemExit(f"{folder.name} has noise of its own: --noise takes other data")
         return catalog, *windows(folder, catalog, users, edits_histories=edits_histories)
     path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
     rows = read_rows(path)
@@ -96,36 +100,43 @@ def windows(
     items = Items()
     number = {str(id_): items.add(id_, title) for id_, title in catalog}
     by_title = {str(title): items.placed(None, str(title)) for _, title in catalog if title is not None}
-    sequences, owners, trains, labels, before = [], [], [], [], []
+    of_user: dict[str, list[list[tuple[int, bool, int]]]] = {}
+    sequences: list[NDArray[np.int64]] = []
+    owners: list[str] = []
+    trains: list[bool] = []
+    labels: Labels = []
+    before: list[NDArray[np.int64]] = []
     held: dict[int, list[tuple[int, NDArray[np.int64], int]]] = {0: [], 1: []}
 
-    def take(row: dict[str, Any], end: int | None, learns: bool) -> NDArray[np.int64]:
-        window = np.array([number[str(id_)] for id_ in row["items"]], dtype=np.int64)
-        noise = np.array(row["noise"], dtype=bool)
-        original = [
-            by_title.get(str(title), item) if title else item
-            for item, title in zip(window, row["original_titles"], strict=True)
-        ]
-        sequences.append(window[:end])
-        owners.append(str(row["user_id"]))
+    def window(row: dict[str, Any]) -> list[tuple[int, bool, int]]:
+        """Each item of a window, whether it is noise, and the item that it stands for."""
+        numbers = [number[str(id_)] for id_ in row["items"]]
+        truth = zip(numbers, row["noise"], row["original_titles"], strict=True)
+        return [(item, bool(noise), by_title.get(str(title), item) if title else item) for item, noise, title in truth]
+
+    def take(user: str, items: list[tuple[int, bool, int]], learns: bool) -> None:
+        sequences.append(np.array([item for item, _, _ in items], dtype=np.int64))
+        owners.append(user)
         trains.append(learns)
-        labels.append(noise[:end])
-        before.append(np.array(original, dtype=np.int64)[:end])
-        return window
+        labels.append(np.array([noise for _, noise, _ in items], dtype=bool))
+        before.append(np.array([original for _, _, original in items], dtype=np.int64))
 
     for row in read_rows(folder / "valid.jsonl")[:users]:
-        take(row, None, True)
+        of_user.setdefault(str(row["user_id"]), []).append(window(row))
+    for user, its in of_user.items():
+        take(user, joined(its), True)
     # A user's later window holds what an earlier one is asked for.
-    learned = set(owners)
-    clean = [row for row in read_rows(folder / "train.jsonl") if not row["noise"][-1]]
-    asked = [row for row in clean if str(row["user_id"]) not in learned][:users]
+    rows = [row for row in read_rows(folder / "train.jsonl") if str(row["user_id"]) not in of_user]
+    asked = [row for row in rows if not row["noise"][-1] and row["items"][-1] not in row["items"][:-1]][:users]
     users_of = dict.fromkeys(row["user_id"] for row in asked)
     order = np.random.default_rng(0).permutation(list(users_of)).tolist()
     place = {user: int(i % VALIDATED > 0) for i, user in enumerate(order)}
     for row in asked:
         end = -1 if edits_histories else 0
-        window = take(row, end, False)
-        held[place[row["user_id"]]].append((len(sequences) - 1, window[end:-1], int(window[-1])))
+        its_items = window(row)
+        take(str(row["user_id"]), its_items[:end], False)
+        rest = np.array([item for item, _, _ in its_items], dtype=np.int64)[end:]
+        held[place[row["user_id"]]].append((len(sequences) - 1, rest[:-1], int(rest[-1])))
     validation, test = (
         Targets(
             np.array([at for at, _, _ in those]),
@@ -194,9 +205,12 @@ def co_occurrence(split: Split, share: float) -> Edited:
     learned = [one for one, trains in zip(sequences, split.trains, strict=True) if trains]
     scorer = CoOccurrenceTfidf([str(title) for title in split.items.titles])
     scores = score_by_folds(scorer, learned, sequences, random_folds((user for user, _ in sequences), FOLDS))
-    of_learned = [one for one, trains in zip(scores, split.trains, strict=True) if trains]
-    gate = Gate(budget_threshold(of_learned, share, protect_last=0), protect_last=0)
-    return kept_of(split, [~gate.decide(one) for one in scores])
+    keep: dict[int, NDArray[np.bool_]] = {}
+    for learns in (True, False):
+        part = np.flatnonzero(split.trains == learns).tolist()
+        gate = Gate(budget_threshold([scores[i] for i in part], share, protect_last=0), protect_last=0)
+        keep |= {i: ~gate.decide(scores[i]) for i in part}
+    return kept_of(split, [keep[i] for i in range(len(scores))])
 
 
 def largest_part(split: Split) -> Edited:
@@ -241,19 +255,25 @@ def official(editor: Editor) -> Edited:
     return editor.applied("replace", decisions)
 
 
+def once(way: Callable[[], Edited]) -> Way:
+    """A way that is the same for every seed."""
+    kept = cache(way)
+    return lambda seed: kept()
+
+
 def ways(
     split: Split, labels: Labels, before: list[Any], editors: dict[str, Editor], arguments: argparse.Namespace
 ) -> dict[str, Way]:
     """What is done to the data, by name; random edits by seed."""
     found: dict[str, Way] = {"as it is": lambda seed: Edited(split.sequences)}
     if any(one.any() for one in labels):
-        undone = Edited(before, None, sum(int(one.sum()) for one in labels))
+        undone = Edited(before, None, sum(int(one.sum()) for one, t in zip(labels, split.trains, strict=True) if t))
         found["all noise dropped (labels)"] = lambda seed: kept_of(split, [~one for one in labels])
         found["all noise undone (labels)"] = lambda seed: undone
     first = arguments.shares[0]
-    found[f"co-occurrence + TF-IDF, drop {percent(first)}"] = cache(lambda seed=0: co_occurrence(split, first))
-    found["largest connected part (ConsRec)"] = cache(lambda seed=0: largest_part(split))
-    found["percentiles (official code)"] = cache(lambda seed=0: official(editors["alone"]))
+    found[f"co-occurrence + TF-IDF, drop {percent(first)}"] = once(lambda: co_occurrence(split, first))
+    found["largest connected part (ConsRec)"] = once(lambda: largest_part(split))
+    found["percentiles (official code)"] = once(lambda: official(editors["alone"]))
     for action in arguments.actions:
         for share in arguments.shares:
             setting = Setting(action, share)
@@ -266,9 +286,9 @@ def ways(
 def right(split: Split, labels: Labels, edited: Edited) -> float:
     """The share of dropped items that are noise; NaN where no item was dropped, or other items were put in."""
     dropped, noise = 0, 0
-    for items, new, label in zip(split.sequences, edited.sequences, labels, strict=True):
-        place = 0
-        for item, is_noise in zip(items.tolist(), label.tolist(), strict=True):
+    for i in np.flatnonzero(split.trains).tolist():
+        new, place = edited.sequences[i], 0
+        for item, is_noise in zip(split.sequences[i].tolist(), labels[i].tolist(), strict=True):
             if place < len(new) and new[place] == item:
                 place += 1
             else:
@@ -293,60 +313,74 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
         editors["alone"] = Editor(split, alone, kept, judge=key)
         fused, key = judging(loaded, split, kept)
         editors["fused"] = Editor(split, fused, kept, judge=key)
-        first: dict[tuple[str, bool, str], Any] = {}
+        has_noise = any(one.any() for one in labels)
+        means: dict[tuple[str, str, str, str], Any] = {}
         for name, way in ways(split, labels, before, editors, arguments).items():
             edits = way(0)
             for recommender in arguments.recommenders:
-                for cleaned in arguments.histories:
-                    if name == "as it is" and cleaned != arguments.histories[0]:
-                        continue
+                for cleaned in arguments.histories if name != AS_IT_IS.name else arguments.histories[:1]:
                     fits = Fits(split, kept, clean_histories=cleaned == "cleaned")
-                    ranks = np.stack(
-                        [
-                            fits.fit(make_recommender(recommender), way(seed), seed).test
-                            for seed in range(arguments.seeds)
-                        ]
-                    )
-                    figures = {}
+                    model = make_recommender(recommender)
+                    ranks = np.stack([fits.fit(model, way(seed), seed).test for seed in range(arguments.seeds)])
                     for metric in METRICS:
-                        means = draws.means(gains(ranks, metric))
-                        as_it_is = first.setdefault((recommender, True, metric), means)
-                        change = np.divide(
-                            means - as_it_is, as_it_is, where=as_it_is > 0, out=np.full_like(means, np.nan)
-                        )
-                        figures[metric] = {
-                            "value": float(means[0]),
-                            "difference": draws.estimate(means - as_it_is).as_dict(),
-                            "relative": draws.estimate(change).as_dict(),
-                        }
+                        means[name, recommender, cleaned, metric] = draws.means(gains(ranks, metric))
                     rows.append(
                         {
                             "domain": domain,
                             "noise": arguments.noise,
+                            "rate": arguments.rate if arguments.noise else None,
+                            "users": arguments.users,
                             "way": name,
                             "histories": cleaned,
                             "recommender": recommender,
                             "seeds": arguments.seeds,
+                            "targets": len(split.test),
                             "edits": edits.edits,
-                            "right": right(split, labels, edits) if "drop" in name else None,
-                            "figures": figures,
+                            "right": right(split, labels, edits) if has_noise and "drop" in name else None,
                         }
                     )
-                    print(line(rows[-1]), file=sys.stderr, flush=True)
+                    print(name, recommender, f"{means[name, recommender, cleaned, CHOSEN_BY][0]:.4f}", file=sys.stderr)
+    as_it_is = arguments.histories[0]
+    for row in rows:
+        name, recommender, cleaned = row["way"], row["recommender"], row["histories"]
+        own = CONTROLLED.match(name)
+        control = "" if own is None else f"random {own[1]}"
+        row["figures"] = {}
+        for metric in METRICS:
+            was, now = means[AS_IT_IS.name, recommender, as_it_is, metric], means[name, recommender, cleaned, metric]
+            random = means.get((control, recommender, cleaned, metric))
+            row["figures"][metric] = {
+                "value": float(now[0]),
+                "relative": relative(draws, now, was, was),
+                "over_random": None if random is None else relative(draws, now, random, was),
+            }
     return rows
 
 
+def relative(draws: Draws, now: Any, before: Any, base: Any) -> dict[str, Any]:
+    """A difference of means as a share of the third, with its interval."""
+    share = np.divide(now - before, base, where=base > 0, out=np.full_like(base, np.nan))
+    return draws.estimate(share).as_dict()
+
+
 def line(row: dict[str, Any]) -> list[str]:
-    found = row["figures"]["NDCG@20"]
-    relative = found["relative"]
-    low, high = relative["interval"]
-    correct = "" if row["right"] is None or np.isnan(row["right"]) else f"{row['right']:.0%}"
-    change = f"{relative['value']:+.1%} ({low:+.1%} to {high:+.1%})"
-    values = [f"{row['edits']:,}", correct, f"{found['value']:.4f}", change]
-    return [row["domain"], row["recommender"], row["way"], row["histories"], *values]
+    found = row["figures"][CHOSEN_BY]
+
+    def change(estimate: dict[str, Any] | None) -> str:
+        if estimate is None:
+            return ""
+        low, high = estimate["interval"]
+        text = f"{estimate['value']:+.1%} ({low:+.1%} to {high:+.1%})"
+        return f"**{text}**" if low > 0 or high < 0 else text
+
+    correct = "" if row["right"] is None else f"{row['right']:.0%}"
+    figures = [f"{found['value']:.4f}", change(found["relative"]), change(found["over_random"])]
+    return [row["domain"], row["recommender"], row["way"], row["histories"], f"{row['edits']:,}", correct, *figures]
 
 
-NAMED_BY = ("domain", "noise", "way", "histories", "recommender")
+NAMED_BY = ("domain", "noise", "rate", "users", "recommender", "way", "histories", "seeds")
+# A row of our own, whose control is the same setting at random.
+CONTROLLED = re.compile(r"^((?:drop|replace|weigh) [\d.]+%), \w+$")
 
 
 def merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -386,8 +420,18 @@ def main() -> None:
         rows += measure(domain, folder, arguments)
         if arguments.json is not None:
             rows = merged(arguments.json, rows)
-            arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    heads = ["data", "recommender", "training data", "histories", "edits", "right", "NDCG@20", "change (95% interval)"]
+            arguments.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
+    heads = [
+        "data",
+        "recommender",
+        "training data",
+        "histories",
+        "edits",
+        "right",
+        "NDCG@20",
+        "change (95% interval)",
+        "over random",
+    ]
     table(heads, [line(row) for row in rows])
 
 

@@ -39,12 +39,14 @@ class Edited:
         weights: how much each interaction counts; None is 1 for all.
         edits: how many items were edited in the sequences that recommenders learn from.
         replaced: how many of these were replaced; the others were dropped, or got another weight.
+        replaced_elsewhere: how many items were replaced in the other sequences.
     """
 
     sequences: list[Indices]
     weights: list[Weights] | None = None
     edits: int = 0
     replaced: int = 0
+    replaced_elsewhere: int = 0
 
 
 class _Anything:
@@ -64,6 +66,8 @@ class _Anything:
 
 class Editor:
     """Cleans a split in each way. What takes the model is kept: scores, and what replaces what.
+
+    The same share is edited of what recommenders learn from and of the other histories.
 
     Args:
         split: what is edited. Targets are in none of its sequences.
@@ -121,13 +125,14 @@ class Editor:
         return found
 
     @cached_property
-    def _survey(self) -> Survey:
-        learned = [one for one, trains in zip(self.judged, self.split.trains, strict=True) if trains]
-        return Survey(learned, self.cleaning.settings.gate(-math.inf))
+    def _parts(self) -> list[tuple[list[int], Survey]]:
+        """The numbers of the sequences that recommenders learn from, and their survey; then those of the others."""
+        anything = self.cleaning.settings.gate(-math.inf)
+        parts = [np.flatnonzero(self.split.trains == learns).tolist() for learns in (True, False)]
+        return [(part, Survey([self.judged[i] for i in part], anything)) for part in parts]
 
     def _flagged(self, share: float) -> list[NDArray[np.bool_]]:
-        gate = self.cleaning.settings.gate(self._survey.threshold(share))
-        return [gate.decide(log_odds) for log_odds in self.judged]
+        return [decision.flagged for decision in self._dropping(share)]
 
     def edited(self, setting: Setting, seed: int = 0) -> Edited:
         """The split's sequences, cleaned as a setting says; ``seed`` draws the places of a random control."""
@@ -141,12 +146,23 @@ class Editor:
         return _unpacked(kept)
 
     def _decisions(self, setting: Setting) -> list[Decision]:
-        if setting.action == "replace":
-            cleaning = self.cleaning.gated(action="replace").editing(setting.share, self._survey)
-            return self._decided(cleaning, self.scored, setting.name)
-        rows = zip(self.judged, self._flagged(setting.share), strict=True)
-        threshold = self._survey.threshold(setting.share)
-        return [Decision(log_odds, flagged, "drop", "drop", threshold, {}) for log_odds, flagged in rows]
+        if setting.action != "replace":
+            return self._dropping(setting.share)
+        found: dict[int, Decision] = {}
+        for part, survey in self._parts:
+            cleaning = self.cleaning.gated(action="replace").editing(setting.share, survey)
+            found.update(zip(part, self._decided(cleaning, [self.scored[i] for i in part], setting.name), strict=True))
+        return [found[i] for i in range(len(self.scored))]
+
+    def _dropping(self, share: float) -> list[Decision]:
+        found: dict[int, Decision] = {}
+        for part, survey in self._parts:
+            threshold = survey.threshold(share)
+            gate = self.cleaning.settings.gate(threshold)
+            for i in part:
+                flagged = gate.decide(self.judged[i])
+                found[i] = Decision(self.judged[i], flagged, "drop", "drop", threshold, {})
+        return [found[i] for i in range(len(self.judged))]
 
     def _decided(self, cleaning: Cleaning, sequences: list[ItemSequence], name: str) -> list[Decision]:
         decisions: list[Decision] = []
@@ -171,9 +187,10 @@ class Editor:
             # Above those of whatever is put in place, and a number only where somebody could judge.
             chance = np.where(np.isnan(one.log_odds), np.nan, rng.random(len(one.titles))).astype(np.float32)
             random.append(replace(one, log_odds=chance))
-        decisions: list[Decision | None] = [None] * len(random)
-        for trains in (True, False):
-            part = np.flatnonzero(self.split.trains == trains).tolist()
+        found: dict[int, Decision] = {}
+        for (part, _), replaced in zip(
+            self._parts, (model.replaced, model.replaced_elsewhere), strict=True
+        ):
             wanted = sum(int(flagged[i].sum()) for i in part)
             drawn = [random[i].log_odds for i in part]
             possible = [one[anything.decide(one)] for one in drawn if one is not None]
@@ -193,15 +210,16 @@ class Editor:
                 settings,
                 replacer=None if self.cleaning.replacer is None else replace(self.cleaning.replacer, margin=0.0),
             )
-            for i, decision in zip(part, self._decided(cleaning, [random[i] for i in part], setting.name), strict=True):
-                decisions[i] = decision
-        found = [decision for decision in decisions if decision is not None]
-        return _fewer_replaced(found, model.replaced, rng) if setting.action == "replace" else found
+            decided = self._decided(cleaning, [random[i] for i in part], setting.name)
+            if setting.action == "replace":
+                decided = _fewer_replaced(decided, replaced, rng)
+            found.update(zip(part, decided, strict=True))
+        return [found[i] for i in range(len(random))]
 
     def applied(self, action: TrialAction | None, decisions: Sequence[Decision]) -> Edited:
         """The split's sequences after decisions about ``scored``: "weigh" gives weights, another action other items."""
         sequences, weights = [], []
-        edits = replaced = 0
+        edits = replaced = elsewhere = 0
         rows = zip(self.split.sequences, decisions, self.split.trains, strict=True)
         for items, decision, trains in rows:
             new = items
@@ -215,7 +233,8 @@ class Editor:
             sequences.append(new)
             edits += int(decision.flagged.sum()) if trains else 0
             replaced += len(decision.replacements) if trains else 0
-        return Edited(sequences, weights or None, edits, replaced)
+            elsewhere += 0 if trains else len(decision.replacements)
+        return Edited(sequences, weights or None, edits, replaced, elsewhere)
 
 
 def counted_sequences(split: Split) -> list[ItemSequence]:
@@ -294,7 +313,7 @@ def _packed(edited: Edited) -> dict[str, NDArray[Any]]:
     arrays = {
         "items": np.concatenate([np.zeros(0, np.int64), *edited.sequences]),
         "lengths": np.array([len(one) for one in edited.sequences], dtype=np.int64),
-        "counts": np.array([edited.edits, edited.replaced]),
+        "counts": np.array([edited.edits, edited.replaced, edited.replaced_elsewhere]),
     }
     if edited.weights is not None:
         arrays["weights"] = np.concatenate(edited.weights)
@@ -304,5 +323,4 @@ def _packed(edited: Edited) -> dict[str, NDArray[Any]]:
 def _unpacked(arrays: dict[str, NDArray[Any]]) -> Edited:
     ends = np.cumsum(arrays["lengths"])[:-1]
     weights = np.split(arrays["weights"], ends) if "weights" in arrays else None
-    edits, replaced = map(int, arrays["counts"])
-    return Edited(np.split(arrays["items"], ends), weights, edits, replaced)
+    return Edited(np.split(arrays["items"], ends), weights, *map(int, arrays["counts"]))

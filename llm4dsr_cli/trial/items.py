@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class Items:
 
 
 Interaction = tuple[int, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,18 @@ class Histories:
             begins = float(time) if isinstance(time, (int, float)) else clock[0] if clock else 0.0
             key: Hashable = ("nobody", number) if sequence.user is None else sequence.user
             own.setdefault(key, []).append((begins, list(zip(numbers, clock, strict=True))))
-        joined = [_joined([part for _, part in sorted(parts, key=lambda part: part[0])]) for parts in own.values()]
+        whole = [joined([part for _, part in sorted(parts, key=lambda part: part[0])]) for parts in own.values()]
         return cls(
             items,
             list(own),
-            [np.array([item for item, _ in history], dtype=np.int64) for history in joined],
-            [np.array([time for _, time in history], dtype=np.float64) for history in joined] if timed else None,
+            [np.array([item for item, _ in history], dtype=np.int64) for history in whole],
+            [np.array([time for _, time in history], dtype=np.float64) for history in whole] if timed else None,
         )
 
 
-def _joined(windows: list[list[Interaction]]) -> list[Interaction]:
-    """One history of a user's windows, which may overlap."""
-    pieces: list[list[Interaction]] = []
+def joined(windows: list[list[T]]) -> list[T]:
+    """One history of a user's windows, which may overlap: see ``Histories.of``."""
+    pieces: list[list[T]] = []
     for window in windows:
         merged, others = window, []
         for piece in pieces:
@@ -140,10 +142,10 @@ def _joined(windows: list[list[Interaction]]) -> list[Interaction]:
         # A window that joins two pieces stands where the first of them stood, one that joins none at the end.
         at = len(others) if merged is window else next(i for i, piece in enumerate(pieces) if piece not in others)
         pieces = [*others[:at], merged, *others[at:]]
-    return [interaction for piece in pieces for interaction in piece]
+    return [one for piece in pieces for one in piece]
 
 
-def _merged(one: list[Interaction], other: list[Interaction]) -> list[Interaction] | None:
+def _merged(one: list[T], other: list[T]) -> list[T] | None:
     """Two windows as one, where one ends as the other begins or holds it whole; None where they do not overlap."""
     for long, short in ((one, other), (other, one)):
         if len(short) >= MIN_OVERLAP and any(

@@ -91,6 +91,29 @@ def test_as_many_items_are_edited_as_is_asked_and_as_many_at_random(tiny_denoise
     assert (model.replaced > 0) == (action == "replace")
 
 
+@pytest.mark.parametrize("action", ["drop", "replace"])
+def test_histories_that_nobody_learns_from_are_edited_as_much_as_the_others(tiny_denoiser: Path, action: Any) -> None:
+    """Guards one threshold for both, and a control that replaces fewer of one part because of the other."""
+    whole = split_of(users(120))
+    split = replace(whole, trains=np.arange(len(whole.sequences)) % 3 > 0)
+
+    def edits(edited: Edited, learns: bool) -> tuple[int, int]:
+        """How many items of a part are gone, and how many are others now."""
+        part = [pair for pair, trains in zip(pairs(edited, split), split.trains, strict=True) if trains == learns]
+        titles = [({*one.tolist()}, {*before.tolist()}) for one, before in part]
+        return sum(len(before) - len(one) for one, before in part), sum(len(one - before) for one, before in titles)
+
+    with editor(tiny_denoiser, split) as editing:
+        model = editing.edited(Setting(action, 0.2))
+        random = editing.edited(Setting(action, 0.2, at_random=True), 1)
+        for learns in (True, False):
+            n = int(split.lengths[split.trains == learns].sum())
+            gone, others = edits(model, learns)
+            assert 0.18 * n - 1 <= gone + others <= 0.2 * n
+            assert (others > 0) == (action == "replace")
+            assert edits(random, learns) == (gone, others)
+
+
 def test_what_is_dropped_is_what_clean_drops(tiny_denoiser: Path) -> None:
     """Guards a trial of another cleaning than the one that its verdict names."""
     split = split_of(users())

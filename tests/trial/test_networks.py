@@ -12,7 +12,13 @@ torch = pytest.importorskip("torch")
 
 from llm4dsr_cli.trial.metrics import gains, ranks  # noqa: E402
 from llm4dsr_cli.trial.recommenders import Validation, make_recommender  # noqa: E402
-from llm4dsr_cli.trial.recommenders.networks import NetworkRecommender, SoftmaxLoss, Training, next_items  # noqa: E402
+from llm4dsr_cli.trial.recommenders.networks import (  # noqa: E402
+    NetworkRecommender,
+    SoftmaxLoss,
+    Training,
+    Transformer,
+    next_items,
+)
 
 N_ITEMS = 60
 SMALL = Training(width=32, blocks=1, dropout=0.1, batch=32, rate=5e-3, patience=2, epochs=30)
@@ -49,6 +55,17 @@ def test_a_network_learns_that_the_next_item_is_the_next_number(name: str) -> No
     found = gains(ranks(model, asked.histories, asked.targets), "HR@10").mean()
     # Popularity, or chance, is right ten times in sixty.
     assert found > 0.9
+
+
+def test_places_count_from_the_end() -> None:
+    """Guards a last item that is another one's neighbour, and nothing more, once an item was dropped before it."""
+    network = Transformer(N_ITEMS, 9, replace(SMALL, blocks=0, dropout=0.0), causal=True)
+    rows = torch.full((2, 9), network.padding)
+    rows[0, :9], rows[1, :4] = torch.arange(9), torch.arange(5, 9)
+    with torch.inference_mode():
+        long, short = network(rows)
+    torch.testing.assert_close(long[5:], short[:4])
+    assert not torch.allclose(long[4], short[3])
 
 
 @pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bert4rec"])

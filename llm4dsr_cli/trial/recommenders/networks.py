@@ -139,7 +139,7 @@ class SoftmaxLoss(torch.autograd.Function):
 class NetworkRecommender(Recommender):
     """A network that is trained until validation stops improving; subclasses say which, and on what."""
 
-    version = 2
+    version = 3
     seeded = True
 
     def __init__(self, training: Training | None = None) -> None:
@@ -297,7 +297,7 @@ class Block(nn.Module):
 
 
 class Transformer(Network):
-    """Items and their places, and some blocks over them."""
+    """Items and their places, counted from the end as SASRec's are, and some blocks over them."""
 
     def __init__(self, n_items: int, longest: int, training: Training, *, causal: bool) -> None:
         super().__init__(n_items, training)
@@ -308,7 +308,8 @@ class Transformer(Network):
     def forward(self, items: Any) -> Any:
         """Vectors of shape (n, length, width) for item numbers of shape (n, length)."""
         there = items != self.padding
-        vectors = self.dropout(self.vectors(items) + self.places.weight[: items.shape[1]])
+        place = there.flip(1).cumsum(1).flip(1) - 1  # 0 is the last item
+        vectors = self.dropout(self.vectors(items) + self.places(place.clamp(min=0)))
         for block in self.blocks:
             vectors = block(vectors, there)
         return self.last(vectors)
