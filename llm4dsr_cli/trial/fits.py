@@ -17,8 +17,9 @@ from llm4dsr_cli.trial.metrics import ranks
 from llm4dsr_cli.trial.recommenders import Recommender, Validation
 from llm4dsr_cli.trial.splits import Split, Targets
 
-# Where more of the validation targets than this stand in their own histories, repeating is a part of the data.
-REPEATS = 0.01
+# Where more of the validation targets than this stand in their own histories, repeating is a part of the data. A few
+# repeats would outweigh all other targets: a recommender puts what has just been seen first.
+REPEATS = 0.1
 
 
 @dataclass(frozen=True)
