@@ -37,6 +37,7 @@ def scoring_state(source: str, records: RecordOptions, denoiser: Denoiser) -> di
         "--newest-first": "yes" if record_format.newest_first else None,
         "--model": denoiser.sha256,
         "--base or --weights": denoiser.runtime.name,
+        "--engine": denoiser.engine,
         "the version": __version__,
     }
 

@@ -263,6 +263,7 @@ class _Run:
             "`gate`": None if self.gate is None else hashlib.sha256(pickle.dumps(self.gate)).hexdigest(),
             "`model`": denoiser.sha256,
             "`base` or `weights`": weights_of(denoiser.runtime),
+            "`engine`": denoiser.engine,
             "options of the gate": vars(self.settings),
             "`proposer`": self.proposer,
             "`annotate`": shards.annotate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        OptionError: it is of a run with another identity.
+        OptionError: it is damaged, or of a run with another identity.
     """
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved["identity"]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        remedy = "remove its folder and leave out `resume`"
+        raise OptionError("is no whole checkpoint", where=str(path), remedy=remedy) from None
     changed = [key for key, value in identity.items() if saved["identity"].get(key) != value]
     if changed:
         raise OptionError(

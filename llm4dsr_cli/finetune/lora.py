@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.files import atomic_path
 from llm4dsr_cli.model.torch_architectures import Architecture
 
@@ -90,8 +91,15 @@ def add_lora(backbone: nn.Module, rank: int, alpha: float, targets: Collection[s
 
 
 def fold_lower_layers(backbone: Any, adapted: int | None) -> None:
-    """Train the adapters of the upper ``adapted`` layers alone; None trains all."""
-    for layer in backbone.layers[: 0 if adapted is None else max(0, len(backbone.layers) - adapted)]:
+    """Train the adapters of the upper ``adapted`` layers alone; None trains all.
+
+    Raises:
+        OptionError: there are fewer layers.
+    """
+    there = len(backbone.layers)
+    if adapted is not None and adapted > there:
+        raise OptionError(f"`adapted_layers` is {adapted}: the model has {there}", remedy=f"give at most {there}")
+    for layer in backbone.layers[: 0 if adapted is None else there - adapted]:
         for _, module in lora_layers(layer):
             module.fold()
 

@@ -212,8 +212,8 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
         # Calibrated and measured by the engine that will serve it, not by the model in training.
         adapter, merged = Path(folder, "adapter.gguf"), Path(folder, "merged.gguf")
         write_adapters(adapter, metadata, trained.after)
-        belonging, after = _scores(adapter, job.base, merged, [calibration, test])
-        fitted = ThresholdCurve.fit(*belonging(belonging, calibration))
+        of_calibration, after = _scores(adapter, job.base, merged, [calibration, test])
+        fitted = ThresholdCurve.fit(*belonging(of_calibration, calibration))
         # Suggestions that are there stay, for a run that trains none, or that is interrupted while it does.
         write_adapters(outputs.denoiser, replace(metadata, calibration=fitted), trained.after, start.suggester)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import file_sha256, open_to_others
-from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
+from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.adapter import Part
 from llm4dsr_cli.model.base_model import find_base, is_file
 from llm4dsr_cli.model.engine import Engine, Request
@@ -356,12 +357,17 @@ def no_numbers(where: Path) -> ModelError:
 
 
 def check_options(weights: str, threads: int | None, gpu_layers: int | None, engine: str = "llama") -> None:
-    """Raises OptionError for an unknown weight type or engine, or a number out of range, before anything is loaded."""
+    """Before anything is loaded: raises OptionError for an unknown weight type or engine, or a number out of range, and
+    MissingExtraError for an engine that is not installed."""
     check_weights(weights)
     if engine not in ENGINES:
         raise OptionError(f"`engine` is {engine}: no such engine", remedy=f"choose {' or '.join(ENGINES)}")
-    if engine == "torch" and gpu_layers is not None:
-        raise OptionError("`gpu_layers` is of llama.cpp, which does not run", remedy="leave out `gpu_layers`")
+    if engine == "torch":
+        if gpu_layers is not None:
+            raise OptionError("`gpu_layers` is of llama.cpp, which does not run", remedy="leave out `gpu_layers`")
+        for package in ("torch", "transformers"):
+            if find_spec(package) is None:
+                raise MissingExtraError("finetune", package)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise OptionError(
             f"`threads` is {threads}: it goes from 1 to {MOST_THREADS}", remedy="leave it out, or give one of these"

@@ -5,9 +5,12 @@ transformers reads each of them from a GGUF, and llama.cpp's non-causal mode is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
 
 if TYPE_CHECKING:
     from llm4dsr_cli.model.gguf_file import GgufFile
@@ -44,10 +47,48 @@ def _correct_gemma3(causal_lm: Any, base: GgufFile) -> None:
         model.rotary_emb.full_attention_inv_freq /= float(factor.contents())
 
 
+def _correct_rotation(causal_lm: Any, base: GgufFile) -> None:
+    """Rotary frequencies as llama.cpp has them: one factor for all, or Llama 3's, one for each."""
+    rotary = causal_lm.model.rotary_emb
+    factor = base.value(f"{base.value('general.architecture')}.rope.scaling.factor")
+    if factor and _scaling(base) == "linear":
+        rotary.inv_freq /= float(factor)
+    for tensor in base.tensors:
+        if tensor.name == _FREQUENCIES:
+            factors = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+            rotary.inv_freq /= rotary.inv_freq.new_tensor(factors)
+
+
+def _scaling(base: GgufFile) -> str:
+    """How rotary positions are scaled; where a file does not say, llama.cpp takes "linear"."""
+    return str(base.value(f"{base.value('general.architecture')}.rope.scaling.type") or "linear")
+
+
+_FREQUENCIES = "rope_freqs.weight"
+
 # By GGUF's names.
 ARCHITECTURES = {
-    "llama": Architecture(permuted=True),
-    "qwen2": Architecture(),
-    "qwen3": Architecture(),
+    "llama": Architecture(permuted=True, correct=_correct_rotation),
+    "qwen2": Architecture(correct=_correct_rotation),
+    "qwen3": Architecture(correct=_correct_rotation),
     "gemma3": Architecture(correct=_correct_gemma3),
 }
+
+
+def left_out(base: GgufFile, parameters: Iterable[str]) -> str | None:
+    """Something in a base's file that llama.cpp uses and a transformers model has no place for; None if there is none.
+
+    Args:
+        parameters: the names of the model's parameters, all layers among them.
+    """
+    architecture = base.value("general.architecture")
+    if _scaling(base) not in ("linear", "none"):
+        return f"rope scaling {_scaling(base)}"
+    if base.value(f"{architecture}.final_logit_softcapping"):
+        return "final_logit_softcapping"
+    by_name = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(by_name[architecture], int(base.value(f"{architecture}.block_count")))
+    read = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in parameters}
+    if architecture == "llama":
+        read.add(_FREQUENCIES)
+    return next((tensor.name for tensor in base.tensors if tensor.name not in read), None)

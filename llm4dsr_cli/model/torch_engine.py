@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import MissingExtraError, OutOfMemoryError
+from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.engine import Request
 from llm4dsr_cli.model.llama import Tokens
 
@@ -21,7 +20,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 try:
     import torch
 
-    from llm4dsr_cli.model.torch_model import last_hidden, load_base, pick_device, pick_dtype
+    from llm4dsr_cli.model.torch_model import last_hidden, load_base, pick_device, pick_dtype, room
 except ModuleNotFoundError as error:
     if error.name not in ("torch", "transformers"):
         raise
@@ -46,8 +45,8 @@ class TorchEngine:
         threads: CPU threads; None is torch's own choice.
 
     Raises:
-        ModelError: transformers cannot load it.
-        OutOfMemoryError: there is too little memory on the device for a batch.
+        OptionError: transformers cannot load it, or would leave something out.
+        OutOfMemoryError: there is too little memory for it, or for a batch.
     """
 
     def __init__(self, path: Path, architecture: str, *, causal: bool, threads: int | None = None) -> None:
@@ -58,12 +57,19 @@ class TorchEngine:
         self._products = pick_dtype(device)
         if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
             self._products = torch.float32  # without tiles 16 bits are slower
-        causal_lm = load_base(path, architecture, torch.float32).to(device).eval()
-        self._backbone = causal_lm.model
-        self._head = causal_lm.get_output_embeddings().weight
-        for module in self._backbone.modules():
+        try:
+            causal_lm = load_base(path, architecture, torch.float32).eval()
+        except OutOfMemoryError:
+            raise
+        except ModelError as error:  # which llama.cpp may run all the same
+            raise OptionError(f"`engine` is torch: {error.what}", where=str(path), remedy="leave it out") from None
+        for module in causal_lm.model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.to(self._products)  # once, not in every batch
+        with room(path):
+            causal_lm.to(device)
+        self._backbone = causal_lm.model
+        self._head = causal_lm.get_output_embeddings().weight
         self._causal = causal
         self._path = path
         self._batch_tokens = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_OF_A_GPU)
@@ -97,24 +103,18 @@ class TorchEngine:
         columns = np.concatenate([request.positions for request in requests]).astype(np.int64)
         to = self._head.device
         in_16_bit = self._products != torch.float32
-        with torch.no_grad(), torch.autocast(to.type, self._products, enabled=in_16_bit), self._room():
+        with torch.no_grad(), torch.autocast(to.type, self._products, enabled=in_16_bit), room(self._path):
             hidden = last_hidden(
                 self._backbone, torch.from_numpy(tokens).to(to), torch.from_numpy(present).to(to), causal=self._causal
             )
             read = hidden[torch.from_numpy(rows).to(to), torch.from_numpy(columns).to(to)]
             every = torch.nn.functional.linear(read, self._head).float()
-            chosen = every[:, torch.from_numpy(candidates.astype(np.int64)).to(to)]
+            with torch.autocast(to.type, enabled=False):  # 16 bits would round what is compared
+                asked = self._head[torch.from_numpy(candidates.astype(np.int64)).to(to)]
+                chosen = torch.nn.functional.linear(read.float(), asked.float())
             flat = (chosen - every.logsumexp(dim=1, keepdim=True)).cpu().numpy()
         bounds = np.cumsum([len(request.positions) for request in requests])[:-1]
         return np.split(flat, bounds)
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            reason = str(error).partition(". ")[0]
-            raise OutOfMemoryError(f"torch has too little memory ({reason})", where=str(self._path)) from None
 
     def close(self) -> None:
         """Free the weights."""

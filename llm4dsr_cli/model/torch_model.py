@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import transformers
 from torch import nn
 
-from llm4dsr_cli.errors import ModelError, OptionError
+from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.gguf_file import open_gguf
-from llm4dsr_cli.model.torch_architectures import ARCHITECTURES
+from llm4dsr_cli.model.torch_architectures import ARCHITECTURES, left_out
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,6 +47,19 @@ def compile_layers(backbone: nn.Module, wanted: bool | None = None) -> None:
             layer.compile(dynamic=True)
 
 
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Where torch finds too little memory for what it does with a model's file, OutOfMemoryError says so."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU torch's allocator raises no error of its own.
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0].partition("\n")[0]
+        raise OutOfMemoryError(f"torch has too little memory ({reason})", where=str(path)) from None
+
+
 def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | None = None) -> nn.Module:
     """A GGUF's dequantized weights as a transformers causal language model.
 
@@ -53,7 +68,9 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
 
     Raises:
         OptionError: the base has fewer layers.
-        ModelError: the architecture is not one that both transformers and llama.cpp can run here.
+        OutOfMemoryError: there is too little memory.
+        ModelError: the architecture is not one that both transformers and llama.cpp can run here, or the model has
+            something that transformers leaves out.
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(
@@ -64,25 +81,32 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        causal_lm = transformers.AutoModelForCausalLM.from_pretrained(
-            str(path.parent),
-            gguf_file=path.name,
-            quantization_config=transformers.GgufConfig(dequantize=True),
-            dtype=dtype,
-            attn_implementation="eager",
-        )
+        with room(path):
+            causal_lm = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent),
+                gguf_file=path.name,
+                quantization_config=transformers.GgufConfig(dequantize=True),
+                dtype=dtype,
+                attn_implementation="eager",
+            )
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"transformers cannot load this {architecture} ({reason})", where=str(path), remedy="choose another base"
         ) from error
+    base = open_gguf(path)
+    missing = left_out(base, causal_lm.state_dict())
+    if missing is not None:
+        raise ModelError(
+            f"torch would run this {architecture} without its {missing}", where=str(path), remedy="choose another base"
+        )
     if layers is not None:
         there = len(causal_lm.model.layers)
         if layers > there:
             raise OptionError(f"`layers` is {layers}: {path.name} has {there}", remedy=f"give at most {there}")
         causal_lm.model.layers = causal_lm.model.layers[:layers]
         causal_lm.config.num_hidden_layers = layers
-    ARCHITECTURES[architecture].correct(causal_lm, open_gguf(path))
+    ARCHITECTURES[architecture].correct(causal_lm, base)
     return causal_lm
 
 

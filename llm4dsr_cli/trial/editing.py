@@ -188,9 +188,7 @@ class Editor:
             chance = np.where(np.isnan(one.log_odds), np.nan, rng.random(len(one.titles))).astype(np.float32)
             random.append(replace(one, log_odds=chance))
         found: dict[int, Decision] = {}
-        for (part, _), replaced in zip(
-            self._parts, (model.replaced, model.replaced_elsewhere), strict=True
-        ):
+        for (part, _), replaced in zip(self._parts, (model.replaced, model.replaced_elsewhere), strict=True):
             wanted = sum(int(flagged[i].sum()) for i in part)
             drawn = [random[i].log_odds for i in part]
             possible = [one[anything.decide(one)] for one in drawn if one is not None]

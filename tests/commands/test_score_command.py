@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(
     score(*options, "--resume", "--model", other).failed(2, "--model changed", "rm ")
     score(*options, "--resume", "--items-field", "others").failed(2, "--items-field changed")
     score(*options, "--resume", "--weights", "bf16").failed(2, "--base or --weights changed")
+    if find_spec("torch") and find_spec("transformers"):
+        score(*options, "--resume", "--weights", "q8_0", "--engine", "torch").failed(2, "--engine changed")
     content = catalog.read_bytes()
     catalog.write_bytes(content.replace(b"title 3", b"title x"))
     score(*options, "--resume").failed(2, "--catalog changed", "give the same again")

@@ -111,6 +111,13 @@ def test_a_run_in_the_way_is_refused_and_an_interrupted_one_goes_on_to_the_same_
         train(base, output)
     with pytest.raises(OptionError, match="had other settings"):
         train(base, output, replace(SETTINGS, learning_rate=1e-4), resume=True)
+    checkpoint = Outputs(output).checkpoint("detector")
+    whole = checkpoint.read_bytes()
+    for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(OptionError, match="is no whole checkpoint: remove its folder"):
+            train(base, output, resume=True)
+    checkpoint.write_bytes(whole)
     history = train(base, output, resume=True).history
     assert history[-1]["step"] == STEPS
     assert same_tensors(output, trained)

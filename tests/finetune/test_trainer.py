@@ -141,6 +141,8 @@ def test_lower_layers_that_are_not_adapted_stay_as_they_are_and_count(bench: Ben
     learned, before = weights(trainer), trainer.validate()["auroc"]
     again = bench()
     load_lora_state(again.model.backbone, learned)
+    with pytest.raises(OptionError, match="`adapted_layers` is 99: the model has"):
+        fold_lower_layers(again.model.backbone, 99)
     fold_lower_layers(again.model.backbone, 1)
     again = Trainer(again.model, again.task, SETTINGS)
     again.progress.validation_windows = trainer.progress.validation_windows

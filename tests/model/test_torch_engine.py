@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from command_line import call
@@ -13,14 +15,16 @@ from conftest import write_tiny_adapter, write_tiny_base
 from test_engine import float_denoiser, random_window
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
-from llm4dsr_cli.errors import MissingExtraError, OptionError, OutOfMemoryError  # noqa: E402
+from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOfMemoryError  # noqa: E402
 from llm4dsr_cli.model import torch_engine  # noqa: E402
 from llm4dsr_cli.model.denoiser import Denoiser  # noqa: E402
 from llm4dsr_cli.model.engine import Engine, Request  # noqa: E402
+from llm4dsr_cli.model.gguf_file import open_gguf  # noqa: E402
 from llm4dsr_cli.model.llama import Model  # noqa: E402
 from llm4dsr_cli.model.torch_engine import TorchEngine  # noqa: E402
+from llm4dsr_cli.model.torch_model import load_base  # noqa: E402
 
 # Log-probabilities, in nats, which span about 40; llama.cpp's flash attention rounds to 16 bits (see test_engine).
 TOLERANCE = 0.1
@@ -90,6 +94,86 @@ def test_too_little_memory_on_a_gpu_is_one_sentence(base: Path, monkeypatch: pyt
     monkeypatch.setattr(torch_engine, "last_hidden", full)
     with TorchEngine(base, "llama", causal=False) as engine, pytest.raises(OutOfMemoryError, match=r"base\.gguf"):
         list(engine.log_probabilities(requests(3), np.array([5], dtype=np.int32)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), MemoryError("none")],
+    ids=["torch", "Python"],
+)
+def test_too_little_memory_while_loading_is_one_sentence(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Guards a traceback, and the advice to delete a file that is as it should be."""
+
+    def full(*arguments: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(OutOfMemoryError, match=r"out of memory .*close other programs"):
+        Denoiser.load(write_tiny_adapter(tmp_path / "adapter.gguf", base), base=base, engine="torch")
+
+
+def variant(path: Path, base: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> Path:
+    """A base with more in its file."""
+    file = open_gguf(base)
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, field in file.fields.items():
+        if name != "general.architecture":
+            writer.add_key_value(name, field.contents(), *field.types[:2])
+    for name, value in fields.items():
+        kind = gguf.GGUFValueType.STRING if isinstance(value, str) else gguf.GGUFValueType.FLOAT32
+        writer.add_key_value(f"llama.{name}", value, kind)
+    read = {one.name: gguf.dequantize(one.data, one.tensor_type) for one in file.tensors}
+    for name, values in (read | tensors).items():
+        writer.add_tensor(name, np.array(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
+OF_EACH = {"rope_freqs.weight": np.array([1, 1, 1, 1, 4, 8, 32, 32])}
+
+
+@pytest.mark.parametrize(
+    ("fields", "tensors"),
+    [(LINEAR, {}), ({"rope.scaling.factor": 8.0}, {}), ({**LINEAR, "rope.scaling.type": "none"}, {}), ({}, OF_EACH)],
+    ids=["linear", "unnamed", "none", "Llama 3"],
+)
+def test_scaled_positions_are_scaled_by_either_engine(
+    base: Path, tmp_path: Path, fields: dict[str, Any], tensors: dict[str, Any]
+) -> None:
+    """Guards Llama 3 with the positions of Llama 2: transformers reads no scaling from a GGUF."""
+    path = variant(tmp_path / "scaled.gguf", base, fields, tensors)
+    some, candidates = requests(8, longest=150), np.array([5, 40, 7], dtype=np.int32)
+    with Model(path) as model, Engine(model, causal=False, threads=1) as engine:
+        expected = np.concatenate(list(engine.log_probabilities(some, candidates)))
+    with TorchEngine(path, "llama", causal=False, threads=1) as torch_one:
+        found = np.concatenate(list(torch_one.log_probabilities(some, candidates)))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tensors", "told"),
+    [
+        ({"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}, {}, "rope scaling yarn"),
+        ({}, {"blk.1.attn_q.bias": np.ones(64)}, "blk.1.attn_q.bias"),
+        ({"final_logit_softcapping": 30.0}, {}, "final_logit_softcapping"),
+    ],
+    ids=["yarn", "bias", "soft cap"],
+)
+def test_what_torch_would_leave_out_is_refused(
+    base: Path, tmp_path: Path, fields: dict[str, Any], tensors: dict[str, Any], told: str
+) -> None:
+    """Guards a model that is trained, or scores, without a part that it has."""
+    path = variant(tmp_path / "more.gguf", base, fields, tensors)
+    with pytest.raises(ModelError, match=f"without its {told}: choose another base"):
+        load_base(path, "llama", torch.float32)
+    with pytest.raises(OptionError, match=f"`engine` is torch: .*{told}: leave it out"):
+        TorchEngine(path, "llama", causal=False)
 
 
 def test_requests_are_taken_as_they_are_needed(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
