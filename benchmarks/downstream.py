@@ -22,175 +22,37 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from downstream_data import Labels, owned, read
 from engines import load_cleaning
 from numpy.typing import NDArray
-from replacement import read_rows, table
+from replacement import table
 
 from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
 from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.survey import budget_threshold
-from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.scores import probability
-from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.compare import Draws
 from llm4dsr_cli.trial.editing import Edited, Editor, counted_sequences, judging
 from llm4dsr_cli.trial.fits import Fits
-from llm4dsr_cli.trial.items import Histories, Items, joined
 from llm4dsr_cli.trial.kept import Kept
 from llm4dsr_cli.trial.metrics import CHOSEN_BY, METRICS, gains
 from llm4dsr_cli.trial.recommenders import NAMES, make_recommender
 from llm4dsr_cli.trial.settings import AS_IT_IS, Setting, percent
-from llm4dsr_cli.trial.splits import Split, Targets, leave_two_out
+from llm4dsr_cli.trial.splits import Split
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-Labels = list[NDArray[np.bool_]]
 Way = Callable[[int], Edited]
-# One of so many users of windows is for the early stop.
-VALIDATED = 5
 # Co-occurrence judges each of so many parts of the users by the others.
 FOLDS = 5
 # Titles are linked from this cosine of their TF-IDF vectors on.
 LINKED = 0.1
-
-
-def read(
-    folder: Path, users: int | None, noise: str | None, rate: float, *, edits_histories: bool
-) -> tuple[Catalog, Split, Labels, list[Any]]:
-    """The catalog and the split of a data set, which of its items are noise, and the items before the noise.
-
-    Where users are drawn, the catalog has what these hold.
-    """
-    catalog = Catalog.load(folder / "catalog.jsonl")
-    if (folder / "valid.jsonl").is_file():
-        if noise is not None:
-            raise SystemExit(f"{folder.name} has noise of its own: --noise takes other data")
-        return catalog, *windows(folder, catalog, users, edits_histories=edits_histories)
-    path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
-    rows = read_rows(path)
-    if users is not None and users < len(rows):
-        rows = [rows[i] for i in np.sort(np.random.default_rng(0).permutation(len(rows))[:users])]
-        held = {item for row in rows for item in row["items"]}
-        catalog = Catalog((id_, title) for id_, title in catalog if id_ in held)
-    sequences = [ItemSequence([catalog.title(i) for i in row["items"]], row["user_id"], row["items"]) for row in rows]
-    histories = Histories.of(sequences)
-    histories.items.add_catalog(catalog)
-    split = leave_two_out(histories)
-    before = split.sequences
-    labels = [np.zeros(len(one), dtype=bool) for one in before]
-    if noise is not None:
-        split, labels = with_noise(split, noise, rate)
-    return catalog, split, labels, before
-
-
-def windows(
-    folder: Path, catalog: Catalog, users: int | None, *, edits_histories: bool
-) -> tuple[Split, Labels, list[Any]]:
-    """Valid windows to learn from, and the histories of train windows, whose last items are targets.
-
-    Histories that nobody edits are not scored: they come after an empty sequence.
-    """
-    items = Items()
-    number = {str(id_): items.add(id_, title) for id_, title in catalog}
-    by_title = {str(title): items.placed(None, str(title)) for _, title in catalog if title is not None}
-    of_user: dict[str, list[list[tuple[int, bool, int]]]] = {}
-    sequences: list[NDArray[np.int64]] = []
-    owners: list[str] = []
-    trains: list[bool] = []
-    labels: Labels = []
-    before: list[NDArray[np.int64]] = []
-    held: dict[int, list[tuple[int, NDArray[np.int64], int]]] = {0: [], 1: []}
-
-    def window(row: dict[str, Any]) -> list[tuple[int, bool, int]]:
-        """Each item of a window, whether it is noise, and the item that it stands for."""
-        numbers = [number[str(id_)] for id_ in row["items"]]
-        truth = zip(numbers, row["noise"], row["original_titles"], strict=True)
-        return [(item, bool(noise), by_title.get(str(title), item) if title else item) for item, noise, title in truth]
-
-    def take(user: str, items: list[tuple[int, bool, int]], learns: bool) -> None:
-        sequences.append(np.array([item for item, _, _ in items], dtype=np.int64))
-        owners.append(user)
-        trains.append(learns)
-        labels.append(np.array([noise for _, noise, _ in items], dtype=bool))
-        before.append(np.array([original for _, _, original in items], dtype=np.int64))
-
-    for row in read_rows(folder / "valid.jsonl")[:users]:
-        of_user.setdefault(str(row["user_id"]), []).append(window(row))
-    for user, its in of_user.items():
-        take(user, joined(its), True)
-    # A user's later window holds what an earlier one is asked for.
-    rows = [row for row in read_rows(folder / "train.jsonl") if str(row["user_id"]) not in of_user]
-    asked = [row for row in rows if not row["noise"][-1] and row["items"][-1] not in row["items"][:-1]][:users]
-    users_of = dict.fromkeys(row["user_id"] for row in asked)
-    order = np.random.default_rng(0).permutation(list(users_of)).tolist()
-    place = {user: int(i % VALIDATED > 0) for i, user in enumerate(order)}
-    for row in asked:
-        end = -1 if edits_histories else 0
-        its_items = window(row)
-        take(str(row["user_id"]), its_items[:end], False)
-        rest = np.array([item for item, _, _ in its_items], dtype=np.int64)[end:]
-        held[place[row["user_id"]]].append((len(sequences) - 1, rest[:-1], int(rest[-1])))
-    validation, test = (
-        Targets(
-            np.array([at for at, _, _ in those]),
-            [after for _, after, _ in those],
-            np.array([target for _, _, target in those]),
-        )
-        for those in held.values()
-    )
-    nothing = np.zeros(len(sequences), dtype=np.int64)
-    split = Split(items, sequences, list(owners), np.array(trains), validation, test, nothing, protect_last=1)
-    return split, labels, before
-
-
-def with_noise(split: Split, kind: str, rate: float) -> tuple[Split, Labels]:
-    """Items in the place of others: a block of another user's, popular ones, or ones with a like title."""
-    rng = np.random.default_rng(1)
-    pool = np.concatenate(split.sequences)
-    evidence = Evidence.count((user, [str(split.items.titles[i]) for i in one]) for user, one in owned(split))
-
-    @cache
-    def like(item: int) -> int:
-        vector = evidence.title_vector(str(split.items.titles[item]))
-        best, at = -1.0, item
-        for other in rng.integers(0, len(split.items), 400).tolist():
-            theirs = evidence.title_vector(str(split.items.titles[other]))
-            found = sum(weight * theirs.get(word, 0.0) for word, weight in vector.items())
-            if other != item and found > best:
-                best, at = found, other
-        return at
-
-    sequences, labels = [], []
-    for items in split.sequences:
-        new, label = items.copy(), np.zeros(len(items), dtype=bool)
-        n = int(rng.binomial(len(items), rate))
-        if kind == "block":
-            # As much in all, in the sequences of one user in ten times as many that share an account.
-            n = min(len(items) // 2, len(items)) if rng.random() < 2 * rate else 0
-            start = int(rng.integers(0, len(items) - n + 1))
-            at = np.arange(start, start + n)
-            other = split.sequences[int(rng.integers(len(split.sequences)))]
-            at = at[: len(other)]
-            put = other[: len(at)]
-        else:
-            at = rng.permutation(len(items))[:n]
-            put = rng.choice(pool, n) if kind == "popular" else np.array([like(int(i)) for i in items[at]], dtype=int)
-        new[at] = put
-        label[at] = new[at] != items[at]
-        sequences.append(new)
-        labels.append(label)
-    return replace(split, sequences=sequences), labels
-
-
-def owned(split: Split) -> list[tuple[Any, NDArray[np.int64]]]:
-    return list(zip(split.users, split.sequences, strict=True))
 
 
 def kept_of(split: Split, keep: Labels) -> Edited:
@@ -378,16 +240,47 @@ def line(row: dict[str, Any]) -> list[str]:
     return [row["domain"], row["recommender"], row["way"], row["histories"], f"{row['edits']:,}", correct, *figures]
 
 
+def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Each way's mean change over the data sets without noise of ours, with an interval as of independent normals."""
+    by_way: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["noise"] is None and row["way"] != AS_IT_IS.name:
+            by_way.setdefault((row["recommender"], row["way"], row["histories"]), []).append(row)
+
+    def mean(estimates: list[dict[str, Any] | None]) -> str:
+        known = [one for one in estimates if one is not None]
+        if not known:
+            return ""
+        value = float(np.mean([one["value"] for one in known]))
+        widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
+        half = float(np.sqrt(np.sum(np.square(widths)))) / len(known)
+        text = f"{value:+.1%} ({value - half:+.1%} to {value + half:+.1%})"
+        return f"**{text}**" if abs(value) > half else text
+
+    found = []
+    for (recommender, way, histories), those in by_way.items():
+        if len(those) > 1:
+            figures = [row["figures"][CHOSEN_BY] for row in those]
+            names = ", ".join(row["domain"] for row in those)
+            changes = [mean([one[key] for one in figures]) for key in ("relative", "over_random")]
+            found.append([recommender, way, histories, names, *changes])
+    return found
+
+
 NAMED_BY = ("domain", "noise", "rate", "users", "recommender", "way", "histories", "seeds")
 # A row of our own, whose control is the same setting at random.
 CONTROLLED = re.compile(r"^((?:drop|replace|weigh) [\d.]+%), \w+$")
 
 
-def merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a file and these, which take the place of those of the same name."""
-    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    found = {tuple(str(row[name]) for name in NAMED_BY): row for row in [*old, *rows]}
+def named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in the order of their names; of those of the same name the last."""
+    found = {tuple(str(row[name]) for name in NAMED_BY): row for row in rows}
     return [found[name] for name in sorted(found)]
+
+
+def keep(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    if path is not None:
+        path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -408,19 +301,21 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.1, help="share of the items that --noise replaces")
     parser.add_argument("--state", type=Path, required=True, help="folder where every fit is kept")
     parser.add_argument("--json", type=Path, help="all figures; what stands there already stays")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="JSON", help="take in what these have")
     arguments = parser.parse_args()
     if arguments.ways:
         arguments.ways.append(AS_IT_IS.name)
-    rows = [] if arguments.json is None else merged(arguments.json, [])
+    kept = [] if arguments.json is None or not arguments.json.is_file() else [arguments.json]
+    rows: list[dict[str, Any]] = []
+    for path in [*kept, *arguments.add]:
+        rows = named([*rows, *json.loads(path.read_text(encoding="utf-8"))])
     for domain in arguments.domains:
         folder = arguments.data / domain
         if not (folder / "catalog.jsonl").is_file():
             print(f"{domain}: skipped, there is no {folder / 'catalog.jsonl'}; see --data")
             continue
-        rows += measure(domain, folder, arguments)
-        if arguments.json is not None:
-            rows = merged(arguments.json, rows)
-            arguments.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
+        rows = named([*rows, *measure(domain, folder, arguments)])
+        keep(arguments.json, rows)
     heads = [
         "data",
         "recommender",
@@ -433,6 +328,9 @@ def main() -> None:
         "over random",
     ]
     table(heads, [line(row) for row in rows])
+    if means := pooled(rows):
+        print()
+        table(["recommender", "training data", "histories", "data sets", "mean change", "over random"], means)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ CUT = 20
 
 
 def ours(arguments: argparse.Namespace) -> None:
-    from downstream import read
+    from downstream_data import read
 
     from llm4dsr_cli.trial.editing import Edited
     from llm4dsr_cli.trial.fits import Fits
