@@ -23,6 +23,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
     catalog, split, labels, before = read(
         folder, arguments.users, arguments.noise, arguments.rate, edits_histories=edits_histories
     )
-    kept = Kept(arguments.state / domain)
+    kept = Kept(arguments.state and arguments.state / domain)
     number = {user: place for place, user in enumerate(dict.fromkeys(split.users))}
     users = np.array([number[user] for user in split.users])[split.test.sequence]
     draws = Draws(users, arguments.seeds)
@@ -237,7 +238,8 @@ def line(row: dict[str, Any]) -> list[str]:
 
     correct = "" if row["right"] is None else f"{row['right']:.0%}"
     figures = [f"{found['value']:.4f}", change(found["relative"]), change(found["over_random"])]
-    return [row["domain"], row["recommender"], row["way"], row["histories"], f"{row['edits']:,}", correct, *figures]
+    named_by = [row[name] for name in ("domain", "recommender", "way", "histories")]
+    return [*named_by, f"{row['seeds']}", f"{row['edits']:,}", correct, *figures]
 
 
 def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -267,9 +269,31 @@ def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
     return found
 
 
-NAMED_BY = ("domain", "noise", "rate", "users", "recommender", "way", "histories", "seeds")
+NAMED_BY = ("domain", "noise", "rate", "users", "recommender", "way", "histories")
 # A row of our own, whose control is the same setting at random.
 CONTROLLED = re.compile(r"^((?:drop|replace|weigh) [\d.]+%), \w+$")
+
+
+def break_even(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """What share of dropped items has to be noise for a recommender to gain, by what the labels' row and the random one
+    of the largest share gained: dropping is taken to change as much for each noise item, and for each other one."""
+    found = []
+    for row in rows:
+        if row["way"] != "all noise dropped (labels)":
+            continue
+        alike = [other for other in rows if all(other[name] == row[name] for name in NAMED_BY if name != "way")]
+        random = max(
+            (other for other in alike if other["way"].startswith("random drop")), key=itemgetter("edits"), default=None
+        )
+        if random is None:
+            continue
+        noise = random["right"] * random["edits"]
+        of_noise, of_random = (one["figures"][CHOSEN_BY]["relative"]["value"] for one in (row, random))
+        gain = of_noise / row["edits"]
+        loss = (noise * gain - of_random) / (random["edits"] - noise)
+        each = [f"{100 * share:+.4f}%" for share in (gain, -loss)]
+        found.append([row["domain"], row["recommender"], row["histories"], *each, f"{loss / (gain + loss):.0%}"])
+    return found
 
 
 def named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -299,7 +323,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, help="take only so many users, or windows")
     parser.add_argument("--noise", choices=["block", "popular", "like"], help="put such noise into the data")
     parser.add_argument("--rate", type=float, default=0.1, help="share of the items that --noise replaces")
-    parser.add_argument("--state", type=Path, required=True, help="folder where every fit is kept")
+    parser.add_argument("--state", type=Path, help="folder where every fit is kept, for a run that goes on")
     parser.add_argument("--json", type=Path, help="all figures; what stands there already stays")
     parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="JSON", help="take in what these have")
     arguments = parser.parse_args()
@@ -316,18 +340,14 @@ def main() -> None:
             continue
         rows = named([*rows, *measure(domain, folder, arguments)])
         keep(arguments.json, rows)
-    heads = [
-        "data",
-        "recommender",
-        "training data",
-        "histories",
-        "edits",
-        "right",
-        "NDCG@20",
-        "change (95% interval)",
-        "over random",
-    ]
+    keep(arguments.json, rows)
+    heads = ["data", "recommender", "training data", "histories", "seeds", "edits", "right", "NDCG@20"]
+    heads += ["change (95% interval)", "over random"]
     table(heads, [line(row) for row in rows])
+    if needed := break_even(rows):
+        print()
+        heads = ["data", "recommender", "histories", "a noise item dropped", "another item dropped", "has to be right"]
+        table(heads, needed)
     if means := pooled(rows):
         print()
         table(["recommender", "training data", "histories", "data sets", "mean change", "over random"], means)
