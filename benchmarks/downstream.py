@@ -304,6 +304,7 @@ def named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def keep(path: Path | None, rows: list[dict[str, Any]]) -> None:
     if path is not None:
+        rows = json.loads(json.dumps(rows), parse_float=lambda digits: round(float(digits), 5))
         path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
 
 

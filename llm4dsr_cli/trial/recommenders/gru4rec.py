@@ -35,6 +35,9 @@ class Gru4Rec(NetworkRecommender):
     """A recurrent network that learns every next item."""
 
     name = "gru4rec"
+    version = 4
+    # It begins slowly: with SASRec's patience it stops before it has learned (docs/experiments.md).
+    usual = Training(patience=12)
 
     def network(self, n_items: int, longest: int) -> Network:
         return Recurrent(n_items, self.training)

@@ -141,9 +141,10 @@ class NetworkRecommender(Recommender):
 
     version = 3
     seeded = True
+    usual = Training()
 
     def __init__(self, training: Training | None = None) -> None:
-        self.training = training or Training()
+        self.training = training or self.usual
         self.epochs = 0  # of the last fit
         self._network: Any = None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
