@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +14,6 @@ from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOf
 from llm4dsr_cli.model.engine import Request
 from llm4dsr_cli.model.llama import Tokens
 
-# transformers' progress bars would stand among our lines.
-os.environ.setdefault("TQDM_DISABLE", "1")
 try:
     import torch
 

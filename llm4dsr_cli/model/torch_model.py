@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -81,7 +82,8 @@ def load_base(path: Path, architecture: str, dtype: torch.dtype, layers: int | N
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        with room(path):
+        # Its progress bar would stand among our lines, and heeds no setting of transformers.
+        with room(path), redirect_stderr(StringIO()):
             causal_lm = transformers.AutoModelForCausalLM.from_pretrained(
                 str(path.parent),
                 gguf_file=path.name,

@@ -134,6 +134,12 @@ def variant(path: Path, base: Path, fields: dict[str, Any], tensors: dict[str, A
     return path
 
 
+def test_loading_prints_nothing(base: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Guards transformers' progress bar among the lines of a command."""
+    load_base(base, "llama", torch.float32)
+    assert capfd.readouterr() == ("", "")
+
+
 LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
 OF_EACH = {"rope_freqs.weight": np.array([1, 1, 1, 1, 4, 8, 32, 32])}
 
