@@ -197,7 +197,9 @@ class TrainingOptions(OptionSet):
         if budget is not None and self.part == "both":
             budget *= 1 - SUGGESTION_SHARE
         of_start = ("layers", "adapted_layers", "rank", "max_window", "max_title_tokens")
-        of_training = ("windows", "learning_rate", "batch_windows", "noise", "early_stop", "seed")
+        of_training = ["windows", "learning_rate", "noise", "early_stop", "seed"]
+        if self.part != "suggester":  # whose batches may be odd
+            of_training.append("batch_windows")
         return start.settings(
             time_budget=budget,
             **{name: getattr(options, name) for name in of_start},

@@ -149,7 +149,7 @@ def test_one_part_is_trained_alone_and_the_other_kept(finetune: Call, tmp_path: 
     assert done.err.count("suggest") == 1
     assert "trains the detector alone (--train both trains a suggester too)" in done.err
     assert DenoiserMetadata.read(open_gguf(detector), detector).suggestion_alpha is None
-    done = finetune("--output", added, "--init", detector, "--train", "suggester")
+    done = finetune("--output", added, "--init", detector, "--train", "suggester", "--batch-windows", "1")
     assert done.code == 0, done.err
     assert "trains the suggester; the detector stays as it is" in done.err
     assert "suggestions, 64 windows, " in done.err
