@@ -56,6 +56,7 @@ class Fits:
             split.trains,
             len(split.items),
             clean_histories,
+            self.masks_history,
         )
 
     @cached_property

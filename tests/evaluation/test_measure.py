@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from llm4dsr_cli import Denoiser, EvaluationSettings, LabelledData, RecordFormat, evaluate
 from llm4dsr_cli.errors import Llm4dsrError, ModelError, OptionError, RecordError
-from llm4dsr_cli.evaluation.folds import random_folds
+from llm4dsr_cli.evaluation.baselines import Popularity
+from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 from llm4dsr_cli.evaluation.metrics import detection_quality
 from llm4dsr_cli.evaluation.reference_scores import reference_scores
 from llm4dsr_cli.evaluation.strata import LENGTHS, bins, by_quintile
@@ -326,6 +327,19 @@ def test_baselines_judge_by_the_other_half_of_the_users() -> None:
         others = [items for user, items in pairs if fold[user] != fold[data.users[place]]]
         counts = [sum(item in items for items in others) for item in data.sequences[place]]
         np.testing.assert_allclose(suspicion, -np.log1p(counts))
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_each_fold_is_judged_by_all_the_others(n: int) -> None:
+    """Guards: folds beyond the second that nobody judges, or that count themselves."""
+    data = labelled(60, seed=9, n_users=30)
+    pairs = list(zip(data.users, data.sequences, strict=True))
+    fold = random_folds(data.users, n)
+    assert {*fold.values()} == {*range(n)}
+    found = score_by_folds(Popularity(len(data.titles)), pairs, pairs, fold)
+    for (user, items), suspicion in zip(pairs, found, strict=True):
+        others = [other for whose, other in pairs if fold[whose] != fold[user]]
+        np.testing.assert_allclose(suspicion, -np.log1p([sum(item in one for one in others) for item in items]))
 
 
 def test_a_baseline_that_cannot_work_is_left_out_and_named() -> None:

@@ -163,10 +163,15 @@ def test_a_time_budget_leaves_out_what_does_not_fit_and_says_so(tmp_path: Path) 
     assert again.as_dict() == first.as_dict()
 
 
-def test_histories_are_masked_unless_users_come_back_to_items() -> None:
-    """Guards targets that no recommender may name, and lists full of what the user has."""
+def test_histories_are_masked_unless_users_come_back_to_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards targets that no recommender may name, lists full of what the user has, and kept ranks of another rule."""
     split, _ = noisy_split(100)
-    assert Fits(split, Kept(None)).masks_history
+    masked = Fits(split, Kept(None))
+    assert masked.masks_history
+    monkeypatch.setattr("llm4dsr_cli.trial.fits.REPEATS", -1.0)
+    edited, model = Edited(split.sequences), made("chancy")
+    assert Fits(split, Kept(None)).key(model, edited, 0) != masked.key(model, edited, 0)
+    monkeypatch.undo()
     again = [ItemSequence(["a", "b", f"{user}", "a", "b", "c"], user=user) for user in range(50)]
     assert not Fits(leave_two_out(Histories.of(again)), Kept(None)).masks_history
 
