@@ -162,7 +162,12 @@ def right(split: Split, labels: Labels, edited: Edited) -> float:
 def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     edits_histories = "cleaned" in arguments.histories
     catalog, split, labels, before = read(
-        folder, arguments.users, arguments.noise, arguments.rate, edits_histories=edits_histories
+        folder,
+        arguments.users,
+        arguments.noise,
+        arguments.rate,
+        edits_histories=edits_histories,
+        core=arguments.core,
     )
     kept = Kept(arguments.state and arguments.state / domain)
     number = {user: place for place, user in enumerate(dict.fromkeys(split.users))}
@@ -193,6 +198,7 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
                             "noise": arguments.noise,
                             "rate": arguments.rate if arguments.noise else None,
                             "users": arguments.users,
+                            "core": arguments.core,
                             "way": name,
                             "histories": cleaned,
                             "recommender": recommender,
@@ -269,7 +275,7 @@ def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
     return found
 
 
-NAMED_BY = ("domain", "noise", "rate", "users", "recommender", "way", "histories")
+NAMED_BY = ("domain", "noise", "rate", "users", "core", "recommender", "way", "histories")
 # A row of our own, whose control is the same setting at random.
 CONTROLLED = re.compile(r"^((?:drop|replace|weigh) [\d.]+%), \w+$")
 
@@ -322,6 +328,7 @@ def main() -> None:
     parser.add_argument("--histories", nargs="+", default=["cleaned", "as-is"], choices=["cleaned", "as-is"])
     parser.add_argument("--ways", nargs="+", help="only the rows whose names hold one of these texts; with 'as it is'")
     parser.add_argument("--users", type=int, help="take only so many users, or windows")
+    parser.add_argument("--core", type=int, metavar="K", help="take the K-core of users and items")
     parser.add_argument("--noise", choices=["block", "popular", "like"], help="put such noise into the data")
     parser.add_argument("--rate", type=float, default=0.1, help="share of the items that --noise replaces")
     parser.add_argument("--state", type=Path, help="folder where every fit is kept, for a run that goes on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,21 +24,24 @@ VALIDATED = 5
 
 
 def read(
-    folder: Path, users: int | None, noise: str | None, rate: float, *, edits_histories: bool
+    folder: Path, users: int | None, noise: str | None, rate: float, *, edits_histories: bool, core: int | None = None
 ) -> tuple[Catalog, Split, Labels, list[Any]]:
     """The catalog and the split of a data set, which of its items are noise, and the items before the noise.
 
-    Where users are drawn, the catalog has what these hold.
+    Where users are drawn, or a core is taken, the catalog has what these hold.
     """
     catalog = Catalog.load(folder / "catalog.jsonl")
     if (folder / "valid.jsonl").is_file():
-        if noise is not None:
-            raise SystemExit(f"{folder.name} has noise of its own: --noise takes other data")
+        if noise is not None or core is not None:
+            raise SystemExit(f"{folder.name} has noise and a split of its own: --noise and --core take other data")
         return catalog, *windows(folder, catalog, users, edits_histories=edits_histories)
     path = next(path for path in (folder / "sequences.jsonl", folder / "train.jsonl") if path.is_file())
     rows = read_rows(path)
     if users is not None and users < len(rows):
         rows = [rows[i] for i in np.sort(np.random.default_rng(0).permutation(len(rows))[:users])]
+    if core is not None:
+        rows = core_of(rows, core)
+    if users is not None or core is not None:
         held = {item for row in rows for item in row["items"]}
         catalog = Catalog((id_, title) for id_, title in catalog if id_ in held)
     sequences = [ItemSequence([catalog.title(i) for i in row["items"]], row["user_id"], row["items"]) for row in rows]
@@ -49,6 +53,17 @@ def read(
     if noise is not None:
         split, labels = with_noise(split, noise, rate)
     return catalog, split, labels, before
+
+
+def core_of(rows: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
+    """The k-core: users and items that are left when all with fewer than k interactions with these are taken out."""
+    while True:
+        count = Counter(item for row in rows for item in row["items"])
+        left = [{**row, "items": [item for item in row["items"] if count[item] >= k]} for row in rows]
+        left = [row for row in left if len(row["items"]) >= k]
+        if left == rows:
+            return rows
+        rows = left
 
 
 def windows(
