@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import command_line
 from command_line import Call, call, write
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
@@ -103,16 +104,17 @@ def test_all_edits_taken_back_are_the_log_byte_for_byte(
 def test_an_audit_from_a_pipe_takes_back_what_its_file_does(
     folder: Path, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    """Guards: the audit of a log, which is read twice, taken for one of JSON lines where it can be read once."""
+    """Guards: the audit of a log, which is read twice, taken for one of JSON lines where it can be read once; a
+    second opening of the pipe, which waits for ever (so the command runs with a time limit)."""
     monkeypatch.chdir(folder)
     cleaned(llm4dsr, folder, "log.csv", ["drop"])
     first = edits_of(folder)[0]
     Path("undo.txt").write_text(f"{first['output_line']} {first['position']}\n")
     os.mkfifo("pipe")
-    feeding = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("edits").read_bytes()))
+    feeding = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("edits").read_bytes()), daemon=True)
     feeding.start()
-    done = [llm4dsr("undo", audit, "out-log.csv", f"back-{audit}", *options) for audit in ("pipe", "edits")]
-    feeding.join()
+    done = [command_line.run("undo", audit, "out-log.csv", f"back-{audit}", *options) for audit in ("pipe", "edits")]
+    feeding.join(command_line.PATIENCE)
     assert [one.code for one in done] == [0, 0], done
     assert Path("back-pipe").read_bytes() == Path("back-edits").read_bytes() != Path("out-log.csv").read_bytes()
 
