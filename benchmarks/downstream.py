@@ -232,6 +232,15 @@ def relative(draws: Draws, now: Any, before: Any, base: Any) -> dict[str, Any]:
     return draws.estimate(share).as_dict()
 
 
+def data_of(row: dict[str, Any]) -> str:
+    """The data set of a row, and what was made of it."""
+    made = [row["domain"]]
+    made += [f"{row['users']:,} users"] if row["users"] else []
+    made += [f"{row['core']}-core"] if row["core"] else []
+    made += [f"{row['rate']:.0%} {row['noise']} noise"] if row["noise"] else []
+    return ", ".join(made)
+
+
 def line(row: dict[str, Any]) -> list[str]:
     found = row["figures"][CHOSEN_BY]
 
@@ -244,8 +253,8 @@ def line(row: dict[str, Any]) -> list[str]:
 
     correct = "" if row["right"] is None else f"{row['right']:.0%}"
     figures = [f"{found['value']:.4f}", change(found["relative"]), change(found["over_random"])]
-    named_by = [row[name] for name in ("domain", "recommender", "way", "histories")]
-    return [*named_by, f"{row['seeds']}", f"{row['edits']:,}", correct, *figures]
+    named_by = [row[name] for name in ("recommender", "way", "histories")]
+    return [data_of(row), *named_by, f"{row['seeds']}", f"{row['edits']:,}", correct, *figures]
 
 
 def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -269,7 +278,7 @@ def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
     for (recommender, way, histories), those in by_way.items():
         if len(those) > 1:
             figures = [row["figures"][CHOSEN_BY] for row in those]
-            names = ", ".join(row["domain"] for row in those)
+            names = "; ".join(data_of(row) for row in those)
             changes = [mean([one[key] for one in figures]) for key in ("relative", "over_random")]
             found.append([recommender, way, histories, names, *changes])
     return found
@@ -298,7 +307,7 @@ def break_even(rows: list[dict[str, Any]]) -> list[list[str]]:
         gain = of_noise / row["edits"]
         loss = (noise * gain - of_random) / (random["edits"] - noise)
         each = [f"{100 * share:+.4f}%" for share in (gain, -loss)]
-        found.append([row["domain"], row["recommender"], row["histories"], *each, f"{loss / (gain + loss):.0%}"])
+        found.append([data_of(row), row["recommender"], row["histories"], *each, f"{loss / (gain + loss):.0%}"])
     return found
 
 
