@@ -1,4 +1,4 @@
-"""Whether the gate keeps its word: the proof tables of the README, as markdown on standard output.
+"""Whether the gate keeps its word: the tables of docs/gate.md, as markdown on standard output.
 
     python benchmarks/gate.py --domains toy movie office clothing --scores scores/
 

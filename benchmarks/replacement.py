@@ -1,4 +1,4 @@
-"""What replacements are worth: the tables of the README and of docs/replacement.md, as markdown on standard output.
+"""What replacements are worth: the tables of docs/replacement.md, as markdown on standard output.
 
     python benchmarks/replacement.py --domains toy movie office --tables hits gate cost
 
