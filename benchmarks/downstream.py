@@ -1,4 +1,4 @@
-"""What cleaning does to the recommenders that come after, on several data sets; a table as markdown, figures as JSON.
+"""What cleaning does to the recommenders that come after, on several data sets: figures as JSON, and a row for each.
 
     python benchmarks/downstream.py --domains movie toy --recommenders sasrec gru4rec --state runs --json all.json
 
@@ -8,7 +8,8 @@ item is no noise and does not stand before; a fifth of the users is for the earl
 way round because the denoiser that ships has learned from the train windows. The other data sets: each user's last two
 items are the targets. Every fit is kept in the state folder, so that the benchmark goes on where it was stopped, and
 several of them may work on one folder, each with other domains or recommenders. Rows of other methods are edited at the
-first share; edits, and how many are right, are those of what recommenders learn from.
+first share; edits, and how many are right, are those of what recommenders learn from. ``downstream_tables.py`` prints
+the tables of docs/downstream.md.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -23,15 +24,14 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from downstream_data import Labels, owned, read
+from downstream_tables import ASKED, every
 from engines import load_cleaning
 from numpy.typing import NDArray
-from replacement import table
 
 from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
 from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
@@ -232,83 +232,9 @@ def relative(draws: Draws, now: Any, before: Any, base: Any) -> dict[str, Any]:
     return draws.estimate(share).as_dict()
 
 
-def data_of(row: dict[str, Any]) -> str:
-    """The data set of a row, and what was made of it."""
-    made = [row["domain"]]
-    made += [f"{row['users']:,} users"] if row["users"] else []
-    made += [f"{row['core']}-core"] if row["core"] else []
-    made += [f"{row['rate']:.0%} {row['noise']} noise"] if row["noise"] else []
-    return ", ".join(made)
-
-
-def line(row: dict[str, Any]) -> list[str]:
-    found = row["figures"][CHOSEN_BY]
-
-    def change(estimate: dict[str, Any] | None) -> str:
-        if estimate is None:
-            return ""
-        low, high = estimate["interval"]
-        text = f"{estimate['value']:+.1%} ({low:+.1%} to {high:+.1%})"
-        return f"**{text}**" if low > 0 or high < 0 else text
-
-    correct = "" if row["right"] is None else f"{row['right']:.0%}"
-    figures = [f"{found['value']:.4f}", change(found["relative"]), change(found["over_random"])]
-    named_by = [row[name] for name in ("recommender", "way", "histories")]
-    return [data_of(row), *named_by, f"{row['seeds']}", f"{row['edits']:,}", correct, *figures]
-
-
-def pooled(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Each way's mean change over the data sets without noise of ours, with an interval as of independent normals."""
-    by_way: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["noise"] is None and row["way"] != AS_IT_IS.name:
-            by_way.setdefault((row["recommender"], row["way"], row["histories"]), []).append(row)
-
-    def mean(estimates: list[dict[str, Any] | None]) -> str:
-        known = [one for one in estimates if one is not None]
-        if not known:
-            return ""
-        value = float(np.mean([one["value"] for one in known]))
-        widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
-        half = float(np.sqrt(np.sum(np.square(widths)))) / len(known)
-        text = f"{value:+.1%} ({value - half:+.1%} to {value + half:+.1%})"
-        return f"**{text}**" if abs(value) > half else text
-
-    found = []
-    for (recommender, way, histories), those in by_way.items():
-        if len(those) > 1:
-            figures = [row["figures"][CHOSEN_BY] for row in those]
-            names = "; ".join(data_of(row) for row in those)
-            changes = [mean([one[key] for one in figures]) for key in ("relative", "over_random")]
-            found.append([recommender, way, histories, names, *changes])
-    return found
-
-
-NAMED_BY = ("domain", "noise", "rate", "users", "core", "recommender", "way", "histories")
+NAMED_BY = (*ASKED, "way", "histories")
 # A row of our own, whose control is the same setting at random.
 CONTROLLED = re.compile(r"^((?:drop|replace|weigh) [\d.]+%), \w+$")
-
-
-def break_even(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """What share of dropped items has to be noise for a recommender to gain, by what the labels' row and the random one
-    of the largest share gained: dropping is taken to change as much for each noise item, and for each other one."""
-    found = []
-    for row in rows:
-        if row["way"] != "all noise dropped (labels)":
-            continue
-        alike = [other for other in rows if all(other[name] == row[name] for name in NAMED_BY if name != "way")]
-        random = max(
-            (other for other in alike if other["way"].startswith("random drop")), key=itemgetter("edits"), default=None
-        )
-        if random is None:
-            continue
-        noise = random["right"] * random["edits"]
-        of_noise, of_random = (one["figures"][CHOSEN_BY]["relative"]["value"] for one in (row, random))
-        gain = of_noise / row["edits"]
-        loss = (noise * gain - of_random) / (random["edits"] - noise)
-        each = [f"{100 * share:+.4f}%" for share in (gain, -loss)]
-        found.append([data_of(row), row["recommender"], row["histories"], *each, f"{loss / (gain + loss):.0%}"])
-    return found
 
 
 def named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -327,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("LLM4DSR_DATA") or REPOSITORY.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of the data sets (LLM4DSR_DATA)")
-    parser.add_argument("--domains", nargs="*", default=["movie"], help="none: print the table of --json")
+    parser.add_argument("--domains", nargs="*", default=["movie"], help="none: only take in what --add has")
     parser.add_argument("--denoiser", help="GGUF file; default: the one that ships")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--recommenders", nargs="+", default=["ease", "neighbours"], choices=NAMES)
@@ -358,16 +284,7 @@ def main() -> None:
         rows = named([*rows, *measure(domain, folder, arguments)])
         keep(arguments.json, rows)
     keep(arguments.json, rows)
-    heads = ["data", "recommender", "training data", "histories", "seeds", "edits", "right", "NDCG@20"]
-    heads += ["change (95% interval)", "over random"]
-    table(heads, [line(row) for row in rows])
-    if needed := break_even(rows):
-        print()
-        heads = ["data", "recommender", "histories", "a noise item dropped", "another item dropped", "has to be right"]
-        table(heads, needed)
-    if means := pooled(rows):
-        print()
-        table(["recommender", "training data", "histories", "data sets", "mean change", "over random"], means)
+    every(rows)
 
 
 if __name__ == "__main__":

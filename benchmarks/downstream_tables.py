@@ -1,0 +1,196 @@
+"""The tables of docs/downstream.md, of the figures that ``downstream.py`` kept: markdown on standard output.
+
+    python benchmarks/downstream_tables.py
+    python benchmarks/downstream_tables.py runs.json --all
+
+``--all`` prints every row of the file instead. The denoiser and the counts judge together where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from replacement import table
+
+from llm4dsr_cli.trial.metrics import CHOSEN_BY
+
+RESULTS = Path(__file__).resolve().parent / "results" / "downstream.json"
+Row = dict[str, Any]
+# What a row is, beside what was done to the data.
+ASKED = ("domain", "noise", "rate", "users", "core", "recommender")
+DATA = ("movie", "toy", "office", "clothing", "games", "film")
+RECOMMENDERS = {
+    "ease": "EASE",
+    "neighbours": "V-SKNN",
+    "sasrec": "SASRec",
+    "gru4rec": "GRU4Rec",
+    "bert4rec": "BERT4Rec",
+}
+AS_IT_IS = "as it is"
+LABELS = ("all noise dropped (labels)", "all noise undone (labels)")
+COUNTED = "co-occurrence + TF-IDF, drop 5%"
+SHARES = ("5%", "10%")
+
+
+def data_of(row: Row) -> str:
+    """The data set of a row, and what was made of it."""
+    made = [row["domain"]]
+    made += [f"{row['users']:,} users"] if row["users"] else []
+    made += [f"{row['core']}-core"] if row["core"] else []
+    made += [f"{row['rate']:.0%} {row['noise']} noise"] if row["noise"] else []
+    return ", ".join(made)
+
+
+def change(estimate: dict[str, Any] | None) -> str:
+    """A relative change with its interval, bold where that leaves out 0."""
+    if estimate is None:
+        return ""
+    low, high = estimate["interval"]
+    text = f"{estimate['value']:+.1%} ({low:+.1%} to {high:+.1%})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def right(row: Row | None) -> str:
+    return "" if row is None or row["right"] is None else f"{row['right']:.0%}"
+
+
+class Figures:
+    """The rows of a file, those of the same data and recommender together."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.groups: dict[tuple[Any, ...], list[Row]] = {}
+        for row in sorted(rows, key=lambda row: (DATA.index(row["domain"]), [*RECOMMENDERS].index(row["recommender"]))):
+            self.groups.setdefault(tuple(row[name] for name in ASKED), []).append(row)
+
+    def table(self, heads: list[str], cells: Any) -> None:
+        """A line for each group of which ``cells``, called with the group's rows, knows more than nothing."""
+        lines = []
+        for rows in self.groups.values():
+            found = cells(rows)
+            if any(found):
+                lines.append([data_of(rows[0]), RECOMMENDERS[rows[0]["recommender"]], *found])
+        table(["data", "recommender", *heads], lines)
+
+
+def found(rows: list[Row], way: str, histories: str = "cleaned") -> Row | None:
+    return next((row for row in rows if row["way"] == way and row["histories"] == histories), None)
+
+
+def changed(rows: list[Row], way: str, histories: str = "cleaned", by: str = "relative") -> str:
+    row = found(rows, way, histories)
+    return "" if row is None else change(row["figures"][CHOSEN_BY][by])
+
+
+def of_defaults(histories: str) -> Any:
+    """Cells of what the denoiser and the counts drop."""
+
+    def cells(rows: list[Row]) -> list[str]:
+        ways = [f"drop {share}, fused" for share in SHARES]
+        shown = [changed(rows, way, histories, by) for way in ways for by in ("relative", "over_random")]
+        shown.append(changed(rows, COUNTED, histories))
+        as_it_is = found(rows, AS_IT_IS)
+        if as_it_is is None or not any(shown):
+            return []
+        return [f"{as_it_is['figures'][CHOSEN_BY]['value']:.4f}", *shown]
+
+    return cells
+
+
+def of_labels(rows: list[Row]) -> list[str]:
+    return [*(changed(rows, way) for way in LABELS), *break_even(rows)]
+
+
+def break_even(rows: list[Row]) -> list[str]:
+    """What a noise item that is dropped brings, and another one costs, in thousandths of a percent, and from what share
+    of right edits on a recommender gains: by the labels' row and the random one of the largest share, if dropping
+    changes as much for each noise item, and for each other one."""
+    dropped = found(rows, LABELS[0])
+    randoms = [row for row in rows if row["way"].startswith("random drop") and row["histories"] == "cleaned"]
+    if dropped is None or not randoms:
+        return ["", "", ""]
+    random = max(randoms, key=itemgetter("edits"))
+    noise = random["right"] * random["edits"]
+    of_noise, of_random = (row["figures"][CHOSEN_BY]["relative"]["value"] for row in (dropped, random))
+    gain = of_noise / dropped["edits"]
+    loss = (noise * gain - of_random) / (random["edits"] - noise)
+    return [f"{1e5 * gain:+.1f}", f"{-1e5 * loss:+.1f}", f"{loss / (gain + loss):.0%}"]
+
+
+def of_judges(rows: list[Row]) -> list[str]:
+    """How often edits are right; what the denoiser alone brings."""
+    shares = [right(found(rows, way)) for way in ("drop 5%, fused", "drop 5%, alone", COUNTED, "random drop 5%")]
+    return [*shares, *(changed(rows, f"drop {share}, alone") for share in SHARES)]
+
+
+def means(rows: Iterable[Row]) -> list[list[str]]:
+    """Each way's mean change over the data sets without noise of ours, with an interval as of independent normals."""
+    by_way: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row["noise"] is None and row["way"] != AS_IT_IS:
+            by_way.setdefault((row["recommender"], row["way"], row["histories"]), []).append(row)
+
+    def mean(estimates: list[dict[str, Any] | None]) -> str:
+        known = [one for one in estimates if one is not None]
+        if not known:
+            return ""
+        value = float(np.mean([one["value"] for one in known]))
+        widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
+        half = float(np.sqrt(np.sum(np.square(widths)))) / len(known)
+        return change({"value": value, "interval": (value - half, value + half)})
+
+    return [
+        [
+            *(RECOMMENDERS[recommender], way, histories, ", ".join(row["domain"] for row in those)),
+            *(mean([row["figures"][CHOSEN_BY][by] for row in those]) for by in ("relative", "over_random")),
+        ]
+        for (recommender, way, histories), those in by_way.items()
+        if len(those) > 2
+    ]
+
+
+def every(rows: Iterable[Row]) -> None:
+    heads = ["data", "recommender", "training data", "histories", "seeds", "edits", "right", "NDCG@20"]
+    lines = []
+    for row in rows:
+        of = row["figures"][CHOSEN_BY]
+        figures = [f"{of['value']:.4f}", change(of["relative"]), change(of["over_random"])]
+        named_by = [row[name] for name in ("recommender", "way", "histories")]
+        lines.append([data_of(row), *named_by, f"{row['seeds']}", f"{row['edits']:,}", right(row), *figures])
+    table([*heads, "change (95% interval)", "over random"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="?", default=RESULTS, help="JSON of downstream.py")
+    parser.add_argument("--all", action="store_true", help="every row")
+    said = parser.parse_args()
+    rows = json.loads(said.file.read_text(encoding="utf-8"))
+    if said.all:
+        every(rows)
+        return
+    figures = Figures(rows)
+    heads = ["as it is: NDCG@20", "5% dropped", "over random", "10% dropped", "over random", "5% by co-occurrence"]
+    print("What a recommender learns from and the histories that it is asked with are cleaned\n")
+    figures.table(heads, of_defaults("cleaned"))
+    print("What a recommender learns from is cleaned alone\n")
+    figures.table(heads, of_defaults("as-is"))
+    print("What noise costs, by its labels\n")
+    heads = ["all noise dropped", "all noise undone", "a noise item dropped", "another item dropped", "has to be right"]
+    figures.table(heads, of_labels)
+    print("How often 5% are right, and what the denoiser alone brings\n")
+    heads = ["right: denoiser and counts", "denoiser", "co-occurrence", "random"]
+    heads += ["5% dropped, denoiser", "10% dropped, denoiser"]
+    figures.table(heads, of_judges)
+    print("Means over three data sets and more\n")
+    heads = ["recommender", "training data", "histories", "data sets", "mean change", "over random"]
+    table(heads, means(row for rows in figures.groups.values() for row in rows))
+
+
+if __name__ == "__main__":
+    main()
