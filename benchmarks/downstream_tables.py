@@ -1,4 +1,4 @@
-"""The tables of docs/downstream.md, of the figures that ``downstream.py`` kept: markdown on standard output.
+"""The tables of docs/downstream.md and the README's, of what ``downstream.py`` kept: markdown on standard output.
 
     python benchmarks/downstream_tables.py
     python benchmarks/downstream_tables.py runs.json --all
@@ -128,30 +128,59 @@ def of_judges(rows: list[Row]) -> list[str]:
     return [*shares, *(changed(rows, f"drop {share}, alone") for share in SHARES)]
 
 
+def mean(rows: Iterable[Row], by: str) -> dict[str, Any] | None:
+    """The mean change of several data sets, with an interval as of independent normals; None without any."""
+    known = [one for row in rows if (one := row["figures"][CHOSEN_BY][by]) is not None]
+    if not known:
+        return None
+    value = float(np.mean([one["value"] for one in known]))
+    widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
+    half = float(np.sqrt(np.sum(np.square(widths)))) / len(known)
+    return {"value": value, "interval": (value - half, value + half)}
+
+
 def means(rows: Iterable[Row]) -> list[list[str]]:
-    """Each way's mean change over the data sets without noise of ours, with an interval as of independent normals."""
+    """Each way's mean change over the data sets without noise of ours."""
     by_way: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row["noise"] is None and row["way"] != AS_IT_IS:
             by_way.setdefault((row["recommender"], row["way"], row["histories"]), []).append(row)
-
-    def mean(estimates: list[dict[str, Any] | None]) -> str:
-        known = [one for one in estimates if one is not None]
-        if not known:
-            return ""
-        value = float(np.mean([one["value"] for one in known]))
-        widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
-        half = float(np.sqrt(np.sum(np.square(widths)))) / len(known)
-        return change({"value": value, "interval": (value - half, value + half)})
-
     return [
         [
             *(RECOMMENDERS[recommender], way, histories, ", ".join(row["domain"] for row in those)),
-            *(mean([row["figures"][CHOSEN_BY][by] for row in those]) for by in ("relative", "over_random")),
+            *(change(mean(those, by)) for by in ("relative", "over_random")),
         ]
         for (recommender, way, histories), those in by_way.items()
         if len(those) > 2
     ]
+
+
+def short(rows: Iterable[Row]) -> None:
+    """The README's table: a line for each data set, a column for each recommender and share, and the means."""
+    columns = [(recommender, share) for recommender in ("ease", "neighbours", "sasrec") for share in SHARES]
+    of_column: dict[tuple[str, str], list[Row]] = {}
+    of_data: dict[str, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        for column in columns:
+            shown = (row["recommender"], row["way"]) == (column[0], f"drop {column[1]}, fused")
+            if shown and row["histories"] == "cleaned" and row["noise"] is None:
+                of_column.setdefault(column, []).append(row)
+                of_data.setdefault(data_of(row), {})[column] = row
+
+    def cell(estimate: dict[str, Any] | None) -> str:
+        if estimate is None:
+            return ""
+        low, high = estimate["interval"]
+        text = f"{estimate['value']:+.1%}"
+        return f"**{text}**" if low > 0 or high < 0 else text
+
+    lines = []
+    for name, known in of_data.items():
+        estimates = [known[column]["figures"][CHOSEN_BY]["relative"] if column in known else None for column in columns]
+        lines.append([name, *map(cell, estimates)])
+    for name, by in (("mean", "relative"), ("mean, against as many at random", "over_random")):
+        lines.append([name, *(cell(mean(of_column.get(column, []), by)) for column in columns)])
+    table(["data", *(f"{RECOMMENDERS[recommender]}, {share}" for recommender, share in columns)], lines, texts=1)
 
 
 def every(rows: Iterable[Row]) -> None:
@@ -175,6 +204,8 @@ def main() -> None:
         every(rows)
         return
     figures = Figures(rows)
+    print("The README's\n")
+    short(row for rows in figures.groups.values() for row in rows)
     heads = ["as it is: NDCG@20", "5% dropped", "over random", "10% dropped", "over random", "5% by co-occurrence"]
     print("What a recommender learns from and the histories that it is asked with are cleaned\n")
     figures.table(heads, of_defaults("cleaned"))
