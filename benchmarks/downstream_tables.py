@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
@@ -56,6 +57,11 @@ def change(estimate: dict[str, Any] | None) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
+def plain(estimate: dict[str, Any] | None) -> str:
+    """The same without the interval."""
+    return "" if estimate is None else re.sub(r" \(.*\)", "", change(estimate))
+
+
 def right(row: Row | None) -> str:
     return "" if row is None or row["right"] is None else f"{row['right']:.0%}"
 
@@ -87,19 +93,35 @@ def changed(rows: list[Row], way: str, histories: str = "cleaned", by: str = "re
     return "" if row is None else change(row["figures"][CHOSEN_BY][by])
 
 
-def of_defaults(histories: str) -> Any:
+def of_defaults(rows: list[Row]) -> list[str]:
     """Cells of what the denoiser and the counts drop."""
+    ways = [f"drop {share}, fused" for share in SHARES]
+    shown = [changed(rows, way, by=by) for way in ways for by in ("relative", "over_random")]
+    shown.append(changed(rows, COUNTED))
+    as_it_is = found(rows, AS_IT_IS)
+    if as_it_is is None or not any(shown):
+        return []
+    return [f"{as_it_is['figures'][CHOSEN_BY]['value']:.4f}", *shown]
 
-    def cells(rows: list[Row]) -> list[str]:
-        ways = [f"drop {share}, fused" for share in SHARES]
-        shown = [changed(rows, way, histories, by) for way in ways for by in ("relative", "over_random")]
-        shown.append(changed(rows, COUNTED, histories))
-        as_it_is = found(rows, AS_IT_IS)
-        if as_it_is is None or not any(shown):
-            return []
-        return [f"{as_it_is['figures'][CHOSEN_BY]['value']:.4f}", *shown]
 
-    return cells
+DOSES = ("5%", "10%", "20%", "30%", "50%")
+JUDGES = {
+    "the denoiser and the counts": "drop {}, fused",
+    "co-occurrence + TF-IDF": "co-occurrence + TF-IDF, drop {}",
+    "nobody: at random": "random drop {}",
+}
+
+
+def doses(figures: Figures, histories: str) -> list[list[str]]:
+    """What each share of the items that is dropped does, whoever says which."""
+    lines = []
+    for rows in figures.groups.values():
+        for judge, way in JUDGES.items():
+            known = [found(rows, way.format(dose), histories) for dose in DOSES]
+            if known[2:] != [None] * 3:
+                shown = ["" if row is None else plain(row["figures"][CHOSEN_BY]["relative"]) for row in known]
+                lines.append([data_of(rows[0]), RECOMMENDERS[rows[0]["recommender"]], judge, *shown])
+    return lines
 
 
 def of_labels(rows: list[Row]) -> list[str]:
@@ -167,19 +189,12 @@ def short(rows: Iterable[Row]) -> None:
                 of_column.setdefault(column, []).append(row)
                 of_data.setdefault(data_of(row), {})[column] = row
 
-    def cell(estimate: dict[str, Any] | None) -> str:
-        if estimate is None:
-            return ""
-        low, high = estimate["interval"]
-        text = f"{estimate['value']:+.1%}"
-        return f"**{text}**" if low > 0 or high < 0 else text
-
     lines = []
     for name, known in of_data.items():
         estimates = [known[column]["figures"][CHOSEN_BY]["relative"] if column in known else None for column in columns]
-        lines.append([name, *map(cell, estimates)])
+        lines.append([name, *map(plain, estimates)])
     for name, by in (("mean", "relative"), ("mean, against as many at random", "over_random")):
-        lines.append([name, *(cell(mean(of_column.get(column, []), by)) for column in columns)])
+        lines.append([name, *(plain(mean(of_column.get(column, []), by)) for column in columns)])
     table(["data", *(f"{RECOMMENDERS[recommender]}, {share}" for recommender, share in columns)], lines, texts=1)
 
 
@@ -208,9 +223,13 @@ def main() -> None:
     short(row for rows in figures.groups.values() for row in rows)
     heads = ["as it is: NDCG@20", "5% dropped", "over random", "10% dropped", "over random", "5% by co-occurrence"]
     print("What a recommender learns from and the histories that it is asked with are cleaned\n")
-    figures.table(heads, of_defaults("cleaned"))
-    print("What a recommender learns from is cleaned alone\n")
-    figures.table(heads, of_defaults("as-is"))
+    figures.table(heads, of_defaults)
+    for histories, said_so in (
+        ("as-is", "What it learns from alone"),
+        ("cleaned", "And the histories that it is asked with"),
+    ):
+        print(f"How much to drop. {said_so}\n")
+        table(["data", "recommender", "who says which", *DOSES], doses(figures, histories), texts=3)
     print("What noise costs, by its labels\n")
     heads = ["all noise dropped", "all noise undone", "a noise item dropped", "another item dropped", "has to be right"]
     figures.table(heads, of_labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llm4dsr_cli.trial.settings import Setting, TrialSettings
 
 # Where not all fits, settings of these shares are tried first.
-_SHARES_FIRST = (0.05, 0.1, 0.02, 0.2, 0.01)
+_SHARES_FIRST = (0.1, 0.3, 0.05, 0.2, 0.5, 0.02, 0.01)
 # With fewer, nothing is known of what a seed does.
 FEWEST_SEEDS = 2
 

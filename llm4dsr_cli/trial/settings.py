@@ -9,7 +9,9 @@ from llm4dsr_cli.errors import OptionError
 
 TrialAction = Literal["drop", "replace", "weigh"]
 ACTIONS: tuple[TrialAction, ...] = ("drop", "replace", "weigh")
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+# Replacing scores what it proposes, which takes the longer the more it is.
+_MOST_REPLACED = 0.2
 # What an interaction that "weigh" flags counts for.
 FLAGGED_WEIGHT = 0.5
 
@@ -56,7 +58,8 @@ class TrialSettings:
 
     Attributes:
         recommenders: their names; see ``recommenders.NAMES``.
-        shares: of the items that may be edited, each tried with each action.
+        shares: of the items that may be edited, each tried with each action; None is SHARES, up to 20% where items are
+            replaced.
         actions: what is done with them.
         seeds: how often each recommender is trained, and random items are drawn.
         clean_histories: whether what a recommender is asked with is cleaned as well, not only what it learns from.
@@ -67,7 +70,7 @@ class TrialSettings:
     """
 
     recommenders: tuple[str, ...] = ("ease", "neighbours")
-    shares: tuple[float, ...] = SHARES
+    shares: tuple[float, ...] | None = None
     actions: tuple[TrialAction, ...] = ("drop", "replace")
     seeds: int = 3
     clean_histories: bool = True
@@ -83,13 +86,13 @@ class TrialSettings:
             raise OptionError(f"`seeds` is {self.seeds}", remedy="give 1 or more")
         if self.seed < 0:
             raise OptionError(f"`seed` is {self.seed}", remedy="give 0 or more")
-        for share in self.shares:
+        for share in self.shares or ():
             if not 0 < share < 1:
                 raise OptionError(f"`edit` is {share:g}", remedy="give a share of the items, between 0 and 1")
         for action in self.actions:
             if action not in ACTIONS:
                 raise OptionError(f"`action` is {action}: no such action", remedy="choose drop, replace or weigh")
-        if not self.shares or not self.actions:
+        if self.shares == () or not self.actions:
             raise OptionError("there is no setting to try", remedy="name shares and actions")
         if self.time_budget is not None and self.time_budget <= 0:
             raise OptionError(f"`time_budget` is {self.time_budget:g} seconds", remedy="give more than none")
@@ -97,4 +100,9 @@ class TrialSettings:
     @property
     def settings(self) -> list[Setting]:
         """The settings to try, each once, in the order of actions and shares."""
-        return [Setting(action, share) for action in dict.fromkeys(self.actions) for share in sorted(set(self.shares))]
+        return [Setting(action, share) for action in dict.fromkeys(self.actions) for share in self._shares(action)]
+
+    def _shares(self, action: TrialAction) -> list[float]:
+        if self.shares is not None:
+            return sorted(set(self.shares))
+        return [share for share in SHARES if action != "replace" or share <= _MOST_REPLACED]

@@ -88,7 +88,7 @@ def try_cleaning(
         action="replace" if "replace" in settings.actions else "drop",
         catalog=catalog,
         counted=counted_sequences(data),
-        edit=settings.shares[0],  # others are asked for later; it takes no threshold of a calibration
+        edit=settings.settings[0].share,  # others are asked for later; it takes no threshold of a calibration
         max_edits=max_edits,
         protect_last=0,
         fusion=settings.fusion,

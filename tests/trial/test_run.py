@@ -155,7 +155,7 @@ def test_a_time_budget_leaves_out_what_does_not_fit_and_says_so(tmp_path: Path) 
     said: list[str] = []
     first = run_trial(split, Judge(split, labels), wanted, Kept(tmp_path), say=said.append, make=made)
     assert first.protocol["seeds"] == 1
-    assert [one.setting.share for one in first.compared] == [0.05]
+    assert [one.setting.share for one in first.compared] == [0.1]
     assert said == [f"the time allows {first.protocol['left_out']}"]
     generous = TrialSettings(**{**vars(wanted), "time_budget": 1e6})
     assert len(run_trial(split, Judge(split, labels), generous, Kept(tmp_path), make=made).compared) == 3
