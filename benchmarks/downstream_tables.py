@@ -177,25 +177,23 @@ def means(rows: Iterable[Row]) -> list[list[str]]:
     ]
 
 
-def short(rows: Iterable[Row]) -> None:
-    """The README's table: a line for each data set, a column for each recommender and share, and the means."""
-    columns = [(recommender, share) for recommender in ("ease", "neighbours", "sasrec") for share in SHARES]
-    of_column: dict[tuple[str, str], list[Row]] = {}
-    of_data: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in rows:
-        for column in columns:
-            shown = (row["recommender"], row["way"]) == (column[0], f"drop {column[1]}, fused")
-            if shown and row["histories"] == "cleaned" and row["noise"] is None:
-                of_column.setdefault(column, []).append(row)
-                of_data.setdefault(data_of(row), {})[column] = row
+# Recommender, histories and share of a column of the README's table.
+SHOWN = [(name, "as-is", share) for name in ("ease", "neighbours") for share in ("5%", "10%", "30%")]
+SHOWN += [("sasrec", "cleaned", share) for share in ("10%", "30%")]
 
+
+def short(rows: Iterable[Row]) -> None:
+    """The README's table: a line for each data set; what the denoiser and the counts drop."""
+    of_data: dict[str, dict[tuple[str, str, str], Row]] = {}
+    for row in rows:
+        for name, histories, share in SHOWN:
+            if (row["recommender"], row["histories"], row["way"]) == (name, histories, f"drop {share}, fused"):
+                of_data.setdefault(data_of(row), {})[name, histories, share] = row
     lines = []
-    for name, known in of_data.items():
-        estimates = [known[column]["figures"][CHOSEN_BY]["relative"] if column in known else None for column in columns]
-        lines.append([name, *map(plain, estimates)])
-    for name, by in (("mean", "relative"), ("mean, against as many at random", "over_random")):
-        lines.append([name, *(plain(mean(of_column.get(column, []), by)) for column in columns)])
-    table(["data", *(f"{RECOMMENDERS[recommender]}, {share}" for recommender, share in columns)], lines, texts=1)
+    for data, known in of_data.items():
+        found = [known[column]["figures"][CHOSEN_BY]["relative"] if column in known else None for column in SHOWN]
+        lines.append([data, *map(plain, found)])
+    table(["data", *(f"{RECOMMENDERS[name]}, {share}" for name, _, share in SHOWN)], lines, texts=1)
 
 
 def every(rows: Iterable[Row]) -> None:
