@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +81,26 @@ class Draws:
         return Estimate(float(figures[0]), float(low), float(high))
 
 
+class Edits(NamedTuple):
+    """What a setting did to the sequences that recommenders learn from.
+
+    Attributes:
+        edits, replaced: how many items were edited, and how many of these replaced.
+        items_left: of the different items, the share that still stands in them.
+    """
+
+    edits: int
+    replaced: int
+    items_left: float
+
+
 @dataclass(frozen=True)
 class Compared:
     """A setting against the data as they are.
 
     Attributes:
         setting: what was tried.
-        edits, replaced: how many items were edited, and how many of these replaced.
+        edits, replaced, items_left: as of ``Edits``.
         validation, test: the relative change of CHOSEN_BY, the mean over recommenders.
         random: that of the random control, on test targets.
         over_random: the first less the second.
@@ -98,6 +111,7 @@ class Compared:
     setting: Setting
     edits: int
     replaced: int
+    items_left: float
     validation: Estimate
     test: Estimate
     random: Estimate
@@ -111,7 +125,7 @@ class Compared:
 
     def as_dict(self) -> dict[str, Any]:
         about = {"name": self.setting.name, "action": self.setting.action, "share": self.setting.share}
-        about |= {"edits": self.edits, "replaced": self.replaced, "helps": self.helps}
+        about |= {"edits": self.edits, "replaced": self.replaced, "items_left": self.items_left, "helps": self.helps}
         return {
             **about,
             "gain": self.test.value,
@@ -144,7 +158,7 @@ def compare(
     recommenders: Sequence[str],
     validation: Measured,
     test: Measured,
-    counts: Mapping[Setting, tuple[int, int]],
+    edits: Mapping[Setting, Edits],
     *,
     level: float = 0.95,
     draws: int = DRAWS,
@@ -153,7 +167,7 @@ def compare(
 
     Args:
         validation, test: of ``AS_IT_IS``, of all settings and of their controls, by each recommender.
-        counts: (edits, replaced) of each setting.
+        edits: of each setting.
     """
     n_seeds = len(next(iter(test.ranks.values())))
     on_test = _Relative(test, recommenders, Draws(test.users, n_seeds, level=level, draws=draws))
@@ -164,7 +178,7 @@ def compare(
         compared.append(
             Compared(
                 setting,
-                *counts[setting],
+                *edits[setting],
                 validation=on_validation.draws.estimate(on_validation.gain(setting)),
                 test=on_test.draws.estimate(gain),
                 random=on_test.draws.estimate(random),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llm4dsr_cli.console import Advance, untold
-from llm4dsr_cli.trial.compare import Compared, Measured, chosen, compare
+from llm4dsr_cli.trial.compare import Compared, Edits, Measured, chosen, compare
 from llm4dsr_cli.trial.editing import Edited
 from llm4dsr_cli.trial.fits import Fit, Fits
 from llm4dsr_cli.trial.kept import Kept, digest
@@ -22,6 +22,8 @@ from llm4dsr_cli.trial.splits import Split
 
 Say = Callable[[str], None]
 
+# Where fewer of the different items are left, the verdict says so.
+_FEW = 0.95
 # Seconds of a fit before one was made; only their ratios count.
 _GUESSED = {"ease": 10.0, "neighbours": 3.0}
 _GUESSED_NETWORK = 100.0
@@ -70,7 +72,8 @@ class Trial:
             "with as many random edits"
         )
         if best.helps:
-            return f'use "{best.setting.name}": {found}'
+            lost = f"; it leaves out {1 - best.items_left:.0%} of the different items" if best.items_left < _FEW else ""
+            return f'use "{best.setting.name}": {found}{lost}'
         return f'no setting helps measurably on these data: with the best one, "{best.setting.name}", {found}'
 
     def clean_share(self) -> float | None:
@@ -132,12 +135,13 @@ def run_trial(
         for setting in tried if seed == 0 else [one for one in tried if one.at_random]:
             editing.edited(setting, seed)  # is kept: what takes the model is done before the fits
     work = _Work(plan, recommenders, advance)
-    counts: dict[Setting, tuple[int, int]] = {}
+    edits: dict[Setting, Edits] = {}
     found: dict[tuple[Setting, str], list[Fit]] = {}
     for seed in range(plan.seeds):
         for setting in tried:
             edited = editing.edited(setting, seed)
-            counts[setting] = (edited.edits, edited.replaced)
+            if seed == 0 and not setting.at_random:
+                edits[setting] = Edits(edited.edits, edited.replaced, _items_left(split, edited))
             for name in plan.recommenders:
                 was_kept = fits.is_kept(recommenders[name], edited, seed)
                 fit = fits.fit(recommenders[name], edited, seed)
@@ -148,10 +152,19 @@ def run_trial(
         plan.recommenders,
         _measured(found, "validation", split),
         _measured(found, "test", split),
-        counts,
+        edits,
         level=settings.confidence,
     )
     return Trial(compared, chosen(compared), _protocol(split, settings, plan, fits))
+
+
+def _items_left(split: Split, edited: Edited) -> float:
+    """Of the different items that a recommender could learn from, the share that it still can."""
+    before, after = (
+        np.unique(np.concatenate([one for one, trains in zip(sequences, split.trains, strict=True) if trains]))
+        for sequences in (split.sequences, edited.sequences)
+    )
+    return float(np.isin(before, after).mean())
 
 
 def _measured(found: Mapping[tuple[Setting, str], list[Fit]], targets: str, split: Split) -> Measured:

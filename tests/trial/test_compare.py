@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llm4dsr_cli.trial.compare import Compared, Draws, Measured, chosen, compare
+from llm4dsr_cli.trial.compare import Compared, Draws, Edits, Measured, chosen, compare
 from llm4dsr_cli.trial.run import Trial
 from llm4dsr_cli.trial.settings import AS_IT_IS, Setting
 
 DROP, REPLACE = Setting("drop", 0.05), Setting("replace", 0.05)
+EDITS = Edits(10, 0, 1.0)
 
 
 @pytest.mark.parametrize(("n_seeds", "of_seed"), [(5, 0.0), (5, 0.03), (10, 0.15), (1, 0.0)])
@@ -60,9 +61,9 @@ def measured(effect: float, n_seeds: int, seed: int, n_users: int = 300) -> Meas
 
 
 def tried(effect: float, seed: int, n_seeds: int = 4) -> list[Compared]:
-    counts = dict.fromkeys((DROP, REPLACE), (10, 0))
+    edits: dict[Setting, Edits] = dict.fromkeys((DROP, REPLACE), EDITS)
     validation, test = measured(effect, n_seeds, 2 * seed), measured(effect, n_seeds, 2 * seed + 1)
-    return compare([DROP, REPLACE], ["a", "b"], validation, test, counts, draws=200)
+    return compare([DROP, REPLACE], ["a", "b"], validation, test, edits, draws=200)
 
 
 def protocol() -> dict[str, float]:
@@ -103,7 +104,7 @@ def test_what_random_edits_do_as_well_is_no_help() -> None:
     for name in ("a", "b"):
         ranks[DROP.control, name] = ranks[DROP, name]
     both = Measured(ranks, np.arange(300))
-    (found,) = compare([DROP], ["a", "b"], both, both, {DROP: (1, 0)}, draws=200)
+    (found,) = compare([DROP], ["a", "b"], both, both, {DROP: EDITS}, draws=200)
     assert found.test.is_positive
     assert not found.helps
 
@@ -113,7 +114,7 @@ def test_a_recommender_that_finds_nothing_has_no_relative_change() -> None:
     none = Measured(
         {(setting, "a"): np.full((2, 30), 99, np.float32) for setting in (AS_IT_IS, DROP, DROP.control)}, np.arange(30)
     )
-    compared = compare([DROP], ["a"], none, none, {DROP: (1, 0)}, draws=50)
+    compared = compare([DROP], ["a"], none, none, {DROP: EDITS}, draws=50)
     assert np.isnan(compared[0].test.value)
     assert chosen(compared) is None
     assert not compared[0].helps
@@ -129,6 +130,6 @@ def test_a_setting_is_chosen_by_validation_targets_alone() -> None:
             validation = Measured(ranks, validation.users)
         else:
             test = Measured(ranks, test.users)
-    best = chosen(compare([DROP, REPLACE], ["a", "b"], validation, test, {DROP: (1, 0), REPLACE: (1, 0)}, draws=50))
+    best = chosen(compare([DROP, REPLACE], ["a", "b"], validation, test, {DROP: EDITS, REPLACE: EDITS}, draws=50))
     assert best is not None and best.setting == REPLACE
     assert not best.helps

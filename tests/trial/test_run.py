@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ def test_dropping_what_is_noise_is_found_to_help() -> None:
     trial = run_trial(split, Judge(split, labels), SETTINGS)
     assert trial.setting == Setting("drop", 0.25)
     assert trial.sentence.startswith('use "drop 25%"')
+
+
+def test_items_that_are_lost_are_counted_and_told() -> None:
+    """Guards a gain that is paid for with the catalog, and a share of interactions taken for one of items."""
+    split, labels = noisy_split()
+    judge = Judge(split, labels)
+    trial = run_trial(split, judge, SETTINGS)
+
+    def different(sequences: list[Any]) -> set[int]:
+        return {int(item) for one, trains in zip(sequences, split.trains, strict=True) if trains for item in one}
+
+    before = different(split.sequences)
+    for one in trial.compared:
+        after = different(judge.edited(one.setting).sequences)
+        assert one.items_left == pytest.approx(len(before & after) / len(before))
+        assert one.as_dict()["items_left"] == one.items_left
+    assert trial.best is not None
+    for left, told in ((0.94, True), (0.96, False)):
+        lost = replace(trial, best=replace(trial.best, items_left=left))
+        assert ("leaves out 6% of the different items" in lost.sentence) == told
 
 
 @pytest.mark.parametrize("edits", ["random", "none"])
