@@ -12,7 +12,6 @@ import argparse
 import json
 import re
 from collections.abc import Iterable
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +124,7 @@ def doses(figures: Figures, histories: str) -> list[list[str]]:
 
 
 def of_labels(rows: list[Row]) -> list[str]:
-    return [*(changed(rows, way) for way in LABELS), *break_even(rows)]
-
-
-def break_even(rows: list[Row]) -> list[str]:
-    """What a noise item that is dropped brings, and another one costs, in thousandths of a percent, and from what share
-    of right edits on a recommender gains: by the labels' row and the random one of the largest share, if dropping
-    changes as much for each noise item, and for each other one."""
-    dropped = found(rows, LABELS[0])
-    randoms = [row for row in rows if row["way"].startswith("random drop") and row["histories"] == "cleaned"]
-    if dropped is None or not randoms:
-        return ["", "", ""]
-    random = max(randoms, key=itemgetter("edits"))
-    noise = random["right"] * random["edits"]
-    of_noise, of_random = (row["figures"][CHOSEN_BY]["relative"]["value"] for row in (dropped, random))
-    gain = of_noise / dropped["edits"]
-    loss = (noise * gain - of_random) / (random["edits"] - noise)
-    return [f"{1e5 * gain:+.1f}", f"{-1e5 * loss:+.1f}", f"{loss / (gain + loss):.0%}"]
+    return [changed(rows, way) for way in LABELS]
 
 
 def of_judges(rows: list[Row]) -> list[str]:
@@ -150,10 +133,10 @@ def of_judges(rows: list[Row]) -> list[str]:
     return [*shares, *(changed(rows, f"drop {share}, alone") for share in SHARES)]
 
 
-def mean(rows: Iterable[Row], by: str) -> dict[str, Any] | None:
-    """The mean change of several data sets, with an interval as of independent normals; None without any."""
+def mean(rows: list[Row], by: str) -> dict[str, Any] | None:
+    """The mean change of several data sets, with an interval as of independent normals; None where one lacks it."""
     known = [one for row in rows if (one := row["figures"][CHOSEN_BY][by]) is not None]
-    if not known:
+    if len(known) < len(rows):
         return None
     value = float(np.mean([one["value"] for one in known]))
     widths = [(one["interval"][1] - one["interval"][0]) / 2 for one in known]
@@ -229,8 +212,7 @@ def main() -> None:
         print(f"How much to drop. {said_so}\n")
         table(["data", "recommender", "who says which", *DOSES], doses(figures, histories), texts=3)
     print("What noise costs, by its labels\n")
-    heads = ["all noise dropped", "all noise undone", "a noise item dropped", "another item dropped", "has to be right"]
-    figures.table(heads, of_labels)
+    figures.table(["all noise dropped", "all noise undone"], of_labels)
     print("How often 5% are right, and what the denoiser alone brings\n")
     heads = ["right: denoiser and counts", "denoiser", "co-occurrence", "random"]
     heads += ["5% dropped, denoiser", "10% dropped, denoiser"]

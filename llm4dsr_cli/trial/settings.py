@@ -92,7 +92,7 @@ class TrialSettings:
         for action in self.actions:
             if action not in ACTIONS:
                 raise OptionError(f"`action` is {action}: no such action", remedy="choose drop, replace or weigh")
-        if self.shares == () or not self.actions:
+        if (self.shares is not None and not self.shares) or not self.actions:
             raise OptionError("there is no setting to try", remedy="name shares and actions")
         if self.time_budget is not None and self.time_budget <= 0:
             raise OptionError(f"`time_budget` is {self.time_budget:g} seconds", remedy="give more than none")
