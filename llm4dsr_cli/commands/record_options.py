@@ -276,5 +276,10 @@ class EditedRecordOptions(RecordOptions):
             not_parallel=tuple(self.not_parallel or ()),
         )
 
+    def log_options(self) -> LogOptions:
+        """For ``open_log``."""
+        parallel, not_parallel = (tuple(names or ()) for names in (self.parallel_field, self.not_parallel))
+        return replace(super().log_options(), parallel=parallel, not_parallel=not_parallel)
+
     def _of(self, log: Log) -> Self:
         return replace(super()._of(log), parallel_field=[log.places_field], not_parallel=None)

@@ -131,13 +131,13 @@ class ParallelLists:
         """Lists of which it is decided by what was seen here whether they run parallel, whatever is seen later."""
         lists = ParallelLists(self.record_format)
         for path, seen in self._seen.items():
-            lists._seen[path] = replace(seen, decided=_runs_parallel(seen))
+            lists._seen[path] = replace(seen, decided=runs_parallel(seen.equal, seen.different))
         return lists
 
     @property
     def found(self) -> list[str]:
         """The lists that no option is about and that run parallel to the items, as far as the records tell."""
-        return [".".join(path) for path, seen in self._seen.items() if _runs_parallel(seen)]
+        return [".".join(path) for path, seen in self._seen.items() if runs_parallel(seen.equal, seen.different)]
 
     def _candidates(self, record: Record) -> Iterator[tuple[Names, list[Any]]]:
         """The record's lists that no option is about."""
@@ -155,12 +155,13 @@ class ParallelLists:
     def _is_parallel(self, path: Names) -> bool:
         seen = self._seen.setdefault(path, _Seen())
         if seen.decided is None:
-            seen.decided = _runs_parallel(seen)
+            seen.decided = runs_parallel(seen.equal, seen.different)
         return seen.decided
 
 
-def _runs_parallel(seen: _Seen) -> bool:
-    return seen.equal > 0 and seen.equal >= _FOR_ONE_DAMAGED * seen.different
+def runs_parallel(equal: int, different: int) -> bool:
+    """Whether a list that was so often as long as the items, and so often not, runs parallel to them."""
+    return equal > 0 and equal >= _FOR_ONE_DAMAGED * different
 
 
 def _lengths(name: str, values: list[Any], record_format: RecordFormat, n_items: int) -> str:

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pytest
 import command_line
+import pytest
 from command_line import Call, call, write
 
 pytestmark = pytest.mark.usefixtures("warm_environment")

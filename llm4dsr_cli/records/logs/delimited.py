@@ -204,12 +204,14 @@ class DelimitedFile:
                     number += 1
 
     def _title(self, added: Added) -> str:
-        return f"{added.name}:float" if self._dialect.typed else added.name
+        if not self._dialect.typed:
+            return added.name
+        return f"{added.name}:{'float_seq' if added.type is str else 'float'}"
 
     def _with(self, row: bytes, cells: Sequence[str]) -> bytes:
         """A row with cells behind its last one."""
         end = _content(row)
-        more = b"".join(self._dialect.delimiter + cell.encode() for cell in cells)
+        more = b"".join(self._dialect.delimiter + self._dialect.cell(cell) for cell in cells)
         return row[:end] + more + row[end:]
 
     def _put(self, row: bytes, put: dict[str, str], where: str) -> bytes:

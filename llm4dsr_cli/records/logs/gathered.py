@@ -15,7 +15,9 @@ import orjson
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.json_lines import quote_names
 from llm4dsr_cli.records.logs.columns import Columns
+from llm4dsr_cli.records.logs.list_log import ListLog
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
 from llm4dsr_cli.records.logs.patches import Digest
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
@@ -217,6 +219,9 @@ def _about(log: Log, titles: list[str]) -> str:
     parts = [f"{log.file.name}: {log.file.kind}, {log.reads}", log.taken]
     if titles:
         parts.append("as " + ", ".join(f'"{title}"' for title in titles))
+    if isinstance(log, ListLog) and log.in_step:
+        lists = quote_names(log.in_step)
+        parts.append(f"in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)")
     if log.unjudged:
         parts.append(f"{log.unjudged:,} rows stay as they are")
     return "; ".join(parts)

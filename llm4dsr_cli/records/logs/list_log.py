@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from llm4dsr_cli.console import Advance, untold
-from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_cells import ListCell
 from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
 from llm4dsr_cli.records.logs.row_log import plain_id, value
+from llm4dsr_cli.records.parallel import runs_parallel
 
 # In a gathered record, the row of its list.
 ROW_FIELD = "row"
@@ -43,25 +44,62 @@ class ListColumns:
     target: str | None = None
 
 
+@dataclass
+class _Beside:
+    """A column whose cells may be lists that run parallel to the items, and how often they were as long."""
+
+    named: bool = False
+    equal: int = 0
+    different: int = 0
+
+    @property
+    def is_parallel(self) -> bool:
+        return self.named or runs_parallel(self.equal, self.different)
+
+
 class ListLog:
     """A log whose rows are sequences. A list that a user has in several rows is judged once.
+
+    Lists in other columns that are as long as the items, ratings say, lose what stands beside a dropped item.
+
+    Args:
+        beside: the columns whose cells may be such lists.
+        parallel: those that are, whatever their length; another one is an error.
 
     Attributes:
         judged: how many rows have a list.
         unjudged: how many have none.
+
+    Raises:
+        OptionError: there is no column that ``parallel`` names.
     """
 
     reads = "one sequence a row"
     places_field = PLACES_FIELD
 
     def __init__(
-        self, file: RowFile, columns: ListColumns, cell: ListCell, *, takes_titles: bool = True, whole: bool = False
+        self,
+        file: RowFile,
+        columns: ListColumns,
+        cell: ListCell,
+        *,
+        beside: Sequence[str] = (),
+        parallel: Sequence[str] = (),
+        takes_titles: bool = True,
+        whole: bool = False,
     ) -> None:
         self.file = file
         self.columns = columns
         self.cell = cell
         self.titles = columns.titles if takes_titles else None
-        self._also = [name for name in file.columns if name not in vars(columns).values()] if whole else []
+        taken = set(vars(columns).values())
+        self._also = [name for name in file.columns if name not in taken] if whole else []
+        for name in parallel:
+            if name not in file.columns:
+                raise OptionError(
+                    f"there is no column {name}", where=file.name, remedy=f"the columns are {', '.join(file.columns)}"
+                )
+        self._beside = {} if whole else {name: _Beside(name in parallel) for name in beside if name not in taken}
         self._spelled = whole
         self.judged = self.unjudged = 0
         self._first = array("q")  # the row that has the same list first, for each row; -1 for none
@@ -85,17 +123,25 @@ class ListLog:
         target = "" if columns.target is None else f", {columns.target} comes after them"
         return f"{user}, items from {columns.items} ({self.cell.name}){titles}{target}"
 
+    @property
+    def in_step(self) -> list[str]:
+        """The columns that run parallel to the items, as far as the rows tell that were read."""
+        return [name for name, beside in self._beside.items() if beside.is_parallel]
+
     def records(self, user_field: str, advance: Advance = untold) -> Iterator[bytes]:
         """A line of JSON for each list: its user if it has one, its items, their titles where they are taken, its row.
 
         A target stands behind the items, so that it is the last one.
 
         Raises:
-            RecordError: a cell holds no list, or titles are more or fewer than items.
+            RecordError: a cell holds no list, or titles are more or fewer than items, or a list that is to be parallel.
         """
         columns = self.columns
         names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
         names += self._also
+        n_judged = len(names)
+        names += self._beside
+        self._beside = {name: _Beside(beside.named) for name, beside in self._beside.items()}
         self.judged = self.unjudged = 0
         del self._first[:]
         seen: dict[bytes, int] = {}
@@ -108,7 +154,9 @@ class ListLog:
                 self._first.append(-1)
                 continue
             self.judged += 1
-            key = hashlib.blake2b(repr(cells).encode(), digest_size=12).digest()
+            if self._beside:
+                self._look_beside(by_name, row)
+            key = hashlib.blake2b(repr(cells[:n_judged]).encode(), digest_size=12).digest()
             self._first.append(seen.setdefault(key, row))
             if self._spelled or self._first[-1] == row:
                 yield orjson.dumps(self._record(by_name, row, user_field))
@@ -137,6 +185,30 @@ class ListLog:
         if self._spelled:
             return record
         return {**record, PLACES_FIELD: places, ROW_FIELD: row}
+
+    def _look_beside(self, cells: dict[str, str | None], row: int) -> None:
+        n = len(self._list(cells, self.columns.items, row))
+        for name, beside in self._beside.items():
+            cell = cells[name]
+            if cell is None:
+                continue
+            try:
+                equal = len(self.cell.parsed(cell)) == n
+            except (ValueError, SyntaxError):
+                equal = False
+            if beside.named and not equal:
+                raise self.unequal(name, row)
+            if n > 1:
+                beside.equal += equal
+                beside.different += not equal
+
+    def unequal(self, name: str, row: int) -> RecordError:
+        """What to say of a parallel list that is not as long as the items."""
+        return RecordError(
+            f"{name} is no list as long as {self.columns.items}",
+            where=f"{self.file.name}, row {row + 1}",
+            remedy="make them equally long, or say that it is something else with `not_parallel`",
+        )
 
     def _list(self, cells: dict[str, str | None], name: str, row: int) -> list[str | None]:
         try:
@@ -187,8 +259,9 @@ class ListChanges:
         changes = Changes(first=self._first)
         columns = self._log.columns
         names = [columns.items] if columns.titles is None else [columns.items, columns.titles]
+        in_step = self._log.in_step
         if self._edits:
-            for row, cells in self._log.file.rows(names):
+            for row, cells in self._log.file.rows([*names, *in_step]):
                 edits = self._edits.get(self._first[row])
                 if edits is None:
                     continue
@@ -197,9 +270,30 @@ class ListChanges:
                     name: self._log.cell.edited(cell or "", dropped, put)
                     for name, cell, put in zip(names, cells, (items, titles), strict=False)
                 }
+                if dropped:
+                    n = len(self._log.cell.parsed(cells[0] or ""))
+                    beside = dict(zip(in_step, cells[len(names) :], strict=True))
+                    changes.put[row] |= self._beside(beside, dropped, n, row)
         for name, values in self._added.items():
+            if name == PROBABILITY_FIELD and self._log.file.kind == "RecBole":
+                name = "noise_score"
             changes.added.append(Added(name, self._of_first(values), str))
         return changes
+
+    def _beside(self, cells: dict[str, str | None], dropped: set[int], n: int, row: int) -> dict[str, str]:
+        """Parallel lists without what stands beside dropped items."""
+        found = {}
+        for name, cell in cells.items():
+            if cell is None:
+                continue
+            try:
+                equal = len(self._log.cell.parsed(cell)) == n
+            except (ValueError, SyntaxError):
+                equal = False
+            if not equal:
+                raise self._log.unequal(name, row)
+            found[name] = self._log.cell.edited(cell, dropped, {})
+        return found
 
     def _of_first(self, values: dict[int, str]) -> Callable[[int], str | None]:
         return lambda row: values.get(self._first[row])

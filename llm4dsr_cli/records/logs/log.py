@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -48,12 +49,29 @@ class LogOptions:
         columns: of a log with one interaction a row; the user's, the items' and the titles' of one with lists.
         where: which rows are judged, as ``rating >= 4``; the others stay as they are.
         encoding: of text.
+        parallel: of a log with lists, the columns of lists that run parallel to the items; others are found by length.
+        not_parallel: those that do not, whatever their length.
+
+    Raises:
+        OptionError: there is no such encoding.
     """
 
     format: str | None = None
     columns: Columns = field(default_factory=Columns)
     where: str | None = None
     encoding: str = "utf-8"
+    parallel: tuple[str, ...] = ()
+    not_parallel: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise OptionError(f"`encoding` is {self.encoding}: no such encoding", remedy="try latin-1") from None
+
+    def beside(self, lists: Sequence[str]) -> list[str]:
+        """Of columns that may hold lists, those that may run parallel to the items; with those that are said to."""
+        return [name for name in dict.fromkeys([*lists, *self.parallel]) if name not in self.not_parallel]
 
 
 class Log(Protocol):
@@ -121,14 +139,21 @@ def open_log(
         if parquet.lists():
             _refuse_where(options)
             return ListLog(
-                file, _list_columns(file, parquet.lists(), options.columns), Literal(), takes_titles=not has_catalog
+                file,
+                _list_columns(file, parquet.lists(), options.columns),
+                Literal(),
+                beside=options.beside(parquet.lists()),
+                parallel=options.parallel,
+                takes_titles=not has_catalog,
             )
     else:
         table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
         lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
         if lists is not None:
             _refuse_where(options)
-            return ListLog(table, *lists, takes_titles=not has_catalog, whole=whole)
+            beside = options.beside(_beside(table, _DIALECTS[kind]))
+            parallel = options.parallel
+            return ListLog(table, *lists, beside=beside, parallel=parallel, takes_titles=not has_catalog, whole=whole)
         file = table
     columns = options.columns.found(file.columns, name, catalog_id)
     met = [] if options.where is None else conditions(options.where, file.columns, name)
@@ -193,6 +218,15 @@ def _lists_in_cells(file: DelimitedFile, dialect: Dialect, columns: Columns) -> 
     _, first = next(file.rows(file.columns), (0, []))
     lists = [name for name, cell in zip(file.columns, first, strict=False) if _is_list(cell)]
     return (_list_columns(file, lists, columns), Literal()) if lists else None
+
+
+def _beside(file: DelimitedFile, dialect: Dialect) -> list[str]:
+    """The columns whose cells may be lists."""
+    if dialect is _MIND:
+        return []
+    if dialect.typed:
+        return [name for name, type_ in zip(file.columns, file.types(), strict=True) if type_.endswith("_seq")]
+    return file.columns
 
 
 def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColumns:

@@ -147,7 +147,8 @@ class ParquetFile:
             return "snappy"
         group = file.metadata.row_group(0)
         chunks = [group.column(place) for place in range(group.num_columns)]
-        return {chunk.path_in_schema: chunk.compression for chunk in chunks}
+        # What the reader calls UNCOMPRESSED the writer calls NONE.
+        return {chunk.path_in_schema: chunk.compression.replace("UNCOMPRESSED", "NONE") for chunk in chunks}
 
     def _open(self) -> Any:
         try:
