@@ -221,8 +221,10 @@ class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last
         return found, self._of(found.log), beside
 
     def _of(self, log: Log) -> Self:
-        """The options for records that were gathered from a log."""
-        return replace(self, items_field="items", titles_field=None if log.titles is None else "titles")
+        """The options for records that were gathered from a log; its times say which item is the oldest."""
+        newest_first = self.newest_first and not log.is_timed
+        titles = None if log.titles is None else "titles"
+        return replace(self, items_field="items", titles_field=titles, newest_first=newest_first)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,7 +244,11 @@ def trial(
 
         plot_trial(found, Path(plot))
         console.say(f"plot: {plot}")
-    print_trial(found, found.sentence if command is None else f"{found.sentence}: {command}", color=console.color)
+    verdict = found.sentence
+    if command is not None:
+        weighs = found.setting is not None and found.setting.action == "weigh"
+        verdict += f"{', and let items with a noise_flag count half' if weighs else ''}: {command}"
+    print_trial(found, verdict, color=console.color)
     return exit_code(counts, None, console)
 
 
@@ -337,5 +341,4 @@ def _command(found: Trial, source: str, *sets: OptionSet) -> str | None:
                 words += [flag] if value is True else [word for one in values for word in (flag, str(one))]
     words += ["--edit", percent(edit), "--action", "mark" if setting.action == "weigh" else str(setting.action)]
     words += ["--protect-last", str(found.protocol["protect_last"])]
-    then = ", and let items with a noise_flag count half" if setting.action == "weigh" else ""
-    return shlex.join(words) + then
+    return shlex.join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from llm4dsr_cli.trial.editing import Editor, counted_sequences, judging
 from llm4dsr_cli.trial.items import Histories
 from llm4dsr_cli.trial.kept import Kept, digest
 from llm4dsr_cli.trial.recommenders import make_recommender, torch_threads
+from llm4dsr_cli.trial.recommenders.ease import check_size
 from llm4dsr_cli.trial.run import Say, Trial, run_trial
 from llm4dsr_cli.trial.settings import Setting, TrialSettings
 from llm4dsr_cli.trial.splits import FEWEST_TARGETS, Split, by_time, leave_two_out
@@ -83,6 +85,8 @@ def try_cleaning(
     if catalog is not None and "replace" in settings.actions:
         histories.items.add_catalog(catalog)
     data = leave_two_out(histories) if split == "leave-two-out" else by_time(histories)
+    if settings.time_budget is None:  # which may draw fewer users
+        settings = _of_this_size(settings, data, say)
     kept = Kept(state)
     with Cleaning.load(
         action="replace" if "replace" in settings.actions else "drop",
@@ -100,6 +104,7 @@ def try_cleaning(
         if settings.time_budget is not None:
             seconds = _seconds_an_item(cleaning, data)
             data = _within(data, settings, began, seconds, kept, say)
+            settings = _of_this_size(settings, data, say)
             edit_seconds = _edit_seconds(data, seconds)
         editor = Editor(data, cleaning, kept, judge=judge, advance=advance)
         say(
@@ -117,6 +122,21 @@ def try_cleaning(
                 say=say,
                 advance=advance,
             )
+
+
+def _of_this_size(settings: TrialSettings, data: Split, say: Say) -> TrialSettings:
+    """The same without EASE where the data are too large for it, and others are tried. Raises OptionError."""
+    if "ease" not in settings.recommenders:
+        return settings
+    try:
+        check_size(int(data.trains.sum()), len(data.items))
+    except OptionError as error:
+        others = tuple(name for name in settings.recommenders if name != "ease")
+        if not others:
+            raise
+        say(f"EASE is left out: {error.what}")
+        return replace(settings, recommenders=others)
+    return settings
 
 
 def _seconds_an_item(cleaning: Cleaning, data: Split) -> float:

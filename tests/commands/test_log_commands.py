@@ -76,6 +76,22 @@ def test_a_log_is_cleaned_as_its_sequences_are(folder: Path, llm4dsr: Call, opti
         assert all(row in left for row in after)  # in the same order
 
 
+def test_times_say_which_item_is_the_newest_whatever_the_order_of_rows(tmp_path: Path, llm4dsr: Call) -> None:
+    """Guards the recommender's targets: with ``newest_first`` the oldest items were protected, the newest dropped."""
+    write(tmp_path / "catalog.jsonl", [{"id": str(i), "title": f"Thing {i}, The"} for i in range(30)])
+    rows = [(user, (7 * user + time) % 30, time) for user in range(20) for time in (5, 4, 3, 2, 1)]
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,timestamp\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    found = []
+    for options in ([], ["--newest-first"]):
+        out = tmp_path / f"out{len(found)}.csv"
+        done = llm4dsr("clean", log, out, "--catalog", tmp_path / "catalog.jsonl", "--edit", "60%", *options)
+        assert done.code == 0, done.err
+        found.append(out.read_text())
+    assert found[0] == found[1]
+    assert found[0].count(",5\n") == 20
+
+
 def test_a_log_that_nobody_edits_keeps_its_bytes(folder: Path, llm4dsr: Call) -> None:
     """Guards: another quoting, another line ending, another order."""
     for name in ("out.csv", "out.csv.gz"):

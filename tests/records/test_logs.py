@@ -218,6 +218,46 @@ def test_only_rows_that_meet_the_condition_are_judged_and_all_stay(tmp_path: Pat
     assert written(log) == path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ("kind = True", ["a", "b"]),
+        ("kind = true", ["a", "b"]),
+        ("kind != TRUE", ["c"]),
+        ("day >= 2010-01-02", ["b", "c"]),
+        ("title = 'x, y'", ["a"]),
+        ('title = "x < y or z"', ["b"]),
+        ("rating > -1 and rating<4.5", ["b"]),
+    ],
+)
+def test_a_condition_means_what_it_says(tmp_path: Path, condition: str, met: list[str]) -> None:
+    """Guards rows of other users than were asked for: a truth in another case, and signs in a quoted text."""
+    path = tmp_path / "r.csv"
+    rows = ['u,a,5,True,2010-01-01,"x, y"', "u,b,2,true,2010-01-02,x < y or z", "u,c,-4,False,2011-01-01,z"]
+    path.write_text("\n".join(["user,item,rating,kind,day,title", *rows, ""]))
+    assert records(opened(path, catalog=True, where=condition))[0]["items"] == met
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["rating > ", "rating >= 4 or day > 1", "rating >= 4, rating < 5", "rating > 3 && rating < 5", "rating >> 3"],
+)
+def test_a_condition_that_would_be_read_as_another_is_refused(tmp_path: Path, condition: str) -> None:
+    """Guards a text behind a sign that is compared as it stands, whatever was meant by it."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating,day\nu,a,5,1\n")
+    with pytest.raises(OptionError, match="which is no condition"):
+        opened(path, catalog=True, where=condition)
+
+
+def test_numbers_and_texts_have_no_order(tmp_path: Path) -> None:
+    """Guards a date that is compared with seconds, digit by digit."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,timestamp\nu,a,1262304000\n")
+    with pytest.raises(OptionError, match="timestamp holds numbers, such as 1262304000"):
+        records(opened(path, catalog=True, where="timestamp >= 2010-01-01"))
+
+
 def test_json_rows_keep_the_types_of_ids(tmp_path: Path) -> None:
     """Guards: a number that comes back as text, and digits of other fields that a parser loses."""
     path = tmp_path / "r.jsonl"

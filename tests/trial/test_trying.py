@@ -59,6 +59,20 @@ def test_what_is_missing_shows_before_the_model_is_loaded(monkeypatch: pytest.Mo
         try_cleaning(users(60), split="none", model="no such model")  # type: ignore[arg-type]
 
 
+def test_ease_is_left_out_where_the_data_are_too_large_for_it(
+    tiny_denoiser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a trial that ends with an error after all sequences were scored, by a recommender that nobody chose."""
+    monkeypatch.setattr("llm4dsr_cli.trial.recommenders.ease.LARGEST", 30)
+    said: list[str] = []
+    wanted = TrialSettings(shares=(0.2,), actions=("drop",), seeds=1)
+    trial = try_cleaning(users(60), wanted, model=tiny_denoiser, threads=1, weights="q8_0", say=said.append)
+    assert trial.protocol["recommenders"] == ["neighbours"]
+    assert any(line.startswith("EASE is left out: 60 users and 40 items are too many") for line in said)
+    with pytest.raises(OptionError, match="too many for EASE"):
+        try_cleaning(users(60), TrialSettings(recommenders=("ease",)), model="no such model")
+
+
 def test_a_damaged_gate_in_the_state_folder_is_fitted_again(tiny_denoiser: Path, tmp_path: Path) -> None:
     """Guards a trial that never ends again because a file of its folder was cut short."""
     wanted = TrialSettings(recommenders=("neighbours",), shares=(0.1,), actions=("drop",), seeds=1)

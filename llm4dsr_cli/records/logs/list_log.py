@@ -75,6 +75,7 @@ class ListLog:
     """
 
     reads = "one sequence a row"
+    is_timed = False
     places_field = PLACES_FIELD
 
     def __init__(

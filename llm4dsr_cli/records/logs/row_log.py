@@ -72,6 +72,11 @@ class RowLog:
         self.n_rows = 0
 
     @property
+    def is_timed(self) -> bool:
+        """Whether times, not places, say which item is older."""
+        return self.columns.time is not None
+
+    @property
     def names(self) -> Columns:
         """The columns of users, items and titles."""
         return replace(self.columns, time=None, title=self.titles)

@@ -20,30 +20,57 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_CONDITION = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>==|!=|>=|<=|=|>|<)\s*(?P<value>.+?)\s*")
+# A value is quoted, or has no sign in it that could be meant as another condition.
+_VALUE = r"""'[^']*'|"[^"]*"|(?!.*\sor\s)[^\s'"<>=!&|,](?:[^'"<>=!&|,]*[^\s'"<>=!&|,])?"""
+_CONDITION = re.compile(
+    rf"\s*(?P<name>[^<>=!]+?)\s*(?P<sign>==|!=|>=|<=|=|>|<)\s*(?P<value>{_VALUE})\s*", re.IGNORECASE
+)
+_TRUTH = ("true", "false")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A comparison of one column: as numbers where the value is one, else as text."""
+    """A comparison of one column: as numbers where the value is one, else as text; true and false in any case."""
 
     column: str
     sign: str
     value: str
 
     def holds(self, cell: str | None) -> bool:
-        """Whether a cell meets it; an empty one never does, nor one that is no number where the value is one."""
+        """Whether a cell meets it; an empty one never does, nor one that is no number where the value is one.
+
+        Raises:
+            OptionError: it asks for the order of a number and a text.
+        """
         if cell is None:
             return False
         compare = _OPERATORS[self.sign]
         try:
             number = float(self.value)
         except ValueError:
-            return compare(cell, self.value.strip("'\""))
+            return self._of_text(cell, self.value.strip("'\""))
         try:
             return compare(float(cell), number)
         except ValueError:
             return False
+
+    def _of_text(self, cell: str, value: str) -> bool:
+        if self.sign in (">=", "<=", ">", "<") and _is_number(cell):
+            raise OptionError(
+                f"`where` asks for {self.column} {self.sign} {value}, but {self.column} holds numbers, such as {cell}",
+                remedy="compare with a number",
+            )
+        if value.lower() in _TRUTH and cell.lower() in _TRUTH:
+            cell, value = cell.lower(), value.lower()
+        return _OPERATORS[self.sign](cell, value)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def conditions(text: str, columns: Sequence[str], where: str) -> list[Condition]:
@@ -62,7 +89,7 @@ def conditions(text: str, columns: Sequence[str], where: str) -> list[Condition]
         if match is None:
             raise OptionError(
                 f"`where` has {part!r}, which is no condition",
-                remedy="write COLUMN >= VALUE, and `and` between several",
+                remedy="write COLUMN >= VALUE, with `and` between several, and a text with signs in it in quotes",
             )
         if match["name"] not in columns:
             raise OptionError(

@@ -17,6 +17,19 @@ LARGEST = 12_000
 _BLOCK = 1024
 
 
+def check_size(n_users: int, n_items: int) -> None:
+    """Refuse what EASE cannot take.
+
+    Raises:
+        OptionError: users and items are both more than LARGEST.
+    """
+    if min(n_users, n_items) > LARGEST:
+        raise OptionError(
+            f"{n_users:,} users and {n_items:,} items are too many for EASE, which takes {LARGEST:,} of one",
+            remedy="choose another `recommender`, or give fewer users",
+        )
+
+
 class Ease:
     """The closed form of EASE, by users or by items.
 
@@ -52,11 +65,7 @@ class Ease:
         Raises:
             OptionError: users and items are both more than LARGEST.
         """
-        if min(len(sequences), n_items) > LARGEST:
-            raise OptionError(
-                f"{len(sequences):,} users and {n_items:,} items are too many for EASE, which takes {LARGEST:,} of one",
-                remedy="choose another `recommender`, or give fewer users",
-            )
+        check_size(len(sequences), n_items)
         if weights is None:
             weights = [np.ones(len(sequence), dtype=np.float32) for sequence in sequences]
         if n_items <= len(sequences):
