@@ -53,8 +53,8 @@ class CleaningSettings:
         given = [f"`{name}`" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")
-        if self.edit is not None and not 0 < self.edit < 1:
-            raise OptionError(f"`edit` is {self.edit:g}", remedy="give a share of all items, between 0 and 1")
+        if self.edit is not None and not (isinstance(self.edit, (int, float)) and 0 < self.edit < 1):
+            raise OptionError(f"`edit` is {self.edit}", remedy="give a share of all items, between 0 and 1, as .05")
         if self.false_edit_rate is not None:
             check_rate(self.false_edit_rate)
         self.gate(0.0 if self.threshold is None else log_odds_of(self.threshold))

@@ -82,7 +82,11 @@ def clean(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Score a file, say what would be edited, and write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Score a file and say what would be edited; write nothing but, if OUT is named, scores for --resume.",
+        ),
     ] = False,
     resume: Annotated[
         bool,

@@ -54,6 +54,8 @@ def clean_files(
             for file in files:
                 if file.outputs is None:
                     file.keep_scores()
+                    if file.scratch is not None:
+                        console.say(f"the scores are kept in {file.scratch}.part: clean with --resume to use them")
                 else:
                     done.append((file.outputs, file.write(file.outputs, cleaning, console)))
     except KeyboardInterrupt:

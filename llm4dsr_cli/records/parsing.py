@@ -48,8 +48,10 @@ def record_of(
         line: what ``data`` was parsed from, to come back byte for byte where nothing is edited.
 
     Raises:
-        RecordError: the object has another shape, or there is nowhere that its items could have titles.
+        RecordError: it is no object, has another shape, or there is nowhere that its items could have titles.
     """
+    if not isinstance(data, dict):
+        raise RecordError(f"is {kind(data)}", where=where, remedy='give a dict, such as {"items": ["Alien", "Aliens"]}')
     items = _items(data, where, record_format)
     strings_are_titles = record_format.titles_field is None and catalog is None
     _check_kinds(items, where, record_format, numbers_are_titles=strings_are_titles)

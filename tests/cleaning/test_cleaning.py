@@ -28,6 +28,7 @@ from llm4dsr_cli import (
     RecordFormat,
 )
 from llm4dsr_cli.cleaning.settings import CleaningSettings
+from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import N_FEATURES, Fusion
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -146,6 +147,7 @@ def test_a_stream_is_read_a_batch_ahead_and_no_further() -> None:
         ({"threshold": 1.5}, "`threshold`"),
         ({"false_edit_rate": 0.0}, "`false_edit_rate`"),
         ({"edit": 1.0}, "`edit`"),
+        ({"edit": "5%"}, "`edit` is 5%: give a share"),
         ({"max_edits": 1.5}, "`max_edits`"),
         ({"protect_last": -1}, "`protect_last`"),
     ],
@@ -291,6 +293,16 @@ def test_dicts_are_cleaned_as_lines_are() -> None:
         for before, after in zip(records, found, strict=True):
             assert (after is before) == (after == before)
         assert sum(after != before for before, after in zip(records, found, strict=True)) > 20
+
+
+@pytest.mark.parametrize(
+    ("record", "words"), [(["Alien", "Aliens"], "a list"), ("abc", "a string"), (None, "null"), (7, "an integer")]
+)
+def test_what_is_no_dict_is_one_sentence(record: Any, words: str) -> None:
+    """Guards an AttributeError from the depths, where somebody gives lists of titles."""
+    cleaning = Cleaning(Judge(by_number), CleaningSettings(threshold=0.4))
+    with pytest.raises(RecordError, match=f"record 1: is {words}: give a dict"):
+        list(cleaning.clean([record]))
 
 
 # --- the real thing --------------------------------------------------------------------------------------------------

@@ -136,10 +136,13 @@ def test_an_interrupted_run_of_several_goes_on(folder: Path, llm4dsr: Call, monk
 
 
 def test_a_dry_run_of_several_keeps_scores_for_the_run_that_writes(folder: Path, llm4dsr: Call) -> None:
-    """Guards: a folder that is not there yet, in which scores are to be kept."""
+    """Guards: a folder that is not there yet, in which scores are to be kept, and scores that nobody is told of."""
     arguments = ["clean", folder / "a.jsonl", folder / "b.jsonl", folder / "cleaned"]
     looked = llm4dsr(*arguments, "--dry-run", "--audit", folder / "edits")
     assert looked.code == 0, looked.err
+    for name in ("a", "b"):
+        part = folder / "cleaned" / f"{name}.jsonl.scores.part"
+        assert f"the scores are kept in {part}: clean with --resume to use them" in looked.err
     assert {path.name for path in (folder / "cleaned").iterdir()} >= {"a.jsonl.scores.part", "b.jsonl.scores.part"}
     assert not (folder / "edits").exists()
     assert llm4dsr(*arguments, "--resume").code == 0
