@@ -83,7 +83,7 @@ def tabulated(header: Sequence[str], mark: str, row: Sequence[str], where: str) 
         if fields[2] is not None:
             time = plain[fields[2]]
             cell = dict(zip(header, row, strict=False)).get(time, "")
-            number = f"float(r[{time!r}])" if _is_number(cell) else f"r[{time!r}]"
+            number = f"float(r[{time!r}])" if is_number(cell) else f"r[{time!r}]"
             rows = f"sorted({rows}, key=lambda r: {number})"
         program = (
             f"import csv,json,sys; d={{}}; [d.setdefault(r[{user!r}], []).append(r[{item!r}]) for r in {rows}]; "
@@ -109,7 +109,8 @@ def turned(data: dict[str, Any], where: str) -> str | None:
     return None
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a text is a number."""
     try:
         float(cell)
     except ValueError:

@@ -228,6 +228,7 @@ def test_only_rows_that_meet_the_condition_are_judged_and_all_stay(tmp_path: Pat
         ("title = 'x, y'", ["a"]),
         ('title = "x < y or z"', ["b"]),
         ("rating > -1 and rating<4.5", ["b"]),
+        ("rating >= '5'", ["a"]),
     ],
 )
 def test_a_condition_means_what_it_says(tmp_path: Path, condition: str, met: list[str]) -> None:

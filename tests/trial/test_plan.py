@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.trial.plan import Cost, fitting_plan, whole_plan
 from llm4dsr_cli.trial.settings import TrialSettings
 
@@ -21,6 +24,8 @@ def test_what_is_tried_by_default_and_when_shares_are_given() -> None:
     }
     assert of["drop"] == of["weigh"] == {0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5}
     assert of["replace"] == {0.01, 0.02, 0.05, 0.1, 0.2}
+    with pytest.raises(OptionError, match="no setting to try"):
+        TrialSettings(shares=[])  # type: ignore[arg-type]
     given = TrialSettings(shares=(0.5, 0.1, 0.5)).settings
     assert [(one.action, one.share) for one in given] == [
         ("drop", 0.1), ("drop", 0.5), ("replace", 0.1), ("replace", 0.5)

@@ -193,15 +193,19 @@ class ListLog:
             cell = cells[name]
             if cell is None:
                 continue
-            try:
-                equal = len(self.cell.parsed(cell)) == n
-            except (ValueError, SyntaxError):
-                equal = False
+            equal = self.is_as_long(cell, n)
             if beside.named and not equal:
                 raise self.unequal(name, row)
             if n > 1:
                 beside.equal += equal
                 beside.different += not equal
+
+    def is_as_long(self, cell: str, n: int) -> bool:
+        """Whether a cell is a list of n entries."""
+        try:
+            return len(self.cell.parsed(cell)) == n
+        except (ValueError, SyntaxError):
+            return False
 
     def unequal(self, name: str, row: int) -> RecordError:
         """What to say of a parallel list that is not as long as the items."""
@@ -287,11 +291,7 @@ class ListChanges:
         for name, cell in cells.items():
             if cell is None:
                 continue
-            try:
-                equal = len(self._log.cell.parsed(cell)) == n
-            except (ValueError, SyntaxError):
-                equal = False
-            if not equal:
+            if not self._log.is_as_long(cell, n):
                 raise self._log.unequal(name, row)
             found[name] = self._log.cell.edited(cell, dropped, {})
         return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.json_lines import quote_names
+from llm4dsr_cli.records.shapes import is_number
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -40,7 +41,7 @@ class Condition:
         """Whether a cell meets it; an empty one never does, nor one that is no number where the value is one.
 
         Raises:
-            OptionError: it asks for the order of a number and a text.
+            OptionError: it asks for the order of a number and a text that is not quoted.
         """
         if cell is None:
             return False
@@ -48,29 +49,22 @@ class Condition:
         try:
             number = float(self.value)
         except ValueError:
-            return self._of_text(cell, self.value.strip("'\""))
+            return self._of_text(cell)
         try:
             return compare(float(cell), number)
         except ValueError:
             return False
 
-    def _of_text(self, cell: str, value: str) -> bool:
-        if self.sign in (">=", "<=", ">", "<") and _is_number(cell):
+    def _of_text(self, cell: str) -> bool:
+        value = self.value.strip("'\"")
+        if value == self.value and self.sign in (">=", "<=", ">", "<") and is_number(cell):
             raise OptionError(
                 f"`where` asks for {self.column} {self.sign} {value}, but {self.column} holds numbers, such as {cell}",
-                remedy="compare with a number",
+                remedy="compare with a number, or with a text in quotes",
             )
         if value.lower() in _TRUTH and cell.lower() in _TRUTH:
             cell, value = cell.lower(), value.lower()
         return _OPERATORS[self.sign](cell, value)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def conditions(text: str, columns: Sequence[str], where: str) -> list[Condition]:
