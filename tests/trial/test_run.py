@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llm4dsr_cli.sequences import ItemSequence
+from llm4dsr_cli.trial.compare import Estimate
 from llm4dsr_cli.trial.editing import Edited
 from llm4dsr_cli.trial.fits import Fits
 from llm4dsr_cli.trial.items import Histories
@@ -70,9 +71,9 @@ def test_dropping_what_is_noise_is_found_to_help() -> None:
 
 def test_items_that_are_lost_are_counted_and_told() -> None:
     """Guards a gain that is paid for with the catalog, and a share of interactions taken for one of items."""
-    split, labels = noisy_split()
+    split, labels = noisy_split(60)
     judge = Judge(split, labels)
-    trial = run_trial(split, judge, SETTINGS)
+    trial = run_trial(split, judge, replace(SETTINGS, shares=(0.1, 0.9)))
 
     def different(sequences: list[Any]) -> set[int]:
         return {int(item) for one, trains in zip(sequences, split.trains, strict=True) if trains for item in one}
@@ -82,9 +83,10 @@ def test_items_that_are_lost_are_counted_and_told() -> None:
         after = different(judge.edited(one.setting).sequences)
         assert one.items_left == pytest.approx(len(before & after) / len(before))
         assert one.as_dict()["items_left"] == one.items_left
-    assert trial.best is not None
+    assert trial.compared[-1].items_left < 1
     for left, told in ((0.94, True), (0.96, False)):
-        lost = replace(trial, best=replace(trial.best, items_left=left))
+        best = replace(trial.compared[0], items_left=left, test=Estimate(1, 1, 1), over_random=Estimate(1, 1, 1))
+        lost = replace(trial, best=best)
         assert ("leaves out 6% of the different items" in lost.sentence) == told
 
 
