@@ -129,7 +129,7 @@ def test_a_list_of_another_length_is_an_error_where_it_should_be_parallel(
     write_kind(tmp_path / name, rows())
     options = ["--catalog", catalog, "--edit", "30%"]
     for more, code, said in (("tags", 1, "tags is no list as long as item_ids"), ("scores", 2, "no column scores")):
-        done = llm4dsr("clean", tmp_path / name, tmp_path / "out", *options, "--parallel-field", more)
+        done = llm4dsr("clean", tmp_path / name, *options, "--parallel-field", more, "--dry-run")  # before any scoring
         assert (done.code, said in done.err) == (code, True), done.err
     damaged = rows()
     for row in damaged[:2]:

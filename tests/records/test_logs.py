@@ -241,7 +241,14 @@ def test_a_condition_means_what_it_says(tmp_path: Path, condition: str, met: lis
 
 @pytest.mark.parametrize(
     "condition",
-    ["rating > ", "rating >= 4 or day > 1", "rating >= 4, rating < 5", "rating > 3 && rating < 5", "rating >> 3"],
+    [
+        "rating > ",
+        "rating >= 4 or day > 1",
+        "rating = 4 or 5",
+        "rating >= 4, rating < 5",
+        "rating > 3 && rating < 5",
+        "rating >> 3",
+    ],
 )
 def test_a_condition_that_would_be_read_as_another_is_refused(tmp_path: Path, condition: str) -> None:
     """Guards a text behind a sign that is compared as it stands, whatever was meant by it."""
