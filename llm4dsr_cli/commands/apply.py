@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,7 +77,8 @@ def apply(
     if not is_file:
         gate.refuse_for_pipe()
     console = run.console()
-    gate_file, record_format, catalog = gate.load(), records.record_format(), records.load_catalog(source, console)
+    gate_file, catalog = gate.load(), records.load_catalog(source, console)
+    record_format = replace(records.record_format(), ids_for_titles=catalog is None)
     kept = KeptScores.of(model, gate_file, by_rate=settings.rate(gate_file) is not None)
     cleaning = Cleaning(
         kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
+
+# What tells the parts of a split apart.
+_PART = re.compile(r"(?<![a-z])(?:train(?:ing)?|valid(?:ation)?|val|dev|test|part[-_.]?\d+)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ def destinations(
     folders, with a file for each input. What is no folder yet is made.
 
     Raises:
-        OptionError: there is no OUT; two inputs have one name; or one of them is standard input.
+        OptionError: there is no OUT, or it is another part of the input's split; two inputs have one name; or one of
+            them is standard input.
         Llm4dsrError: an input is not there.
         OutputError: a folder cannot be made.
     """
@@ -43,6 +48,12 @@ def destinations(
     if target is None and not dry_run:
         raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     if target is None or (len(sources) == 1 and not _is_folder(target)):
+        if target is not None and _is_other_part(sources[0], target):
+            raise OptionError(
+                "OUT is there, and its name is that of another part of IN's split",
+                where=target,
+                remedy="to clean both, name a folder behind them; to write there, remove it first",
+            )
         return [Destination(source, target, output, errors) for source in sources]
     for source in sources:
         if source == "-":
@@ -71,6 +82,12 @@ def destinations(
         )
         for source in sources
     ]
+
+
+def _is_other_part(source: str, target: str) -> bool:
+    """Whether a file that is there is called like the source but for the part of a split, as x.valid.inter is."""
+    one, other = Path(source), Path(target)
+    return one.name != other.name and _PART.sub("*", one.name) == _PART.sub("*", other.name) and other.is_file()
 
 
 def _is_folder(target: str) -> bool:

@@ -143,12 +143,15 @@ class Outputs:
     def tell(self, cleaner: Cleaner[R], console: Console) -> int:
         """Say what was done; the exit code."""
         from llm4dsr_cli.cleaning.report import notes, summary, warnings
+        from llm4dsr_cli.records.logs.gathered import can_be_undone
 
         for warning in warnings(cleaner):
             console.warn(warning)
         for note in notes(cleaner):
             console.say(note)
         console.say(summary(cleaner, self.seconds))
+        if "--audit" in self._files and not can_be_undone(self._source):
+            console.say("`llm4dsr undo` cannot take edits of Parquet back, whatever the audit tells: keep the input")
         return exit_code(cleaner.counts, self.rejects, console)
 
 

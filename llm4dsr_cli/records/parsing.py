@@ -90,6 +90,8 @@ def record_of(
             order.append(i)
             if title is None and parallel_titles is not None:
                 title = title_of(parallel_titles[i])
+            if title is None and record_format.ids_for_titles:
+                title = title_of(item if id_ is None and not isinstance(item, dict) else id_)
             if title is None:
                 title = _catalog_title(id_, catalog, lacks, i)
         ids.append(id_)
@@ -173,6 +175,8 @@ def _named_by(
 
 def _check_titles(items: list[Any], where: str, record_format: RecordFormat) -> None:
     """Raises RecordError unless all of the items are padding: none of them has a title, and none can have one."""
+    if record_format.ids_for_titles:
+        return
     for i, item in enumerate(items):
         if not record_format.is_padding(item.get(record_format.id_name) if isinstance(item, dict) else item):
             raise RecordError(

@@ -26,6 +26,7 @@ class RecordFormat:
         catalog_id_field, catalog_title_field: the same in the catalog; None is as for the items.
         padding_ids: texts of ids that fill a sequence up, and are no items.
         newest_first: the newest item comes first, not last.
+        ids_for_titles: let an id stand for the title that an item lacks, as it may where scores are there already.
     """
 
     items_field: str = "items"
@@ -38,6 +39,7 @@ class RecordFormat:
     catalog_title_field: str | None = None
     padding_ids: tuple[str, ...] = ()
     newest_first: bool = False
+    ids_for_titles: bool = False
 
     @property
     def id_name(self) -> str:

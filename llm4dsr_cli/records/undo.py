@@ -56,6 +56,12 @@ def undo_edits(
             with closing(open_input(audit)) as stream, copy.open("wb") as out:
                 shutil.copyfileobj(stream, out)
             return undo_edits(copy, file, target, only)
+    if _is_parquet(file):
+        raise Llm4dsrError(
+            "is Parquet, whose edits cannot be taken back",
+            where=str(file),
+            remedy="use the file that was cleaned; one that was made CSV by `llm4dsr convert` first can be undone",
+        )
     whole = written_log(audit)
     if whole is not None:
         return undo_log(audit, file, target, whole, only)
@@ -69,6 +75,13 @@ def undo_edits(
             out.write(line)
         chosen.check_found()
     return chosen.undone
+
+
+def _is_parquet(path: str | Path) -> bool:
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        return file.read(4) == b"PAR1"
 
 
 def _lines(audit: LineReader, reader: LineReader, chosen: Chosen) -> Iterator[bytes]:

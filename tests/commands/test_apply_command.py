@@ -282,6 +282,17 @@ def test_lines_without_scores_are_told_or_skipped(tmp_path: Path, llm4dsr: Call)
         target.unlink()
 
 
+@pytest.mark.parametrize("kind", ["numbers", "objects", "floats"])
+def test_ids_that_are_scored_need_no_titles(tmp_path: Path, llm4dsr: Call, kind: str) -> None:
+    """Guards: a catalog that was asked for where titles do not matter any more, of numbers and not of strings."""
+    spelled = {"numbers": int, "objects": lambda i: {"id": i}, "floats": lambda i: i + 0.5}[kind]
+    scored, target = tmp_path / "scored.jsonl", tmp_path / "out.jsonl"
+    end = {"noise_probability": [0.1, 0.9, None, 0.2], "noise_model": "0123456789ab"}
+    write(scored, [{"items": [*map(spelled, range(4))], **end}])
+    assert llm4dsr("apply", scored, target, "--threshold", 0.5).code == 0
+    assert read(target)[0]["items"] == [spelled(0), spelled(2), spelled(3)]
+
+
 def test_apply_works_in_pipes(tmp_path: Path) -> None:
     """Guards: scores that can only be gated from a file."""
     source = kept(tmp_path / "in.jsonl", [[3.0, -3.0, 0.1]])

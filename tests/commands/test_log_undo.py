@@ -186,3 +186,22 @@ def test_report_and_show_read_the_audit_of_a_log(folder: Path, llm4dsr: Call) ->
     cleaned(llm4dsr, folder, "log.csv", ["drop"])
     assert llm4dsr("report", folder / "page.html", "--audit", folder / "edits").code == 0
     assert b"Thing" in llm4dsr("show", folder / "edits").out
+
+
+def test_parquet_says_at_once_that_it_cannot_be_undone(tmp_path: Path, llm4dsr: Call) -> None:
+    """Guards: an audit that somebody trusts, and a remedy from `undo` that does not work."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    users, items, times = zip(*rows(), strict=True)
+    pq.write_table(pa.table({"user": users, "item": items, "timestamp": times}), tmp_path / "log.parquet")
+    write(tmp_path / "catalog.jsonl", [{"id": i, "title": f"Thing {i}"} for i in range(10, 40)])
+    audit = tmp_path / "audit.jsonl"
+    done = llm4dsr(
+        "clean", tmp_path / "log.parquet", tmp_path / "out.parquet", "--catalog", tmp_path / "catalog.jsonl",
+        "--edit", "10%", "--audit", audit,
+    )  # fmt: skip
+    assert done.code == 0 and "cannot take edits of Parquet back" in done.err, done.err
+    undone = llm4dsr("undo", audit, tmp_path / "out.parquet", tmp_path / "back.parquet")
+    assert undone.code == 1 and "use the file that was cleaned" in undone.err
+    assert not (tmp_path / "back.parquet").exists()

@@ -111,6 +111,28 @@ def test_what_cannot_be_several_is_one_sentence(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("x.train.inter", "x.valid.inter"),
+        ("train.jsonl", "test.jsonl"),
+        ("ml/Train_1.csv", "ml/Valid_1.csv"),
+        ("part-0001.jsonl", "part-0002.jsonl"),
+    ],
+)
+def test_another_part_of_a_split_is_not_written_over(
+    tmp_path: Path, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch, source: str, target: str
+) -> None:
+    """Guards: two inputs without a folder behind them, of which the second one was lost."""
+    monkeypatch.chdir(tmp_path)
+    for name in (source, target):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"mine")
+    done = llm4dsr("clean", source, target, "--quiet")
+    assert done.code == 2 and "name a folder behind them" in done.err, done.err
+    assert Path(target).read_bytes() == b"mine"
+
+
 def test_an_interrupted_run_of_several_goes_on(folder: Path, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards: scores of the first file that are lost when the second one is interrupted."""
     from llm4dsr_cli.cleaning import scoring

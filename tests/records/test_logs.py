@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable
@@ -12,32 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from written_rows import ROWS, table
 
 from llm4dsr_cli.console import untold
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
-from llm4dsr_cli.records.logs.table import RecordFields, Table
-
-IDS = st.sampled_from(
-    [
-        "007",
-        "7",
-        "1e18",
-        "17850.0",
-        "a b",
-        "NaN",
-        "0",
-        "-1",
-        "é",
-        "6f9619ff-8b86-d011-b42d-00c04fc964ff",
-        'say "x"',
-        "x,y",
-    ]
-)
-TITLES = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=12)
-ROWS = st.lists(st.tuples(st.sampled_from("uvw"), IDS, st.sampled_from(["1", "2.5", "1e3", "-4"]), TITLES), min_size=1)
 
 
 def opened(path: Path, *, catalog: bool = False, **options: Any) -> Log:
@@ -65,14 +45,6 @@ def dropped(record: dict[str, Any], item: str, places: str) -> dict[str, Any]:
     kept = [i for i, one in enumerate(record["items"]) if one != item]
     lists = [name for name in ("items", "titles", places) if name in record]
     return {**record, **{name: [record[name][i] for i in kept] for name in lists}}
-
-
-def table(rows: list[tuple[str, ...]], **form: Any) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, **form)
-    writer.writerow(["userId", "rating", "movieId", "timestamp", "title"])
-    writer.writerows([user, "4", item, time, title] for user, item, time, title in rows)
-    return text.getvalue().encode()
 
 
 @given(rows=ROWS, ending=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), quoting=st.sampled_from([0, 1]))
@@ -144,6 +116,10 @@ def test_a_replaced_item_takes_its_row_with_its_title(tmp_path: Path) -> None:
         ("x.train.inter", "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t8 7\t9\n", "1", ["8", "7", "9"]),
         ("behaviors.tsv", "1\tU1\t11/11/2019 9:05:58 AM\tN8 N7\tN1-0\n2\tU1\tx\tN8 N7\tN2-1\n", "U1", ["N8", "N7"]),
         ("papers.csv", 'user_id,item_ids\n1,"[8, 7]"\n', "1", ["8", "7"]),
+        ("split.csv", 'user_id,item_id,item_ids\n1,9,"[8, 7]"\n', "1", ["8", "7"]),
+        ("histories.csv", 'user_id,history,movie_id\n1,,9\n1,"[8, 7]",9\n', "1", ["8", "7"]),
+        ("genres.csv", "user_id,item_id,genres\n1,8,\"['A', 'B']\"\n1,7,['A']\n", "1", ["8", "7"]),
+        ("images.csv", "user_id,asin,title,image_ids,tags\n1,8,T,[1],['A']\n1,7,U,[],['A']\n", "1", ["8", "7"]),
     ],
 )
 def test_logs_are_known_by_their_names_and_columns(
@@ -304,42 +280,6 @@ def test_what_cannot_be_guessed_is_asked_for(tmp_path: Path, text: Any, options:
     assert message in str(caught.value)
 
 
-@given(rows=ROWS, ending=st.sampled_from([".csv", ".tsv", ".parquet"]))
-def test_a_table_becomes_sequences_and_the_same_table_again(
-    tmp_path_factory: pytest.TempPathFactory, rows: Any, ending: str
-) -> None:
-    """Guards: ids such as 007 and 17850.0, digits, ties, repeats, empty titles, and the order of the rows."""
-    folder = tmp_path_factory.mktemp("log")
-    (folder / "r.csv").write_bytes(table(rows))
-    log = open_log(folder / "r.csv", whole=True)
-    assert log is not None
-    lines = [("r", line) for line in log.records("user_id", untold)]
-    again = Table(lambda: lines, RecordFields("user_id", "items", "titles"), log.names)
-    with (folder / f"b{ending}").open("wb") as file:
-        again.write(file.write, ending)
-    back = open_log(folder / f"b{ending}", whole=True)
-    assert back is not None
-    names = ["userId", "rating", "movieId", "timestamp", "title"]
-    assert [*back.file.rows(names)] == [*log.file.rows(names)]
-
-
-def test_records_with_objects_and_fields_of_their_own_become_a_table(tmp_path: Path) -> None:
-    """Guards: items that are objects, a field that is no list, and digits that a parser changes."""
-    lines = [
-        ("r", b'{"user_id": 7, "items": [{"id": 1, "title": "A"}, {"id": 2}], "country": "x", "rating": [1.10, 2]}'),
-        ("r", b'{"items": [{"id": 3}], "rating": [5]}'),
-        ("r", b'{"items": []}'),
-    ]
-    out = io.BytesIO()
-    made = Table(lambda: lines, RecordFields("user_id", "items"), Columns())
-    made.write(out.write, ".inter")
-    assert out.getvalue().decode() == (
-        "user_id:token\titem_id:token\ttitle:token_seq\tcountry:token\trating:float\n"
-        "7\t1\tA\tx\t1.10\n7\t2\t\tx\t2\n\t3\t\t\t5\n"
-    )
-    assert made.rows_written == 3
-
-
 @pytest.mark.parametrize("action", ["drop", "replace", "mark"])
 def test_parquet_keeps_schema_metadata_and_values(tmp_path: Path, action: str) -> None:
     """Guards: types of ids, categories, times, metadata of pandas and compression that are others afterwards."""
@@ -395,6 +335,27 @@ def test_lists_of_parquet_are_sequences(tmp_path: Path) -> None:
     after = pq.read_table(tmp_path / "o.parquet")
     assert after.schema == before.schema
     assert after.to_pylist() == [{"user": "u", "item_ids": [1, 3], "titles": ["A", "C"]}]
+
+
+def test_lists_beside_an_item_are_not_its_users_sequence(tmp_path: Path) -> None:
+    """Guards: genres that were taken for the items, so that each row was a sequence."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"user": ["u", "u"], "item_id": [8, 7], "genres": [["A", "B"], None]}), path)
+    assert [one["items"] for one in records(opened(path, catalog=True))] == [["8", "7"]]
+    (tmp_path / "o.parquet").write_bytes(
+        written(opened(path, catalog=True), lambda record: dropped(record, "7", "rows"))
+    )
+    assert pq.read_table(tmp_path / "o.parquet").to_pylist() == [{"user": "u", "item_id": 8, "genres": ["A", "B"]}]
+
+
+def test_a_condition_on_a_field_that_only_later_rows_have(tmp_path: Path) -> None:
+    """Guards: "there is no column rating", said of JSON rows whose first one has none."""
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"user_id": 1, "item_id": 5}\n{"user_id": 1, "item_id": 6, "rating": 5}\n')
+    assert [one["items"] for one in records(opened(path, catalog=True, where="rating >= 4"))] == [["6"]]
 
 
 def test_latin_1_is_read_and_written_as_it_is(tmp_path: Path) -> None:

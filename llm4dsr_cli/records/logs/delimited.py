@@ -12,6 +12,7 @@ from typing import BinaryIO
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
+from llm4dsr_cli.records.json_lines import dumps
 from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 from llm4dsr_cli.records.reader import open_input
@@ -20,6 +21,8 @@ Span = tuple[int, int]
 # Bytes of a row with newlines in its cells: a mark that is never closed shows before the file is read to its end.
 _LONGEST_ROW = 1_000_000
 _MARK = b"\xef\xbb\xbf"  # of UTF-8
+# As JSON writes them.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _QUOTED = re.compile(rb'"[^"]*(?:""[^"]*)*"')
 
 
@@ -113,6 +116,7 @@ class DelimitedFile:
     """
 
     rows_are_bytes = True
+    has_types = False
 
     def __init__(self, path: str | Path, dialect: Dialect, name: str | None = None) -> None:
         self._path = path
@@ -143,9 +147,9 @@ class DelimitedFile:
         """What stands behind the names of an atomic file's columns."""
         return [name.partition(":")[2].strip() for name in self._header]
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
-        """See ``RowFile.rows``; an empty cell is None."""
-        places = [self.columns.index(name) for name in columns]
+    def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
+        """See ``RowFile.rows``; an empty cell is None, and what looks like a number is one."""
+        n, places = len(columns), [self.columns.index(name) for name in (*columns, *as_json)]
         delimiter, encoding, width = self._dialect.delimiter, self._dialect.encoding, len(self.columns)
         quotes = self._dialect.quotes
         number = 0
@@ -170,7 +174,7 @@ class DelimitedFile:
                         where=f"{self.name}:{line}",
                         remedy="quote what holds a separator" if quotes else "repair the line",
                     )
-                yield number, [cell or None for cell in found]
+                yield number, [*(cell or None for cell in found[:n]), *(_as_json(cell) for cell in found[n:])]
                 number += 1
 
     def write(
@@ -286,6 +290,12 @@ def _content(row: bytes) -> int:
     if row.endswith(b"\n"):
         end -= 1
     return end - 1 if row[end - 1 : end] == b"\r" else end
+
+
+def _as_json(cell: Cell) -> Cell:
+    if not cell:
+        return None
+    return cell if _NUMBER.fullmatch(cell) else dumps(cell).decode()
 
 
 def _written(added: Added, row: int) -> str:

@@ -201,6 +201,11 @@ class LogChanges:
         take(digest.line())
 
 
+def can_be_undone(source: str) -> bool:
+    """Whether an audit of a run holds what takes its edits back: not where the rows of a log are no bytes."""
+    return not isinstance(source, Gathered) or source.log.file.rows_are_bytes
+
+
 def log_changes(source: str, catalog: Catalog | None) -> LogChanges | None:
     """For the records of a log; None where ``source`` is none."""
     return LogChanges(source.log, catalog) if isinstance(source, Gathered) else None

@@ -24,6 +24,7 @@ class JsonRows:
 
     kind = "JSON lines"
     rows_are_bytes = True
+    has_types = True
     endings: tuple[str, ...] = (".jsonl", ".json", ".ndjson")
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
@@ -33,14 +34,29 @@ class JsonRows:
             number, line = next(((n, line) for n, line in lines if line.strip()), (1, b"{}"))
         self.columns = list(self._parsed(line, number))
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
-        """See ``RowFile.rows``; null, and a field that is not there, are None."""
+    def take_all_columns(self) -> None:
+        """Let the columns be those of all rows, not of the first alone. Raises RecordError."""
+        found = dict.fromkeys(self.columns)
+        with closing(self._lines()) as lines:
+            for number, line in lines:
+                if line.strip():
+                    found.update(dict.fromkeys(self._parsed(line, number)))
+        self.columns = list(found)
+
+    def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
+        """See ``RowFile.rows``; null, and a field that is not there, are None, and so are lists as text."""
         row = 0
         with closing(self._lines()) as lines:
             for number, line in lines:
                 if line.strip():
                     data = self._parsed(line, number)
-                    yield row, [_text(data.get(name)) for name in columns]
+                    yield (
+                        row,
+                        [
+                            *(_text(data.get(name)) for name in columns),
+                            *(None if data.get(name) is None else dumps(data[name]).decode() for name in as_json),
+                        ],
+                    )
                     row += 1
 
     def write(

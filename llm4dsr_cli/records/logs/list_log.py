@@ -17,7 +17,7 @@ from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_cells import ListCell
 from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
-from llm4dsr_cli.records.logs.row_log import plain_id, value
+from llm4dsr_cli.records.logs.row_log import as_value, plain_id
 from llm4dsr_cli.records.parallel import runs_parallel
 
 # In a gathered record, the row of its list.
@@ -139,15 +139,14 @@ class ListLog:
         """
         columns = self.columns
         names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
-        names += self._also
         n_judged = len(names)
-        names += self._beside
+        names += self._beside  # or what else there is as JSON, never both
         self._beside = {name: _Beside(beside.named) for name, beside in self._beside.items()}
         self.judged = self.unjudged = 0
         del self._first[:]
         seen: dict[bytes, int] = {}
-        for row, cells in self.file.rows(names):
-            by_name = dict(zip(names, cells, strict=True))
+        for row, cells in self.file.rows(names, self._also):
+            by_name = dict(zip([*names, *self._also], cells, strict=True))
             if row % _TOLD_EVERY == 0:
                 advance(f"read {row:,} sequences", None)
             if by_name[columns.items] is None:
@@ -182,7 +181,7 @@ class ListLog:
         record["items"] = items if self._spelled else [None if item is None else plain_id(item) for item in items]
         if titles is not None:
             record["titles"] = titles
-        record.update((name, value(cells[name])) for name in self._also)
+        record.update((name, as_value(cells[name])) for name in self._also)
         if self._spelled:
             return record
         return {**record, PLACES_FIELD: places, ROW_FIELD: row}

@@ -7,18 +7,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.records.columns import id_names
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, MOVIELENS, MOVIELENS_100K, TSV, DelimitedFile, Dialect
 from llm4dsr_cli.records.logs.json_rows import JsonRows
 from llm4dsr_cli.records.logs.list_cells import Blanks, ListCell, Literal
 from llm4dsr_cli.records.logs.list_log import ListChanges, ListColumns, ListLog
-from llm4dsr_cli.records.logs.row_file import RowFile
+from llm4dsr_cli.records.logs.row_file import Cell, RowFile
 from llm4dsr_cli.records.logs.row_log import RowChanges, RowLog
 from llm4dsr_cli.records.logs.where import conditions
 from llm4dsr_cli.records.reader import open_input
@@ -37,6 +39,9 @@ _DIALECTS = {
     "mind": _MIND,
 }
 FORMATS = ("jsonl", *_DIALECTS, "parquet")
+# A list of such a name is a sequence.
+_SEQUENCE = re.compile("hist|seq", re.IGNORECASE)
+_LOOKED_AT = 100  # rows
 _JSON = (".jsonl", ".json", ".ndjson")
 
 
@@ -132,13 +137,17 @@ def open_log(
         return None
     file: RowFile
     if kind == "jsonl":
-        file = JsonRows(path, name)
+        rows = JsonRows(path, name)
+        named = {name for name in vars(options.columns).values() if name is not None}
+        if whole or options.where is not None or not named <= {*rows.columns}:
+            rows.take_all_columns()
+        file = rows
     elif kind == "parquet":
         from llm4dsr_cli.records.logs.parquet import ParquetFile
 
         parquet = ParquetFile(path, name)
         file = parquet
-        if parquet.lists():
+        if _hold_sequences(parquet.lists(), file.columns, options.columns):
             _refuse_where(options)
             return ListLog(
                 file,
@@ -147,6 +156,7 @@ def open_log(
                 beside=options.beside(parquet.lists()),
                 parallel=options.parallel,
                 takes_titles=not has_catalog,
+                whole=whole,
             )
     else:
         table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
@@ -217,9 +227,25 @@ def _lists_in_cells(file: DelimitedFile, dialect: Dialect, columns: Columns) -> 
         target = items.removesuffix("_list")
         found = ListColumns(items, _user(columns, file), None, target if target in file.columns else None)
         return found, Blanks()
-    _, first = next(file.rows(file.columns), (0, []))
-    lists = [name for name, cell in zip(file.columns, first, strict=False) if _is_list(cell)]
-    return (_list_columns(file, lists, columns), Literal()) if lists else None
+    cells: dict[str, Cell] = {}  # of each column the first that is not empty
+    for _, row in islice(file.rows(file.columns), _LOOKED_AT):
+        cells = {name: cells.get(name) or cell for name, cell in zip(file.columns, row, strict=True)}
+        if all(cells.values()):
+            break
+    lists = [name for name, cell in cells.items() if _is_list(cell)]
+    if not _hold_sequences(lists, file.columns, columns):
+        return None
+    return _list_columns(file, lists, columns), Literal()
+
+
+def _hold_sequences(lists: Sequence[str], names: Sequence[str], columns: Columns) -> bool:
+    """Whether a row is a sequence, which one of its lists holds, and not an interaction with lists beside it."""
+    if columns.item is not None or not lists:
+        return columns.item in lists
+    if interaction_fields([name for name in names if name not in lists]) is None:
+        return True
+    # The row names an item, as its target or as its own: genres and images are lists of the item.
+    return any(_SEQUENCE.search(name) or id_names([re.sub("(?i)_?list$|s$", "", name)]) for name in lists)
 
 
 def _beside(file: DelimitedFile, dialect: Dialect) -> list[str]:

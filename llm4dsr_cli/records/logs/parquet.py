@@ -27,6 +27,7 @@ class ParquetFile:
 
     kind = "Parquet"
     rows_are_bytes = False
+    has_types = True
     endings: tuple[str, ...] = (".parquet", ".pq")
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
@@ -63,12 +64,16 @@ class ParquetFile:
                 )
         return [field.name for field in found]
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+    def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """See ``RowFile.rows``; null and NaN are None."""
         number = 0
         with self._open() as file:
-            for batch in file.iter_batches(_BATCH, columns=list(dict.fromkeys(columns))):
-                cells = [self._texts(batch.column(batch.schema.get_field_index(name))) for name in columns]
+            for batch in file.iter_batches(_BATCH, columns=list(dict.fromkeys([*columns, *as_json]))):
+                column = {name: batch.column(batch.schema.get_field_index(name)) for name in (*columns, *as_json)}
+                cells = [
+                    *(self._texts(column[name]) for name in columns),
+                    *(self._as_json(column[name]) for name in as_json),
+                ]
                 for row in zip(*cells, strict=True):
                     yield number, list(row)
                     number += 1
@@ -141,6 +146,14 @@ class ParquetFile:
         if types.is_nested(column.type):
             return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
         return [None if value is None or value != value or value == "" else str(value) for value in values]
+
+    def _as_json(self, column: Any) -> list[Cell]:
+        if self._arrow.types.is_temporal(column.type):
+            column = column.cast(self._arrow.string())
+        return [
+            None if value is None or value != value else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column.to_pylist()
+        ]
 
     def _compression(self, file: Any) -> str | dict[str, str]:
         if not file.num_row_groups:

@@ -66,6 +66,7 @@ class RowFile(Protocol):
         columns: their names.
         endings: what its name may end in, ``.gz`` left out; its own first.
         rows_are_bytes: whether each row is a piece of the file's bytes, so that patches take it back.
+        has_types: whether an id may be a number there, not text alone.
     """
 
     name: str
@@ -73,9 +74,14 @@ class RowFile(Protocol):
     columns: list[str]
     endings: tuple[str, ...]
     rows_are_bytes: bool
+    has_types: bool
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+    def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """The number of each row, from 0, with its cells of these columns; None where there is no value.
+
+        Args:
+            columns: whose cells are wanted as text.
+            as_json: whose cells come behind those, as JSON, with the types that they have.
 
         Raises:
             RecordError: a row is none; it names file and line.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,8 +22,6 @@ from llm4dsr_cli.records.logs.where import Condition
 TIMES_FIELD = "times"
 # The list of row numbers in a gathered record, parallel to its items.
 ROWS_FIELD = "rows"
-# As JSON writes them.
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _NOT_JUDGED = float("nan")
 
 
@@ -68,6 +65,8 @@ class RowLog:
         own = (columns.user, columns.item, self.titles)
         self._also = [name for name in file.columns if name in also or (whole and name not in own)]
         self._spelled = whole
+        # Where ids have types, a record that is to have all has them with it.
+        self._typed = [columns.user, columns.item] if whole and file.has_types else []
         self._with_times = TIMES_FIELD in also and columns.time is not None
         self.n_rows = 0
 
@@ -96,12 +95,14 @@ class RowLog:
             RecordError: a row cannot be read, or its time is none.
         """
         for user, interactions in gathered(self.interactions, advance):
+            more = [*zip(*(orjson.loads(one.more or "[]") for one in interactions), strict=True)]
             record: dict[str, Any] = {user_field: user, "items": [one.item for one in interactions]}
+            if self._typed:
+                users, items, *more = more
+                record = {user_field: as_value(users[0]), "items": [*map(as_value, items)]}
             if self.titles is not None:
                 record["titles"] = [one.title for one in interactions]
-            if self._also:
-                lists = zip(*(orjson.loads(one.more or "[]") for one in interactions), strict=True)
-                record.update((name, [*map(value, cells)]) for name, cells in zip(self._also, lists, strict=True))
+            record.update((name, [*map(as_value, cells)]) for name, cells in zip(self._also, more, strict=True))
             if self._with_times:
                 record[TIMES_FIELD] = [one.time for one in interactions]
             record[ROWS_FIELD] = [one.row for one in interactions]
@@ -113,15 +114,15 @@ class RowLog:
         names = [str(columns.user), str(columns.item)]
         names += [name for name in (columns.time, self.titles) if name is not None]
         n_own = len(names)
-        n_more = n_own + len(self._also)
-        names += self._also
         names += [one.column for one in self._conditions]
+        n_met = len(names)
+        as_json = [*self._typed, *self._also]
         has_time = columns.time is not None
         self.judged = self.unjudged = 0
-        for row, cells in self.file.rows(names):
+        for row, cells in self.file.rows(names, as_json):
             user, item = cells[0], cells[1]
             self.n_rows = row + 1
-            if user is None or item is None or not self._meets(cells[n_more:]):
+            if user is None or item is None or not self._meets(cells[n_own:n_met]):
                 self.unjudged += 1
                 continue
             time = 0.0
@@ -136,7 +137,7 @@ class RowLog:
                     ) from None
             self.judged += 1
             title = cells[n_own - 1] if self.titles else None
-            more = orjson.dumps(cells[n_own:n_more]).decode() if self._also else None
+            more = orjson.dumps(cells[n_met:]).decode() if as_json else None
             yield Interaction(row, user, item if self._spelled else plain_id(item), time, title, more)
 
     def _meets(self, cells: Sequence[Cell]) -> bool:
@@ -199,9 +200,9 @@ def plain_id(text: str) -> str:
     return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdecimal() else text
 
 
-def value(cell: Cell) -> Any:
-    """A cell as JSON has it: a number keeps its digits, everything else is text."""
-    return orjson.Fragment(cell) if cell is not None and _NUMBER.fullmatch(cell) else cell
+def as_value(cell: Cell) -> Any:
+    """The value of a cell that is JSON, as it is written there."""
+    return None if cell is None else orjson.Fragment(cell)
 
 
 def _nothing(kind: str, n: int) -> array[float]:

@@ -7,12 +7,16 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+import orjson
 
 from llm4dsr_cli.errors import MissingExtraError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, TSV, Dialect
 from llm4dsr_cli.records.logs.row_log import ROWS_FIELD
+from llm4dsr_cli.records.logs.value_kinds import NUMBERS, Digits, arrow_type, common_kind, kind_of, typed
 from llm4dsr_cli.titles import clean_title
 
 _DIALECTS = {".csv": CSV, ".tsv": TSV, ".inter": ATOMIC}
@@ -21,10 +25,6 @@ ENDINGS = (*_DIALECTS, *_PARQUET)
 _BATCH = 65_536  # rows
 
 Row = list[str | None]
-
-
-class Digits(str):
-    """A number of a record as it is written there."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Table:
         self._records = records
         self._fields = fields
         self._own = {fields.user, fields.items, fields.titles, ROWS_FIELD}
-        self._others: dict[str, bool] = {}  # by name, whether all values are numbers
+        self._others: dict[str, None] = {}  # their names, in order
+        self._kinds: dict[str, set[str]] = {}  # by field, of its values; nulls left out
         self._has_user = self._has_titles = False
         self._is_ordered = True
         self.rows_written = 0
@@ -93,15 +94,19 @@ class Table:
         self._is_ordered = self._is_ordered and isinstance(rows, list) and len(rows) == len(items)
         for name, values in data.items():
             if name not in self._own or (name == ROWS_FIELD and not isinstance(values, list)):
-                column = values if isinstance(values, list) and len(values) == len(items) else [values]
-                numbers = all(one is None or isinstance(one, Digits) for one in column)
-                self._others[name] = self._others.get(name, True) and numbers
+                self._others[name] = None
+                self._note(name, values if isinstance(values, list) and len(values) == len(items) else [values])
+        self._note(self._fields.user, [data.get(self._fields.user)])
+        self._note(self._fields.items, [one.get(self._fields.id) if isinstance(one, dict) else one for one in items])
+
+    def _note(self, field: str, values: list[Any]) -> None:
+        self._kinds.setdefault(field, set()).update(kind_of(one) for one in values if one is not None)
 
     def rows(self) -> Iterator[Row]:
         """The rows in their order; None where a record says nothing."""
         if not self._is_ordered:
             for where, line in self._records():
-                for _, row in self._rows_of(_parsed(line, where)):
+                for _, row in self._rows_of(line, where):
                     yield row
             return
         with closing(sqlite3.connect("", isolation_level=None)) as database:
@@ -112,15 +117,15 @@ class Table:
                 (
                     (number, json.dumps(row))
                     for where, line in self._records()
-                    for number, row in self._rows_of(_parsed(line, where))
+                    for number, row in self._rows_of(line, where)
                 ),
             )
             database.execute("COMMIT")
             for (cells,) in database.execute("SELECT cells FROM rows ORDER BY number, rowid"):
                 yield json.loads(cells)
 
-    def _rows_of(self, data: dict[str, Any]) -> Iterator[tuple[int, Row]]:
-        fields = self._fields
+    def _rows_of(self, line: bytes, where: str) -> Iterator[tuple[int, Row]]:
+        data, fields = _parsed(line, where), self._fields
         items = data[fields.items]
         titles = data.get(fields.titles) if fields.titles is not None else None
         numbers = data[ROWS_FIELD] if self._is_ordered else [0] * len(items)
@@ -128,13 +133,14 @@ class Table:
             id_, title = item, titles[place] if titles is not None and place < len(titles) else None
             if isinstance(item, dict):
                 id_, title = item.get(fields.id), title if title is not None else item.get(fields.title)
-            row = [_text(data.get(fields.user))] if self._has_user else []
-            row.append(_text(id_))
+            row = [_text(data.get(fields.user), where)] if self._has_user else []
+            row.append(_text(id_, where))
             if self._has_titles:
-                row.append(_text(title))
+                row.append(_text(title, where))
             for name in self._others:
                 value = data.get(name)
-                row.append(_text(value[place] if isinstance(value, list) and len(value) == len(items) else value))
+                value = value[place] if isinstance(value, list) and len(value) == len(items) else value
+                row.append(_text(value, where))
             yield int(numbers[place]), row
 
     def write(self, write: Callable[[bytes], None], ending: str) -> None:
@@ -160,7 +166,7 @@ class Table:
     def _type(self, name: str) -> str:
         """RecBole's type of a column."""
         if name in self._others:
-            return "float" if self._others[name] else "token"
+            return "float" if self._kinds[name] <= NUMBERS else "token"
         return "token_seq" if self._has_titles and name == self.names[2 - (not self._has_user)] else "token"
 
     def _write_parquet(self, write: Callable[[bytes], None]) -> None:
@@ -171,17 +177,19 @@ class Table:
             raise MissingExtraError("parquet", "pyarrow") from None
         from llm4dsr_cli.records.logs.parquet import Sink
 
-        schema = pyarrow.schema([(name, pyarrow.string()) for name in self.names])
+        fields = [self._fields.user] * self._has_user + [self._fields.items] + [""] * self._has_titles
+        kinds = [common_kind(self._kinds.get(field, ())) for field in (*fields, *self._others)]
+        types = [arrow_type(pyarrow, kind) for kind in kinds]
+        schema = pyarrow.schema([*zip(self.names, types, strict=True)])
         with pyarrow.parquet.ParquetWriter(Sink(write), schema) as writer:
-            batch: list[Row] = []
-            for row in self.rows():
-                batch.append(row)
-                self.rows_written += 1
-                if len(batch) == _BATCH:
-                    writer.write_table(pyarrow.table([*map(list, zip(*batch, strict=True))], schema=schema))
-                    batch = []
-            columns = [*map(list, zip(*batch, strict=True))] if batch else [[] for _ in self.names]
-            writer.write_table(pyarrow.table(columns, schema=schema))
+            rows = self.rows()
+            while batch := [*islice(rows, _BATCH)]:
+                columns = [
+                    [typed(cell, kind) for cell in column]
+                    for kind, column in zip(kinds, zip(*batch, strict=True), strict=True)
+                ]
+                writer.write_table(pyarrow.table(columns, schema=schema))
+                self.rows_written += len(batch)
 
 
 def _line(cells: Sequence[str | None], dialect: Dialect) -> bytes:
@@ -196,14 +204,18 @@ def _line(cells: Sequence[str | None], dialect: Dialect) -> bytes:
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     try:
         data = json.loads(line, parse_float=Digits, parse_int=Digits)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise RecordError("not a JSON object", where=where, remedy="repair the line")
     return data
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, where: str) -> str | None:
     if value is None or isinstance(value, str):
         return None if value is None else str(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        written = orjson.dumps(value, lambda digits: orjson.Fragment(str(digits)), orjson.OPT_PASSTHROUGH_SUBCLASS)
+    except TypeError:
+        raise RecordError("a field is nested too deeply", where=where, remedy="leave it out") from None
+    return written.decode()
