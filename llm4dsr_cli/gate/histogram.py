@@ -79,8 +79,16 @@ class MergedSurvey(Survey):
             counts = np.concatenate([counts[other], np.ones(len(those), dtype=np.int64)])
         order = np.argsort(-scores, kind="stable")
         self._descending = scores[order]
-        self._ranks = np.concatenate([[0], np.cumsum(counts[order])])
-        self._where = np.empty((0, 2), dtype=np.int64)
+        self._ranks = np.concatenate([[0], np.cumsum(counts[order])])  # so many items come before each of these
+        self.n_editable = int(self._ranks[-1])
+
+    def _above(self, thresholds: float | NDArray[np.floating]) -> NDArray[np.integer]:
+        above: NDArray[np.integer] = self._ranks[np.searchsorted(-self._descending, -np.asarray(thresholds))]
+        return above
+
+    def _score_at(self, ranks: NDArray[np.integer]) -> NDArray[np.floating]:
+        scores: NDArray[np.floating] = self._descending[np.searchsorted(self._ranks, ranks, side="right") - 1]
+        return scores
 
     def step(self, share: float) -> int | None:
         """The step that the threshold for a share is in; None where it is infinite."""
