@@ -8,8 +8,9 @@ item is no noise and does not stand before; a fifth of the users is for the earl
 way round because the denoiser that ships has learned from the train windows. The other data sets: each user's last two
 items are the targets. Every fit is kept in the state folder, so that the benchmark goes on where it was stopped, and
 several of them may work on one folder, each with other domains or recommenders. Rows of other methods are edited at the
-first share; edits, and how many are right, are those of what recommenders learn from. ``downstream_tables.py`` prints
-the tables of docs/downstream.md.
+first share; edits, how many are right, and which items are left, are those of what recommenders learn from.
+``validation`` is the change on the validation targets, by which networks stop; the others look at them no more than at
+test targets. ``downstream_tables.py`` prints the tables of docs/downstream.md.
 
 Noise labels and original titles are read for measuring, and for the rows that say "labels". ``--noise`` puts noise into
 data that have none: a block of another user's items, popular items, or items with a like title.
@@ -159,6 +160,11 @@ def right(split: Split, labels: Labels, edited: Edited) -> float:
     return noise / dropped if dropped else float("nan")
 
 
+def items_left(split: Split, edited: Edited) -> NDArray[np.integer]:
+    """The different items that still stand in what recommenders learn from."""
+    return np.unique(np.concatenate([edited.sequences[i] for i in np.flatnonzero(split.trains).tolist()]))
+
+
 def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     edits_histories = "cleaned" in arguments.histories
     catalog, split, labels, before = read(
@@ -171,8 +177,9 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
     )
     kept = Kept(arguments.state and arguments.state / domain)
     number = {user: place for place, user in enumerate(dict.fromkeys(split.users))}
-    users = np.array([number[user] for user in split.users])[split.test.sequence]
-    draws = Draws(users, arguments.seeds)
+    users = np.array([number[user] for user in split.users])
+    draws = Draws(users[split.test.sequence], arguments.seeds)
+    of_validation = Draws(users[split.validation.sequence], arguments.seeds)
     rows = []
     editors = {}
     loading = {"catalog": catalog, "counted": counted_sequences(split), "threads": arguments.threads}
@@ -183,15 +190,21 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
         editors["fused"] = Editor(split, fused, kept, judge=key)
         has_noise = any(one.any() for one in labels)
         means: dict[tuple[str, str, str, str], Any] = {}
+        validated: dict[tuple[str, str, str], Any] = {}
         for name, way in ways(split, labels, before, editors, arguments).items():
             edits = way(0)
+            left = items_left(split, edits)
             for recommender in arguments.recommenders:
                 for cleaned in arguments.histories if name != AS_IT_IS.name else arguments.histories[:1]:
                     fits = Fits(split, kept, clean_histories=cleaned == "cleaned")
                     model = make_recommender(recommender)
-                    ranks = np.stack([fits.fit(model, way(seed), seed).test for seed in range(arguments.seeds)])
+                    made = [fits.fit(model, way(seed), seed) for seed in range(arguments.seeds)]
+                    ranks = np.stack([one.test for one in made])
                     for metric in METRICS:
                         means[name, recommender, cleaned, metric] = draws.means(gains(ranks, metric))
+                    validated[name, recommender, cleaned] = of_validation.means(
+                        gains(np.stack([one.validation for one in made]), CHOSEN_BY)
+                    )
                     rows.append(
                         {
                             "domain": domain,
@@ -206,6 +219,8 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
                             "targets": len(split.test),
                             "edits": edits.edits,
                             "right": right(split, labels, edits) if has_noise and "drop" in name else None,
+                            "items_left": len(left),
+                            "targets_left": float(np.isin(split.test.target, left).mean()),
                         }
                     )
                     print(name, recommender, f"{means[name, recommender, cleaned, CHOSEN_BY][0]:.4f}", file=sys.stderr)
@@ -214,6 +229,8 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
         name, recommender, cleaned = row["way"], row["recommender"], row["histories"]
         own = CONTROLLED.match(name)
         control = "" if own is None else f"random {own[1]}"
+        before = validated[AS_IT_IS.name, recommender, as_it_is]
+        row["validation"] = relative(of_validation, validated[name, recommender, cleaned], before, before)
         row["figures"] = {}
         for metric in METRICS:
             was, now = means[AS_IT_IS.name, recommender, as_it_is, metric], means[name, recommender, cleaned, metric]

@@ -103,6 +103,8 @@ def of_defaults(rows: list[Row]) -> list[str]:
     return [f"{as_it_is['figures'][CHOSEN_BY]['value']:.4f}", *shown]
 
 
+# They learn without a look at validation targets.
+UNSTOPPED = ("ease", "neighbours")
 DOSES = ("5%", "10%", "20%", "30%", "50%")
 JUDGES = {
     "the denoiser and the counts": "drop {}, fused",
@@ -120,6 +122,23 @@ def doses(figures: Figures, histories: str) -> list[list[str]]:
             if known[2:] != [None] * 3:
                 shown = ["" if row is None else plain(row["figures"][CHOSEN_BY]["relative"]) for row in known]
                 lines.append([data_of(rows[0]), RECOMMENDERS[rows[0]["recommender"]], judge, *shown])
+    return lines
+
+
+def lost(rows: Iterable[Row]) -> list[list[str]]:
+    """What is left of the items; and the change on validation targets, of recommenders that do not stop by them."""
+    by_way: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        of_way = [way for way in JUDGES.values() for dose in DOSES if row["way"] == way.format(dose)]
+        if (of_way or row["way"] == AS_IT_IS) and "items_left" in row:
+            histories = "as-is" if of_way else row["histories"]
+            if row["histories"] == histories:
+                by_way.setdefault((data_of(row), row["way"]), {})[row["recommender"]] = row
+    lines = []
+    for (data, way), known in by_way.items():
+        row = next(iter(known.values()))
+        second = [known[name]["validation"] if name in known and way != AS_IT_IS else None for name in UNSTOPPED]
+        lines.append([data, way, f"{row['items_left']:,}", f"{row['targets_left']:.0%}", *map(change, second)])
     return lines
 
 
@@ -217,6 +236,9 @@ def main() -> None:
     heads = ["right: denoiser and counts", "denoiser", "co-occurrence", "random"]
     heads += ["5% dropped, denoiser", "10% dropped, denoiser"]
     figures.table(heads, of_judges)
+    print("What is left, and the change on validation targets, histories as they are\n")
+    heads = ["data", "training data", "different items", "targets among them"]
+    table([*heads, *(f"{RECOMMENDERS[name]}: validation" for name in UNSTOPPED)], lost(rows), texts=2)
     print("Means over three data sets and more\n")
     heads = ["recommender", "training data", "histories", "data sets", "mean change", "over random"]
     table(heads, means(row for rows in figures.groups.values() for row in rows))

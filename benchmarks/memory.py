@@ -89,6 +89,7 @@ def main() -> None:
             row("score", ["score"], source, what, [*engine, *titles])
             scored = (folder / "out.jsonl").rename(folder / "scored.jsonl")
             row("apply --threshold .5", ["apply", "--threshold", ".5"], scored, what, titles)
+            row("apply", ["apply"], scored, what, titles)
         source = records(folder / "in.jsonl", 1, 20_000)
         row("clean --no-fusion --threshold .5", alone, source, "a sequence of 20,000 items", [*engine, *titles])
         source = write_lines(folder / "in.jsonl", iter([{"items": [1, 2, 3], "more": "x" * 50_000_000}]))
