@@ -40,7 +40,8 @@ class Fits:
     """Trains recommenders on a split.
 
     Args:
-        clean_histories: whether recommenders are asked with edited histories; else with those of the split.
+        clean_histories: whether recommenders are asked with edited histories, whose newest items stay as ``clean``
+            leaves them; else with those of the split.
         kept: where each fit is kept.
     """
 
@@ -55,7 +56,7 @@ class Fits:
             split.sequences,
             split.trains,
             len(split.items),
-            clean_histories,
+            "newest stays" if clean_histories else clean_histories,
             self.masks_history,
         )
 
@@ -73,6 +74,11 @@ class Fits:
     def _masked(self, targets: Targets) -> list[Indices] | None:
         return targets.histories(self.split.sequences) if self.masks_history else None
 
+    def _asked(self, targets: Targets, edited: Edited) -> list[Indices]:
+        if not self.clean_histories:
+            return targets.histories(self.split.sequences)
+        return targets.edited_histories(self.split.sequences, edited.sequences)
+
     def fit(self, recommender: Recommender, edited: Edited, seed: int) -> Fit:
         """Train it, or read what an earlier training gave. Equal sequences and seeds are trained on once."""
         sequences: Sequence[Indices] = edited.sequences
@@ -83,8 +89,7 @@ class Fits:
         kept = self._kept.get("fit", key)
         if kept is None:
             began = time.monotonic()
-            asked = edited.sequences if self.clean_histories else self.split.sequences
-            validation, test = (targets.histories(asked) for targets in (self.split.validation, self.split.test))
+            validation, test = (self._asked(targets, edited) for targets in (self.split.validation, self.split.test))
             masked = [self._masked(targets) for targets in (self.split.validation, self.split.test)]
             given = Validation(validation, self.split.validation.target, masked[0])
             recommender.fit(learned, weights, len(self.split.items), seed if recommender.seeded else 0, given)

@@ -39,9 +39,25 @@ class Targets:
         """What is known before each target, from the split's sequences as they are or edited."""
         return [np.concatenate([sequences[at], after]) for at, after in zip(self.sequence, self.after, strict=True)]
 
+    def edited_histories(self, sequences: Sequence[Indices], edited: Sequence[Indices]) -> list[Indices]:
+        """The same of edited sequences, each with the newest item that it had: ``clean`` leaves that alone."""
+        known = [
+            edited[at] if len(after) else _with_newest(edited[at], sequences[at])
+            for at, after in zip(self.sequence, self.after, strict=True)
+        ]
+        return [np.concatenate([before, after]) for before, after in zip(known, self.after, strict=True)]
+
     def chosen(self, chosen: Indices) -> Targets:
         """The targets of these numbers."""
         return Targets(self.sequence[chosen], [self.after[i] for i in chosen], self.target[chosen])
+
+
+def _with_newest(edited: Indices, whole: Indices) -> Indices:
+    newest = whole[-1:]
+    if not len(newest) or np.array_equal(edited[-1:], newest):
+        return edited
+    replaced = len(edited) == len(whole)
+    return np.concatenate([edited[:-1] if replaced else edited, newest])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.sequences import ItemSequence
 from llm4dsr_cli.trial.items import Histories
-from llm4dsr_cli.trial.splits import FEWEST_TARGETS, by_time, leave_two_out
+from llm4dsr_cli.trial.splits import FEWEST_TARGETS, Targets, by_time, leave_two_out
 
 
 def history(*windows: str) -> str:
@@ -88,6 +88,27 @@ def test_the_last_two_items_are_targets_and_in_no_sequence() -> None:
         assert named([test]) == [one.titles[-1]]
         assert named(known) == list(one.titles[:-1])
     assert split.n_items == split.n_editable + 2 * FEWEST_TARGETS == sum(len(one.titles) for one in sequences) + 2
+
+
+@pytest.mark.parametrize(
+    ("edited", "known"),
+    [
+        ([1, 2, 3], [1, 2, 3]),  # nothing
+        ([1, 3], [1, 3]),
+        ([1, 2], [1, 2, 3]),  # the newest one was dropped
+        ([], [3]),
+        ([1, 2, 9], [1, 2, 3]),  # or replaced
+    ],
+)
+def test_the_newest_item_of_a_history_stays(edited: list[int], known: list[int]) -> None:
+    """Guards: a validation target's history that ends otherwise than a test target's, by which a trial chose too
+    small a share; `clean` never edits the newest item."""
+    nothing, one = np.zeros(0, dtype=np.int64), np.array([7])
+    targets = Targets(np.array([0, 0]), [nothing, one], np.array([5, 5]))
+    whole = [np.array([1, 2, 3])]
+    ends, goes_on = targets.edited_histories(whole, [np.array(edited, dtype=np.int64)])
+    assert ends.tolist() == known
+    assert goes_on.tolist() == [*edited, 7]
 
 
 def test_too_few_users_are_one_sentence() -> None:
