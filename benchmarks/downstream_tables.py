@@ -125,20 +125,30 @@ def doses(figures: Figures, histories: str) -> list[list[str]]:
     return lines
 
 
-def lost(rows: Iterable[Row]) -> list[list[str]]:
+# Ways of which it is told what they leave.
+LEAVING = (
+    AS_IT_IS,
+    *(f"drop {dose}, fused" for dose in ("10%", "30%", "50%")),
+    *("co-occurrence + TF-IDF, drop 30%", "random drop 30%"),
+)
+
+
+def left(figures: Figures) -> list[list[str]]:
     """What is left of the items; and the change on validation targets, of recommenders that do not stop by them."""
-    by_way: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        of_way = [way for way in JUDGES.values() for dose in DOSES if row["way"] == way.format(dose)]
-        if (of_way or row["way"] == AS_IT_IS) and "items_left" in row:
-            histories = "as-is" if of_way else row["histories"]
-            if row["histories"] == histories:
-                by_way.setdefault((data_of(row), row["way"]), {})[row["recommender"]] = row
+    by_data: dict[str, dict[tuple[str, str], Row]] = {}
+    for rows in figures.groups.values():
+        for row in rows:
+            if "items_left" in row and row["histories"] == ("cleaned" if row["way"] == AS_IT_IS else "as-is"):
+                by_data.setdefault(data_of(row), {})[row["way"], row["recommender"]] = row
     lines = []
-    for (data, way), known in by_way.items():
-        row = next(iter(known.values()))
-        second = [known[name]["validation"] if name in known and way != AS_IT_IS else None for name in UNSTOPPED]
-        lines.append([data, way, f"{row['items_left']:,}", f"{row['targets_left']:.0%}", *map(change, second)])
+    for data, known in by_data.items():
+        for way in LEAVING:
+            those = [known.get((way, name)) for name in UNSTOPPED]
+            there = [one for one in those if one is not None]
+            if there:
+                row = there[0]
+                second = [None if one is None or way == AS_IT_IS else one["validation"] for one in those]
+                lines.append([data, way, f"{row['items_left']:,}", f"{row['targets_left']:.0%}", *map(change, second)])
     return lines
 
 
@@ -238,7 +248,7 @@ def main() -> None:
     figures.table(heads, of_judges)
     print("What is left, and the change on validation targets, histories as they are\n")
     heads = ["data", "training data", "different items", "targets among them"]
-    table([*heads, *(f"{RECOMMENDERS[name]}: validation" for name in UNSTOPPED)], lost(rows), texts=2)
+    table([*heads, *(f"{RECOMMENDERS[name]}: validation" for name in UNSTOPPED)], left(figures), texts=2)
     print("Means over three data sets and more\n")
     heads = ["recommender", "training data", "histories", "data sets", "mean change", "over random"]
     table(heads, means(row for rows in figures.groups.values() for row in rows))
