@@ -83,6 +83,12 @@ def convert(
     if isinstance(found, Gathered):
         columns = found.named(columns)
     table = Table(lines, taken, columns)
+    if not table.has_user:
+        raise OptionError(
+            "no sequence says whose it is, and in a log only users tell sequences apart",
+            where=source,
+            remedy="name the field with `user_field`",
+        )
     with out:
         table.write(out.write_bytes, ending)
     console.say(f"{target}: {table.rows_written:,} rows")

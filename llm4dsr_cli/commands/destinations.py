@@ -13,7 +13,11 @@ from llm4dsr_cli.commands.options import OutputOptions, RejectOptions, given
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutputError
 
 # What tells the parts of a split apart.
-_PART = re.compile(r"(?<![a-z])(?:train(?:ing)?|valid(?:ation)?|val|dev|test|part[-_.]?\d+)(?![a-z])", re.IGNORECASE)
+_PART = re.compile(
+    r"(?<![a-z])(?:(?:train(?:ing)?|valid(?:ation)?|val|dev|eval|test|base)(?:set)?(?:[-_]?[0-9]+)?"
+    r"|part[-_.]?[0-9]+|[0-9]+-of-[0-9]+)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def destinations(
     if target is None and not dry_run:
         raise OptionError("missing argument 'OUT'", remedy="name where the records go, or see llm4dsr clean --help")
     if target is None or (len(sources) == 1 and not _is_folder(target)):
-        if target is not None and _is_other_part(sources[0], target):
+        if target is not None and not dry_run and _is_other_part(sources[0], target):
             raise OptionError(
                 "OUT is there, and its name is that of another part of IN's split",
                 where=target,
@@ -86,8 +90,8 @@ def destinations(
 
 def _is_other_part(source: str, target: str) -> bool:
     """Whether a file that is there is called like the source but for the part of a split, as x.valid.inter is."""
-    one, other = Path(source), Path(target)
-    return one.name != other.name and _PART.sub("*", one.name) == _PART.sub("*", other.name) and other.is_file()
+    one, other = (str(Path(path).resolve()) for path in (source, target))
+    return one != other and _PART.sub("*", one) == _PART.sub("*", other) and Path(other).is_file()
 
 
 def _is_folder(target: str) -> bool:

@@ -79,7 +79,9 @@ class Survey:
         for log_odds in sequences:
             self.n_items += len(log_odds)
             editable = np.flatnonzero(anything.decide(log_odds))
-            scores.frombytes(log_odds[editable].astype(np.float32).tobytes())
+            if log_odds.dtype == np.float64 and scores.typecode == "f":  # rounded they would not be told apart
+                scores = array("d", scores)
+            scores.frombytes(log_odds[editable].astype(scores.typecode).tobytes())
             positions.frombytes(editable.astype(np.uint32).tobytes())
             ends.append(len(scores))
         self._scores, self._positions = np.asarray(scores), np.asarray(positions)
@@ -128,10 +130,10 @@ class Survey:
         """Share of the edits of a gate with this threshold that is right, by the share of the data that is noise.
 
         If a share q of the items that can be edited is noise like that which was put in, and r of such noise lies above
-        the threshold, then q * r of them are noise that is edited: so many of the edits are right. The surest edits are
-        right at least as often as those of any lower threshold: where few of either lie above, the samples may say
-        otherwise, and the lower threshold is the one to go by (the convex hull of a ROC curve: Provost and Fawcett,
-        Machine Learning 42, 2001). None where no noise was put in, or nothing is edited.
+        the threshold, then q * r of them are noise that is edited: so many of the edits are right. Surer edits are
+        never right less often: where the samples say otherwise, their figures are pooled (isotonic regression; Barlow
+        and others, "Statistical inference under order restrictions", 1972). None where no noise was put in, or nothing
+        is edited.
         """
         edits = self.edits(threshold)
         if self.noise is None or not edits:
@@ -142,15 +144,15 @@ class Survey:
 
     @cached_property
     def _lifts(self) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
-        """How much more often than a random item one is noise that is among so many edits, or among more if that is
-        more often."""
+        """Numbers of edits; and how much more often than a random item one of so many is noise, never rising."""
         assert self.noise is not None
         n = self.n_editable
         ranks = np.unique(np.linspace(1, n, min(n, _LOOKED_AT)).round().astype(np.int64))
         thresholds = np.append(self._score_at(ranks[:-1]), -np.inf)
         edits = self._above(thresholds)
-        lifts = self.noise.above(thresholds)[edits > 0] * n / edits[edits > 0]
-        return edits[edits > 0], np.maximum.accumulate(lifts[::-1])[::-1]
+        edits = np.unique(edits[edits > 0])
+        thresholds = np.append(self._score_at(edits[edits < n]), [-np.inf] * bool((edits == n).any()))
+        return edits, _falling(self.noise.above(thresholds) * n / edits, edits)
 
     def most_noise(self) -> float | None:
         """At most so much of the data is noise like that which was put in; None where none was put in.
@@ -194,6 +196,17 @@ class Survey:
         places = np.flatnonzero((self._scores <= high) & (self._scores >= low))
         places = places[np.argsort(-self._scores[places], kind="stable")]
         return places[first - int(self._above(high)) :][: end - first]
+
+
+def _falling(values: NDArray[np.float64], weights: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The values that never rise and are nearest to these: neighbours that rise are pooled, by their weights."""
+    pools: list[tuple[float, float, int]] = []  # weighted sum, weight, how many values
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        pool = (value * weight, float(weight), 1)
+        while pools and pools[-1][0] / pools[-1][1] <= pool[0] / pool[1]:
+            pool = tuple(map(sum, zip(pools.pop(), pool, strict=True)))  # type: ignore[assignment]
+        pools.append(pool)
+    return np.repeat([total / weight for total, weight, _ in pools], [n for *_, n in pools])
 
 
 def budget_threshold(sequences: Iterable[NDArray[np.floating]], share: float, *, protect_last: int = 1) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import queue
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, TypeVar
 
 from llm4dsr_cli.errors import Llm4dsrError
+from llm4dsr_cli.records.zstd import DamagedError
 
 LONGEST_LINE = 64_000_000
 # A batch ends with the line that brings it to this; ordinary records fill none.
@@ -18,10 +21,10 @@ T = TypeVar("T")
 def bounded_lines(stream: BinaryIO, name: str, error: type[Llm4dsrError] = Llm4dsrError) -> Iterator[bytes]:
     """The lines of a stream with their endings, of which each takes at most LONGEST_LINE bytes.
 
-    Raises ``error`` for a longer one, with the stream's ``name`` and the line's number.
+    Raises ``error`` for a longer one, and for damaged data, with the stream's ``name`` and the line's number.
     """
     number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
+    while line := _line(stream, f"{name}:{number + 1}", error):
         number += 1
         if len(line) > LONGEST_LINE:
             raise error(
@@ -30,6 +33,17 @@ def bounded_lines(stream: BinaryIO, name: str, error: type[Llm4dsrError] = Llm4d
                 remedy="give a file of lines, with one sequence or item in each",
             )
         yield line
+
+
+def _line(stream: BinaryIO, where: str, error: type[Llm4dsrError]) -> bytes:
+    try:
+        return stream.readline(LONGEST_LINE + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile, DamagedError):
+        raise error(
+            f"damaged or cut short {'zstd' if '.zst' in where.lower() else 'gzip'} data",
+            where=where,
+            remedy="fetch or compress the file again",
+        ) from None
 
 
 def bounded_batches(lines: Iterable[tuple[int, bytes]], size: int) -> Iterator[list[tuple[int, bytes]]]:

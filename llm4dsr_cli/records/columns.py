@@ -12,7 +12,7 @@ _RARE_ID_NAMES = frozenset({"item", "iid", "sku", "isbn", "isbn13", "ean", "upc"
 _ID_ENDING = re.compile(r"(?:[\W_]id|[a-z0-9]I[dD]|[\W_]ID)$")
 # What has an id without being an item.
 _OTHERS = re.compile(
-    r"user|^uid|session|review|customer|visitor|member|account|^row|event|order|categor|genre|brand|type|store|seller|image|photo|author|keyword"
+    r"user|^uid|session|review|customer|visitor|member|account|^row|event|order|categor|genre|brand|type|store|seller|image|photo|author|keyword|impression|request|^tag"
 )
 # By preference; RecBole's MovieLens says movie_title.
 _TITLE_NAMES = (

@@ -65,7 +65,7 @@ def record_of(
     objects = [item for item in items if isinstance(item, dict)]
     if objects:
         record_format = _named_by(objects, where, record_format, catalog)
-    elif strings_are_titles and not any(isinstance(item, str) for item in items):
+    elif strings_are_titles and not any(isinstance(item, str) or record_format.ids_for_titles for item in items):
         _check_titles([item for item in items if item is not None], where, record_format)
     ids: list[Any | None] = []
     titles: list[str | None] = []
@@ -152,7 +152,8 @@ def _named_by(
 ) -> RecordFormat:
     """The format with the names that the items have. Raises RecordError where nothing can be an item's title."""
     names = dict.fromkeys(name for item in objects for name in item)
-    if catalog is not None and record_format.item_id_field is None and len(several := id_names(names)) > 1:
+    by_id = catalog is not None or record_format.ids_for_titles
+    if by_id and record_format.item_id_field is None and len(several := id_names(names)) > 1:
         raise RecordError(
             f"its items have {' and '.join(map(quote, several))}, each of which may be the id",
             where=where,
@@ -160,6 +161,8 @@ def _named_by(
         )
     record_format = record_format.named_by(names, titles=catalog is None)
     if record_format.title_name in names or record_format.titles_field is not None:
+        return record_format
+    if record_format.ids_for_titles and record_format.id_name in names:
         return record_format
     if catalog is None:
         _check_titles(objects, where, record_format)
@@ -175,8 +178,6 @@ def _named_by(
 
 def _check_titles(items: list[Any], where: str, record_format: RecordFormat) -> None:
     """Raises RecordError unless all of the items are padding: none of them has a title, and none can have one."""
-    if record_format.ids_for_titles:
-        return
     for i, item in enumerate(items):
         if not record_format.is_padding(item.get(record_format.id_name) if isinstance(item, dict) else item):
             raise RecordError(

@@ -10,7 +10,6 @@ import queue
 import stat
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -170,12 +169,6 @@ class LineReader:
                 line = line.removesuffix(b"\r")
                 if line.strip():
                     yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile, zstd.DamagedError):
-            raise Llm4dsrError(
-                f"damaged or cut short {'zstd' if self.name.lower().endswith('.zst') else 'gzip'} data",
-                where=f"{self.name}:{number + 1}",
-                remedy="fetch or compress the file again",
-            ) from None
         except OSError as error:
             raise Llm4dsrError(
                 f"cannot be read ({_reason(error)})", where=f"{self.name}:{number + 1}", remedy="check the device"

@@ -126,3 +126,15 @@ def test_a_survey_takes_few_bytes_an_item() -> None:
     tracemalloc.stop()
     assert survey.n_editable == 3 * n
     assert held < 16 * 4 * n and most < 24 * 4 * n
+
+
+def test_scores_in_double_precision_stay_within_the_share() -> None:
+    """Guards: a threshold that was rounded below a score, so that all items that have it were edited."""
+    scores = np.array([0.7] * 200 + [5.0] * 10)
+    threshold = Survey([scores[i : i + 2] for i in range(0, 210, 2)], Gate(0.0)).threshold(0.045)
+    assert (scores > threshold).sum() <= 10
+    rng = np.random.default_rng(0)
+    for share in rng.random(200):
+        found = rng.random((50, 4))
+        gate = Gate(Survey(list(found), Gate(0.0)).threshold(share))
+        assert sum(int(gate.decide(one).sum()) for one in found) <= share * 200

@@ -18,6 +18,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.writer import OutputFile
 
 
 def opened(path: Path, *, catalog: bool = False, **options: Any) -> Log:
@@ -118,6 +119,12 @@ def test_a_replaced_item_takes_its_row_with_its_title(tmp_path: Path) -> None:
         ("papers.csv", 'user_id,item_ids\n1,"[8, 7]"\n', "1", ["8", "7"]),
         ("split.csv", 'user_id,item_id,item_ids\n1,9,"[8, 7]"\n', "1", ["8", "7"]),
         ("histories.csv", 'user_id,history,movie_id\n1,,9\n1,"[8, 7]",9\n', "1", ["8", "7"]),
+        ("clicks.csv", 'user_id,item_id,clicked_items\n1,9,"[8, 7]"\n', "1", ["8", "7"]),
+        ("rows.csv", 'id,user,purchased_items\n1,1,"[8, 7]"\n', "1", ["8", "7"]),
+        ("films.csv", 'user_id,movie_id,movies\n1,9,"[8, 7]"\n', "1", ["8", "7"]),
+        ("shown.csv", 'user_id,impression_id,clicks\n1,9,"[8, 7]"\n', "1", ["8", "7"]),
+        ("seq.csv", 'user_id,item_id,category_ids,click_seq\n1,9,[3],"[8, 7]"\n', "1", ["8", "7"]),
+        ("blank.csv", "\nuser_id,item_id\n1,8\n1,7\n", "1", ["8", "7"]),
         ("genres.csv", "user_id,item_id,genres\n1,8,\"['A', 'B']\"\n1,7,['A']\n", "1", ["8", "7"]),
         ("images.csv", "user_id,asin,title,image_ids,tags\n1,8,T,[1],['A']\n1,7,U,[],['A']\n", "1", ["8", "7"]),
     ],
@@ -349,6 +356,63 @@ def test_lists_beside_an_item_are_not_its_users_sequence(tmp_path: Path) -> None
         written(opened(path, catalog=True), lambda record: dropped(record, "7", "rows"))
     )
     assert pq.read_table(tmp_path / "o.parquet").to_pylist() == [{"user": "u", "item_id": 8, "genres": ["A", "B"]}]
+
+
+def test_fields_of_later_rows_are_taken_for_nothing_that_nobody_named(tmp_path: Path) -> None:
+    """Guards: a time that some rows lack, and a second id, which the whole log then had to have."""
+    path = tmp_path / "r.jsonl"
+    path.write_text(
+        '{"user_id": 1, "item_id": 5}\n{"user_id": 1, "item_id": 6, "timestamp": 5, "asin": "x", "rating": 5}\n'
+    )
+    assert [one["items"] for one in records(opened(path, catalog=True, where="rating >= 4"))] == [["6"]]
+    log = open_log(path, whole=True)
+    assert log is not None and records(log)[0]["items"] == [5, 6]
+
+
+def test_nested_lists_in_cells_keep_step(tmp_path: Path) -> None:
+    """Guards: entries of inner lists that were counted, and cut, as if they were the list's own."""
+    text = """user_id,item_ids,genres\n1,"[1, 2, 3]","[['x', 'q'], ['y'], [{'a': (1, 2)}]]"\n"""
+    path = tmp_path / "r.csv"
+    path.write_text(text)
+    out = written(opened(path, catalog=True), lambda record: dropped(record, "2", "places"))
+    assert out.decode() == text.replace("[1, 2, 3]", "[1, 3]").replace("['y'], ", "")
+
+
+def test_dates_of_parquet_are_compared_as_dates(tmp_path: Path) -> None:
+    """Guards: rows chosen by the digits of a count of microseconds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    times = pa.array([1_262_304_000, 1_514_764_800, 1_577_836_800], pa.timestamp("s"))
+    pq.write_table(pa.table({"user": [1, 1, 1], "item": [1, 2, 3], "ts": times}), tmp_path / "r.parquet")
+    for condition in ("ts >= 2017-01-01", "ts >= '2017-01-01'"):
+        log = opened(tmp_path / "r.parquet", catalog=True, where=condition, columns=Columns(time="ts"))
+        assert [one["items"] for one in records(log)] == [["2", "3"]]
+
+
+def test_a_condition_for_sequences_is_refused(tmp_path: Path) -> None:
+    """Guards: a condition without effect, whatever it says."""
+    (tmp_path / "in.jsonl").write_text('{"items": [1]}\n')
+    with pytest.raises(OptionError, match="for logs with one interaction a row"):
+        open_log(tmp_path / "in.jsonl", LogOptions(where="rating >= 4"))
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".jsonl.gz"])
+@pytest.mark.parametrize("harm", ["cut", "flipped"])
+def test_a_damaged_log_is_one_sentence(tmp_path: Path, ending: str, harm: str) -> None:
+    """Guards: "interrupted", and exit code 130, for a file that was cut short."""
+    rows = [{"user_id": i, "item_id": i * 7919 % 1009} for i in range(2000)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if ending.startswith(".csv"):
+        text = "user_id,item_id\n" + "".join(f"{row['user_id']},{row['item_id']}\n" for row in rows)
+    path = tmp_path / f"r{ending}"
+    with OutputFile(str(path)) as file:
+        file.write_bytes(text.encode())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data if harm == "flipped" else data[: len(data) // 2])
+    with pytest.raises(Llm4dsrError, match=r"damaged or cut short|not UTF-8|not JSON|cells where"):
+        records(opened(path, catalog=True))
 
 
 def test_a_condition_on_a_field_that_only_later_rows_have(tmp_path: Path) -> None:

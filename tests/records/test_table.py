@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from written_rows import ROWS, table
 
 from llm4dsr_cli.console import untold
-from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
-from llm4dsr_cli.records.logs.log import open_log
+from llm4dsr_cli.records.logs.log import LogOptions, open_log
 from llm4dsr_cli.records.logs.table import RecordFields, Table
 
 
@@ -116,12 +117,12 @@ def test_parquet_becomes_sequences_and_parquet_of_the_same_types(tmp_path: Path)
     assert after.equals(before.select(after.column_names))
 
 
-def test_times_of_parquet_are_dates_in_records(tmp_path: Path) -> None:
-    """Guards: a date as a bare count of what nobody says."""
-    times = pa.array([1_600_000_000_000, 1_500_000_000_000], pa.timestamp("ms"))
+def test_times_of_parquet_are_seconds_in_records(tmp_path: Path) -> None:
+    """Guards: a count of what nobody says, and dates that RecBole cannot sort by."""
+    times = pa.array([1_600_000_000_500, 1_500_000_000_000], pa.timestamp("ms"))
     pq.write_table(pa.table({"user_id": ["u", "u"], "item_id": [1, 2], "at": times}), tmp_path / "r.parquet")
     (record,) = whole(tmp_path / "r.parquet")
-    assert [text[:19] for text in record["at"]] == ["2020-09-13 12:26:40", "2017-07-14 02:40:00"]
+    assert record["at"] == [1_600_000_000.5, 1_500_000_000]
 
 
 VALUES = st.recursive(
@@ -152,3 +153,78 @@ def test_a_field_that_is_nested_too_deeply_is_one_sentence(tmp_path: Path, depth
         Table(lambda: [("in.jsonl:1", line)], RecordFields("user_id", "items"), Columns()).write(
             io.BytesIO().write, ".csv"
         )
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ("user_id,item_id,items", {}),
+        ("user_id,item_id,rows", {}),
+        ("user_id,item_id,titles", {}),
+        ("customer,item_id,user_id", {"columns": Columns(user="customer")}),
+        ("user_id,item_id,x,x", {}),
+    ],
+)
+def test_a_column_never_takes_the_place_of_a_sequences_own_field(tmp_path: Path, columns: str, options: Any) -> None:
+    """Guards: item ids, users and row numbers that a column of the same name had replaced in silence."""
+    cells = ",".join("12345"[: columns.count(",") + 1])
+    (tmp_path / "r.csv").write_text(f"{columns}\n{cells}\n")
+    log = open_log(tmp_path / "r.csv", LogOptions(**options), whole=True)
+    assert log is not None
+    with pytest.raises(OptionError, match=r"a sequence has a field .* of its own: rename the column first"):
+        list(log.records("user_id", untold))
+
+
+def test_a_list_log_keeps_its_ids_beside_a_column_called_items(tmp_path: Path) -> None:
+    """Guards the same of lists in Parquet."""
+    pq.write_table(pa.table({"user_id": [1], "item_ids": [[8, 7]], "items": [["a", "b"]]}), tmp_path / "r.parquet")
+    with pytest.raises(OptionError, match="a sequence has a field items of its own"):
+        whole(tmp_path / "r.parquet")
+
+
+def test_parallel_lists_in_cells_are_lists_in_records(tmp_path: Path) -> None:
+    """Guards: ratings that became one text, so that a later `clean` left them out of step."""
+    (tmp_path / "r.csv").write_text(
+        "user_id,item_ids,ratings,tags,note\n1,\"['a', 'b']\",\"[2.50, None]\",\"['x y', '5']\",[sic\n"
+    )
+    (record,) = whole(tmp_path / "r.csv")
+    assert record["ratings"] == [2.5, None] and record["tags"] == ["x y", "5"] and record["note"] == "[sic"
+    (tmp_path / "r.inter").write_text(
+        "user_id:token\titem_id_list:token_seq\trating_list:float_seq\tage:float\n1\ta b\t2.50 3\t7\n1\ta\t4\t7\n"
+    )
+    first, second = whole(tmp_path / "r.inter")
+    assert first["rating_list"] == [2.5, 3] and second["rating_list"] == [4] and second["age"] == 7
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
+    """Guards: lines that are no JSON, which the next command refuses."""
+    table = pa.table({"user_id": [1, 1], "item_id": [1, 2], "x": [float("inf"), 1.5], "y": [[float("nan"), 1.0], None]})
+    pq.write_table(table, tmp_path / "r.parquet")
+    (record,) = whole(tmp_path / "r.parquet")
+    assert record["x"] == [None, 1.5] and record["y"] == [[None, 1.0], None]
+
+
+def test_decimals_keep_their_digits_and_are_numbers(tmp_path: Path) -> None:
+    """Guards: a price that became text."""
+    prices = pa.array([Decimal("1.10"), Decimal("2.00")])
+    pq.write_table(pa.table({"user_id": [1, 1], "item_id": [1, 2], "price": prices}), tmp_path / "r.parquet")
+    log = open_log(tmp_path / "r.parquet", whole=True)
+    assert log is not None
+    assert b'"price":[1.10,2.00]' in next(log.records("user_id", untold))
+
+
+def test_a_nameless_column_is_a_column(tmp_path: Path) -> None:
+    """Guards: a traceback for the index that pandas writes into a CSV."""
+    (tmp_path / "r.csv").write_text(",user_id,item_id,title\n0,1,5,Toy Story\n1,1,6,Heat\n")
+    back = as_parquet(whole(tmp_path / "r.csv"), tmp_path)
+    assert back.column("").to_pylist() == [0, 1] and back.column("title").to_pylist() == ["Toy Story", "Heat"]
+
+
+def test_a_number_that_no_float_holds_is_text_in_parquet(tmp_path: Path) -> None:
+    """Guards: digits that are cut, and 1e400 as infinity."""
+    column = ["0.12345678901234567890", "1e400", "0.5"]
+    lines = [("r", f'{{"items": [1, 2, 3], "x": [{", ".join(column)}]}}'.encode())]
+    made = Table(lambda: lines, RecordFields("user_id", "items"), Columns())
+    with (tmp_path / "t.parquet").open("wb") as file:
+        made.write(file.write, ".parquet")
+    assert pq.read_table(tmp_path / "t.parquet").column("x").to_pylist() == column

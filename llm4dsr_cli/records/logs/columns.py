@@ -15,7 +15,7 @@ _REVIEWS = frozenset({"text", "review", "reviewText", "review_text", "summary", 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns; None for one that is not there, or not known yet."""
+    """The names of the columns; None for one that is not there, or not known yet; "" for times that do not count."""
 
     user: str | None = None
     item: str | None = None
@@ -34,7 +34,7 @@ class Columns:
             OptionError: a column that was named is not there, or users or items cannot be told.
         """
         for option, name in (("user", self.user), ("item", self.item), ("time", self.time), ("title", self.title)):
-            if name is not None and name not in names:
+            if name is not None and name not in names and (option, name) != ("time", ""):
                 raise OptionError(
                     f"no column {name}, the columns are {quote_names(list(names))}",
                     where=where,
@@ -60,7 +60,8 @@ class Columns:
             )
         left = [name for name in left if name != item]
         title = self.title or (None if _REVIEWS & {*names} else title_name(left))
-        return replace(self, user=user, item=item, time=self.time or time_name(left), title=title)
+        time = time_name(left) if self.time is None else self.time or None
+        return replace(self, user=user, item=item, time=time, title=title)
 
 
 def _item(found: Sequence[str], catalog_id: str | None) -> str | None:

@@ -22,7 +22,7 @@ Span = tuple[int, int]
 _LONGEST_ROW = 1_000_000
 _MARK = b"\xef\xbb\xbf"  # of UTF-8
 # As JSON writes them.
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _QUOTED = re.compile(rb'"[^"]*(?:""[^"]*)*"')
 
 
@@ -152,10 +152,11 @@ class DelimitedFile:
         n, places = len(columns), [self.columns.index(name) for name in (*columns, *as_json)]
         delimiter, encoding, width = self._dialect.delimiter, self._dialect.encoding, len(self.columns)
         quotes = self._dialect.quotes
-        number = 0
+        number, is_header = 0, self._dialect.header
         with closing(self._raw()) as raw:
             for line, row in raw:
-                if line == 1 and self._dialect.header:
+                if is_header:
+                    is_header = False
                     continue
                 if quotes and b'"' in row:
                     cells = self._cells(row, f"{self.name}:{line}")
@@ -187,7 +188,7 @@ class DelimitedFile:
                 raise OptionError(
                     f"has a column {added.name} already", where=self.name, remedy="rename it in the input"
                 )
-        number = 0
+        number, is_header = 0, self._dialect.header
         with closing(self._raw(with_blank=True)) as raw:
             for line, row in raw:
                 if line == 1 and row.startswith(_MARK):
@@ -195,7 +196,8 @@ class DelimitedFile:
                     row = row[len(_MARK) :]
                 if not row.strip():
                     out.write(HEADER, row, row)
-                elif line == 1 and self._dialect.header:
+                elif is_header:
+                    is_header = False
                     out.write(HEADER, row, self._with(row, [self._title(added) for added in changes.added]))
                 else:
                     new = b""

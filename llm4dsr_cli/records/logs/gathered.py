@@ -18,7 +18,7 @@ from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import quote_names
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_log import ListLog
-from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log, refuse_where
 from llm4dsr_cli.records.logs.patches import Digest
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
@@ -92,6 +92,7 @@ def gather(
     """
     # Of a stream only a person can say what comes; and standard input is left for whoever reads records.
     if options.format in (None, "jsonl") and (source == "-" or not can_be_read_twice(source)):
+        refuse_where(options)
         return None
     folder = Path(tempfile.mkdtemp(prefix="llm4dsr-"))
     try:
@@ -145,7 +146,7 @@ def _gather(
             file.write(line + b"\n")
             if log.titles is not None and len(shown) < _SHOWN:
                 shown += [title for title in orjson.loads(line)["titles"] if title is not None][: _SHOWN - len(shown)]
-    found.about = _about(log, shown)
+    found.about = _about(log, shown, whole=whole)
     return found
 
 
@@ -220,7 +221,7 @@ def _check_titles(log: Log, catalog: str | None) -> None:
         )
 
 
-def _about(log: Log, titles: list[str]) -> str:
+def _about(log: Log, titles: list[str], *, whole: bool) -> str:
     parts = [f"{log.file.name}: {log.file.kind}, {log.reads}", log.taken]
     if titles:
         parts.append("as " + ", ".join(f'"{title}"' for title in titles))
@@ -228,5 +229,5 @@ def _about(log: Log, titles: list[str]) -> str:
         lists = quote_names(log.in_step)
         parts.append(f"in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)")
     if log.unjudged:
-        parts.append(f"{log.unjudged:,} rows stay as they are")
+        parts.append(f"{log.unjudged:,} rows {'are left out' if whole else 'stay as they are'}")
     return "; ".join(parts)

@@ -10,8 +10,9 @@ from typing import Protocol
 
 from llm4dsr_cli.records.splice import spliced, without
 
-# An entry of a literal: text in either kind of quotation marks, or a number or a word.
-_ENTRY = re.compile(rb"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\[\]()'"]+""", re.DOTALL)
+# An entry of a literal: text in either kind of quotation marks, or a number or a word; or what begins or ends a list.
+_ENTRY = re.compile(rb"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\[\](){}'"]+|[\[\](){}]""", re.DOTALL)
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class ListCell(Protocol):
@@ -27,6 +28,9 @@ class ListCell(Protocol):
 
     def numbers(self, values: Sequence[float | None]) -> str:
         """A list of numbers as such a cell."""
+
+    def as_json(self, text: str) -> str:
+        """The list as JSON. Raises ValueError where the text is no such list."""
 
 
 class Blanks:
@@ -45,6 +49,10 @@ class Blanks:
     def numbers(self, values: Sequence[float | None]) -> str:
         """See ``ListCell.numbers``."""
         return " ".join("nan" if value is None else str(value) for value in values)
+
+    def as_json(self, text: str) -> str:
+        """See ``ListCell.as_json``."""
+        return _joined([one if _NUMBER.fullmatch(one) else json.dumps(one) for one in text.split()])
 
 
 class Literal:
@@ -72,10 +80,27 @@ class Literal:
         """See ``ListCell.numbers``; as JSON."""
         return json.dumps(values)
 
+    def as_json(self, text: str) -> str:
+        """See ``ListCell.as_json``."""
+        self.parsed(text)
+        entries = [text[start:end] for start, end in self._spans(text)]
+        return _joined([one if _NUMBER.fullmatch(one) else json.dumps(_value(one)) for one in entries])
+
     @staticmethod
     def _spans(text: str) -> list[tuple[int, int]]:
         data = text.encode()
-        found = [match.span() for match in _ENTRY.finditer(data)]
+        found: list[tuple[int, int]] = []
+        depth = begin = 0
+        for match in _ENTRY.finditer(data):
+            mark = match[0]
+            if mark in (b"[", b"(", b"{"):
+                depth, begin = depth + 1, match.start() if depth == 1 else begin
+            elif mark in (b"]", b")", b"}"):
+                depth -= 1
+                if depth == 1:  # the end of a list in the list
+                    found.append((begin, match.end()))
+            elif depth == 1:
+                found.append(match.span())
         if len(data) == len(text):
             return found
         return [(len(data[:start].decode()), len(data[:end].decode())) for start, end in found]
@@ -88,6 +113,10 @@ def _edited(text: str, spans: list[tuple[int, int]], drop: Collection[int], put:
         spans = [(len(text[:start].encode()), len(text[:end].encode())) for start, end in spans]
     cuts = [(*spans[position], value.encode()) for position, value in put.items() if position not in drop]
     return spliced(data, [*cuts, *without(spans, sorted(drop))]).decode()
+
+
+def _joined(entries: Sequence[str]) -> str:
+    return f"[{','.join(entries)}]"
 
 
 def _value(entry: str) -> str | None:

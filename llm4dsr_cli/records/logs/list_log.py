@@ -17,7 +17,7 @@ from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_cells import ListCell
 from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
-from llm4dsr_cli.records.logs.row_log import as_value, plain_id
+from llm4dsr_cli.records.logs.row_log import as_value, plain_id, refuse_taken
 from llm4dsr_cli.records.parallel import runs_parallel
 
 # In a gathered record, the row of its list.
@@ -100,6 +100,7 @@ class ListLog:
                 raise OptionError(
                     f"there is no column {name}", where=file.name, remedy=f"the columns are {', '.join(file.columns)}"
                 )
+        self._lists = set(beside)
         self._beside = {} if whole else {name: _Beside(name in parallel) for name in beside if name not in taken}
         self._spelled = whole
         self.judged = self.unjudged = 0
@@ -135,9 +136,11 @@ class ListLog:
         A target stands behind the items, so that it is the last one.
 
         Raises:
+            OptionError: a further column would take the place of a field of the record's own.
             RecordError: a cell holds no list, or titles are more or fewer than items, or a list that is to be parallel.
         """
         columns = self.columns
+        refuse_taken(self._also, (user_field, "items", "titles"), self.file.name)
         names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
         n_judged = len(names)
         names += self._beside  # or what else there is as JSON, never both
@@ -181,10 +184,20 @@ class ListLog:
         record["items"] = items if self._spelled else [None if item is None else plain_id(item) for item in items]
         if titles is not None:
             record["titles"] = titles
-        record.update((name, as_value(cells[name])) for name in self._also)
+        record.update((name, self._further(name, cells[name])) for name in self._also)
         if self._spelled:
             return record
         return {**record, PLACES_FIELD: places, ROW_FIELD: row}
+
+    def _further(self, name: str, cell: str | None) -> Any:
+        """The value of a further column, whose cell is JSON: a list where that is the text of one."""
+        if cell is None or name not in self._lists or self.file.has_types:
+            return as_value(cell)
+        text = orjson.loads(cell) if cell[0] == '"' else cell
+        try:
+            return as_value(self.cell.as_json(text))
+        except (ValueError, SyntaxError):
+            return as_value(cell)
 
     def _look_beside(self, cells: dict[str, str | None], row: int) -> None:
         n = len(self._list(cells, self.columns.items, row))

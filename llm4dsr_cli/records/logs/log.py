@@ -39,8 +39,12 @@ _DIALECTS = {
     "mind": _MIND,
 }
 FORMATS = ("jsonl", *_DIALECTS, "parquet")
-# A list of such a name is a sequence.
-_SEQUENCE = re.compile("hist|seq", re.IGNORECASE)
+# Words in the name of a list of what a user had, and of one that tells of an item.
+_SEQUENCES = re.compile(
+    "hist|histor(?:y|ies)|seqs?|sequences?|items?|clicks?|clicked|purchases?|purchased|bought|watched|viewed|views|"
+    "prev|previous|past|context|interactions"
+)
+_BELONGING = re.compile("also|related|similar|together|prices?|tags?|genres?|categor(?:y|ies)")
 _LOOKED_AT = 100  # rows
 _JSON = (".jsonl", ".json", ".ndjson")
 
@@ -134,13 +138,17 @@ def open_log(
     if kind not in (*FORMATS, None):
         raise OptionError(f"`format` is {kind}: no such format", remedy=f"choose {', '.join(FORMATS)}")
     if kind is None or (kind == "jsonl" and not _is_row(path, name, items_field)):
+        refuse_where(options)
         return None
     file: RowFile
+    told_by: list[str] | None = None
     if kind == "jsonl":
         rows = JsonRows(path, name)
         named = {name for name in vars(options.columns).values() if name is not None}
         if whole or options.where is not None or not named <= {*rows.columns}:
+            told_by = [*rows.columns]  # a field that some rows lack is taken for nothing that nobody named
             rows.take_all_columns()
+            told_by += [name for name in rows.columns if name in named and name not in told_by]
         file = rows
     elif kind == "parquet":
         from llm4dsr_cli.records.logs.parquet import ParquetFile
@@ -148,10 +156,14 @@ def open_log(
         parquet = ParquetFile(path, name)
         file = parquet
         if _hold_sequences(parquet.lists(), file.columns, options.columns):
-            _refuse_where(options)
+            refuse_where(options)
+            where = _list_columns(file, parquet.lists(), options.columns)
+            for one in (where.items, where.titles):
+                if one is not None and one in parquet.lists():
+                    parquet.check_list(one)
             return ListLog(
                 file,
-                _list_columns(file, parquet.lists(), options.columns),
+                where,
                 Literal(),
                 beside=options.beside(parquet.lists()),
                 parallel=options.parallel,
@@ -162,12 +174,12 @@ def open_log(
         table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
         lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
         if lists is not None:
-            _refuse_where(options)
+            refuse_where(options)
             beside = options.beside(_beside(table, _DIALECTS[kind]))
             parallel = options.parallel
             return ListLog(table, *lists, beside=beside, parallel=parallel, takes_titles=not has_catalog, whole=whole)
         file = table
-    columns = options.columns.found(file.columns, name, catalog_id)
+    columns = options.columns.found(file.columns if told_by is None else told_by, name, catalog_id)
     met = [] if options.where is None else conditions(options.where, file.columns, name)
     return RowLog(file, columns, met, takes_titles=not has_catalog, also=also, whole=whole)
 
@@ -210,7 +222,8 @@ def _is_row(path: str | Path, name: str, items_field: str) -> bool:
     return items_field not in data and outer not in data and interaction_fields(data) is not None
 
 
-def _refuse_where(options: LogOptions) -> None:
+def refuse_where(options: LogOptions) -> None:
+    """Raise OptionError where a condition is asked for, and there are no rows to meet it."""
     if options.where is not None:
         raise OptionError("`where` is for logs with one interaction a row", remedy="leave it out")
 
@@ -242,10 +255,30 @@ def _hold_sequences(lists: Sequence[str], names: Sequence[str], columns: Columns
     """Whether a row is a sequence, which one of its lists holds, and not an interaction with lists beside it."""
     if columns.item is not None or not lists:
         return columns.item in lists
-    if interaction_fields([name for name in names if name not in lists]) is None:
-        return True
+    named = _named_item(lists, names)
     # The row names an item, as its target or as its own: genres and images are lists of the item.
-    return any(_SEQUENCE.search(name) or id_names([re.sub("(?i)_?list$|s$", "", name)]) for name in lists)
+    return named is None or bool(_sequences(lists, names))
+
+
+def _named_item(lists: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column in which a row names an item; None where none does. A bare id may be the row's."""
+    found = interaction_fields([name for name in names if name not in lists])
+    return None if found is None or found[1].casefold() == "id" else found[1]
+
+
+def _sequences(lists: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Of columns of lists those that are called like sequences of items."""
+    named = _named_item(lists, names)
+    of_item = None if named is None else re.sub("(?i)_?id$", "", named).casefold() + "s"  # movies beside movie_id
+    return [name for name in lists if _is_sequence(name) or name.casefold() == of_item]
+
+
+def _is_sequence(name: str) -> bool:
+    """Whether a list of this name holds what a user had, and not what belongs to an item."""
+    words = {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    if any(map(_BELONGING.fullmatch, words)):
+        return False
+    return any(map(_SEQUENCES.fullmatch, words)) or bool(id_names([re.sub("(?i)_?list$|s$", "", name)]))
 
 
 def _beside(file: DelimitedFile, dialect: Dialect) -> list[str]:
@@ -261,7 +294,7 @@ def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColu
     """Which of the columns of lists holds the items, and which the titles."""
     titles = columns.title or next((name for name in lists if re.search("title|name", name, re.IGNORECASE)), None)
     others = [name for name in lists if name != titles]
-    ids = [name for name in others if re.search("item|asin|id|histor|sequence", name, re.IGNORECASE)]
+    ids = [name for name in _sequences(lists, file.columns) if name in others]
     items = columns.item or next(iter(ids), None) or (titles if titles in lists else None)
     if items is None:
         raise OptionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 
 _COPIED = 1 << 20  # bytes at a time
 _BATCH = 65_536  # rows
+_A_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 class ParquetFile:
@@ -44,25 +46,23 @@ class ParquetFile:
         self.columns: list[str] = list(self._schema.names)
 
     def lists(self) -> list[str]:
-        """The columns of lists.
-
-        Raises:
-            OptionError: a list has objects, not ids or titles.
-        """
+        """The columns of lists."""
         types = self._arrow.types
-        found = [
-            field
+        return [
+            field.name
             for field in self._schema
             if types.is_list(field.type) or types.is_large_list(field.type) or types.is_fixed_size_list(field.type)
         ]
-        for field in found:
-            if types.is_nested(field.type.value_type):
-                raise OptionError(
-                    f"{field.name} is a list of {field.type.value_type}",
-                    where=self.name,
-                    remedy="put ids into one list and titles into another",
-                )
-        return [field.name for field in found]
+
+    def check_list(self, name: str) -> None:
+        """Raise OptionError where a column of lists has objects, not ids or titles."""
+        inner = self._schema.field(name).type.value_type
+        if self._arrow.types.is_nested(inner):
+            raise OptionError(
+                f"{name} is a list of {inner}",
+                where=self.name,
+                remedy="put ids into one list and titles into another",
+            )
 
     def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """See ``RowFile.rows``; null and NaN are None."""
@@ -129,7 +129,7 @@ class ParquetFile:
         types = self._arrow.types
         try:
             if types.is_nested(type_):
-                return ast.literal_eval(text)
+                return _list_of(text)
             if types.is_integer(type_):
                 return int(text)
             return float(text) if types.is_floating(type_) else text
@@ -140,20 +140,31 @@ class ParquetFile:
 
     def _texts(self, column: Any) -> list[Cell]:
         types = self._arrow.types
-        if types.is_temporal(column.type):
-            column = column.cast(self._arrow.int64() if not types.is_date32(column.type) else self._arrow.int32())
+        if types.is_duration(column.type):
+            column = column.cast(self._arrow.int64())
+        elif types.is_timestamp(column.type):
+            column = column.cast(self._arrow.timestamp("us", column.type.tz), safe=False)
+        elif types.is_time(column.type):
+            column = column.cast(self._arrow.time64("us"), safe=False)
         values = column.to_pylist()
+        if types.is_temporal(column.type):  # as ISO dates, by which `where` compares
+            return [None if value is None else value.isoformat().replace("T", " ") for value in values]
         if types.is_nested(column.type):
-            return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+            return [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values]
         return [None if value is None or value != value or value == "" else str(value) for value in values]
 
     def _as_json(self, column: Any) -> list[Cell]:
-        if self._arrow.types.is_temporal(column.type):
-            column = column.cast(self._arrow.string())
-        return [
-            None if value is None or value != value else json.dumps(value, ensure_ascii=False, default=str)
-            for value in column.to_pylist()
-        ]
+        types = self._arrow.types
+        values = column.to_pylist()
+        if types.is_date(column.type) or types.is_timestamp(column.type):
+            days = types.is_date32(column.type)
+            counts = column.cast(self._arrow.int32() if days else self._arrow.int64()).to_pylist()
+            each = 1 / 86_400 if days else _A_SECOND["ms" if types.is_date64(column.type) else column.type.unit]
+            values = [None if count is None else _whole(count / each) for count in counts]
+        elif types.is_decimal(column.type):
+            return [None if value is None else str(value) for value in values]
+        found = map(_finite, values)
+        return [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in found]
 
     def _compression(self, file: Any) -> str | dict[str, str]:
         if not file.num_row_groups:
@@ -206,6 +217,27 @@ class Sink:
 
     def close(self) -> None:
         pass
+
+
+def _list_of(text: str) -> Any:
+    """The list that a cell is: JSON, or, with a text of ours in it, Python."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text)
+
+
+def _whole(seconds: float) -> int | float:
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def _finite(value: Any) -> Any:
+    """A value without the numbers that JSON does not know; they are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [*map(_finite, value)]
+    return {name: _finite(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _value(added: Added, row: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from llm4dsr_cli.console import Advance, untold
-from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
@@ -92,8 +92,10 @@ class RowLog:
         """A line of JSON for each user: the user, the items, their titles where they are taken, and their rows.
 
         Raises:
+            OptionError: a further column would take the place of one of these.
             RecordError: a row cannot be read, or its time is none.
         """
+        refuse_taken(self._also if self._spelled else (), (user_field, "items", "titles", ROWS_FIELD), self.file.name)
         for user, interactions in gathered(self.interactions, advance):
             more = [*zip(*(orjson.loads(one.more or "[]") for one in interactions), strict=True)]
             record: dict[str, Any] = {user_field: user, "items": [one.item for one in interactions]}
@@ -198,6 +200,13 @@ class RowChanges:
 def plain_id(text: str) -> str:
     """An id without what a column of floats makes of it: 17850.0 is 17850."""
     return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdecimal() else text
+
+
+def refuse_taken(columns: Sequence[str], fields: Sequence[str], where: str) -> None:
+    """Raise OptionError where a column, as a list of a record, would take the place of a field of the record's own."""
+    taken = next((name for name in columns if name in fields or [*columns].count(name) > 1), None)
+    if taken is not None:
+        raise OptionError(f"a sequence has a field {taken} of its own", where=where, remedy="rename the column first")
 
 
 def as_value(cell: Cell) -> Any:

@@ -55,6 +55,9 @@ class Table:
         fields: where a record has what.
         columns: what users, items and titles are to be called; None for the usual names.
 
+    Attributes:
+        has_user: whether a record says whose it is.
+
     Raises:
         RecordError: a line is no record.
     """
@@ -67,13 +70,13 @@ class Table:
         self._own = {fields.user, fields.items, fields.titles, ROWS_FIELD}
         self._others: dict[str, None] = {}  # their names, in order
         self._kinds: dict[str, set[str]] = {}  # by field, of its values; nulls left out
-        self._has_user = self._has_titles = False
+        self.has_user = self._has_titles = False
         self._is_ordered = True
         self.rows_written = 0
         for where, line in records():
             self._look_at(_parsed(line, where), where)
         self.names = [name for name, there in (
-            (columns.user or "user_id", self._has_user),
+            (columns.user or "user_id", self.has_user),
             (columns.item or "item_id", True),
             (columns.title or "title", self._has_titles),
         ) if there] + list(self._others)  # fmt: skip
@@ -87,7 +90,7 @@ class Table:
         items = data.get(self._fields.items)
         if not isinstance(items, list):
             raise RecordError(f"has no list {self._fields.items}", where=where, remedy="name it with `items_field`")
-        self._has_user = self._has_user or self._fields.user in data
+        self.has_user = self.has_user or self._fields.user in data
         titles = self._fields.titles is not None and self._fields.titles in data
         self._has_titles = self._has_titles or titles or any(isinstance(one, dict) for one in items)
         rows = data.get(ROWS_FIELD)
@@ -133,7 +136,7 @@ class Table:
             id_, title = item, titles[place] if titles is not None and place < len(titles) else None
             if isinstance(item, dict):
                 id_, title = item.get(fields.id), title if title is not None else item.get(fields.title)
-            row = [_text(data.get(fields.user), where)] if self._has_user else []
+            row = [_text(data.get(fields.user), where)] if self.has_user else []
             row.append(_text(id_, where))
             if self._has_titles:
                 row.append(_text(title, where))
@@ -167,7 +170,7 @@ class Table:
         """RecBole's type of a column."""
         if name in self._others:
             return "float" if self._kinds[name] <= NUMBERS else "token"
-        return "token_seq" if self._has_titles and name == self.names[2 - (not self._has_user)] else "token"
+        return "token_seq" if self._has_titles and name == self.names[2 - (not self.has_user)] else "token"
 
     def _write_parquet(self, write: Callable[[bytes], None]) -> None:
         try:
@@ -177,8 +180,9 @@ class Table:
             raise MissingExtraError("parquet", "pyarrow") from None
         from llm4dsr_cli.records.logs.parquet import Sink
 
-        fields = [self._fields.user] * self._has_user + [self._fields.items] + [""] * self._has_titles
-        kinds = [common_kind(self._kinds.get(field, ())) for field in (*fields, *self._others)]
+        own = [self._kinds[self._fields.user]] * self.has_user + [self._kinds[self._fields.items]]
+        own += [{"text"}] * self._has_titles
+        kinds = [common_kind(kinds) for kinds in (*own, *(self._kinds[name] for name in self._others))]
         types = [arrow_type(pyarrow, kind) for kind in kinds]
         schema = pyarrow.schema([*zip(self.names, types, strict=True)])
         with pyarrow.parquet.ParquetWriter(Sink(write), schema) as writer:

@@ -6,10 +6,12 @@ A kind is "text", "bool", one of NUMBERS, or "list of " and one of these. Object
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Any
 
-# Whole numbers that a float of 64 bits holds, those that an integer of 64 bits holds, others, and what is not whole.
+# Whole numbers that a float of 64 bits holds, those that an integer of 64 bits holds, what neither holds, and the rest.
 NUMBERS = frozenset({"short", "long", "digits", "float"})
 _SHORT, _LONG = range(-(2**53), 2**53 + 1), range(-(2**63), 2**63)
 _LIST = "list of "
@@ -23,7 +25,7 @@ def kind_of(value: Any) -> str:
     """The kind of a value of JSON, which is not null and has Digits for its numbers."""
     if isinstance(value, Digits):
         if not value.lstrip("-").isdecimal():
-            return "float"
+            return "float" if _is_float(value) else "digits"
         return "short" if int(value) in _SHORT else "long" if int(value) in _LONG else "digits"
     if isinstance(value, bool):
         return "bool"
@@ -33,6 +35,12 @@ def kind_of(value: Any) -> str:
         inner = {kind_of(one) for one in value if one is not None}
         return _LIST + (inner.pop() if len(inner) == 1 else common_kind(inner) if inner else "")
     return "text"
+
+
+def _is_float(text: str) -> bool:
+    """Whether a float of 64 bits keeps all digits of a number."""
+    value = float(text)
+    return math.isfinite(value) and Decimal(repr(value)) == Decimal(text)
 
 
 def common_kind(kinds: Collection[str]) -> str:

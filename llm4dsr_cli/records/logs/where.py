@@ -26,6 +26,8 @@ _VALUE = r"""'[^']*'|"[^"]*"|(?!.*\sor\s)[^\s'"<>=!&|,](?:[^'"<>=!&|,]*[^\s'"<>=
 _CONDITION = re.compile(
     rf"\s*(?P<name>[^<>=!]+?)\s*(?P<sign>==|!=|>=|<=|=|>|<)\s*(?P<value>{_VALUE})\s*", re.IGNORECASE
 )
+# What stands in quotes is not looked into.
+_AND = re.compile(r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", re.IGNORECASE)
 _TRUTH = ("true", "false")
 
 
@@ -78,7 +80,7 @@ def conditions(text: str, columns: Sequence[str], where: str) -> list[Condition]
         OptionError: it cannot be read, or has a column that the log has not.
     """
     found = []
-    for part in re.split(r"\s+and\s+", text, flags=re.IGNORECASE):
+    for part in _AND.split(text):
         match = _CONDITION.fullmatch(part)
         if match is None:
             raise OptionError(
