@@ -47,7 +47,7 @@ def apply(
     ] = "drop",
     model: options.Model = None,
 ) -> int:
-    """Gate and edit records that `llm4dsr score` has scored, without a model; as `llm4dsr clean --action drop` would.
+    """Gate and edit records that `llm4dsr score` has scored, without a model; with counts if --gate has them.
 
     Example: llm4dsr apply scored.jsonl cleaned.jsonl --catalog catalog.jsonl --edit 2%
     """

@@ -233,7 +233,7 @@ def trial(
         if state is not None:
             raise KeyboardInterrupt(f"interrupted; what was done is kept in {state}: run it again to go on") from None
         raise
-    command = _command(found, asked, fields, gate, model)
+    command = _command(found, "IN" if asked == "-" else asked, fields, gate, model, errors)
     if as_json is not None:
         about = found.as_dict()
         about["verdict"]["command"] = command

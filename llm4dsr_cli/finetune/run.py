@@ -35,7 +35,7 @@ from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.gguf_file import open_gguf
 from llm4dsr_cli.model.llama import Model
 from llm4dsr_cli.model.merged_model import merge
-from llm4dsr_cli.model.metadata import DenoiserMetadata
+from llm4dsr_cli.model.metadata import DenoiserMetadata, check_window
 from llm4dsr_cli.model.prompts import DEFAULT_FORMAT, Prompter
 from llm4dsr_cli.model.registry import Registry
 from llm4dsr_cli.noise import Draw
@@ -176,6 +176,7 @@ def _make_detector(job: Job, settings: Settings, title_tokens: int, licence: str
         seed=4 * window_seed(settings.seed, start.denoiser),
         noise=noise,
     )
+    check_window(train.longest_window, title_tokens)
     validation = held_out(split.validation, settings, settings.validation_windows, draws=DRAWS, stream=1)
     # Each sequence calibrates once, since a quantile of repeated items would promise more than it can keep.
     calibration = held_out(split.calibration, settings, settings.calibration_windows, draws=1, stream=2)

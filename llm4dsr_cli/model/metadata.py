@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from gguf import GGUFValueType, GGUFWriter
 
-from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model.gguf_file import GgufFile
 from llm4dsr_cli.model.prompts import PromptFormat, find_format
 from llm4dsr_cli.text import shortened
@@ -28,8 +28,23 @@ SUGGESTER = "suggester."
 MAKE_ONE = "make a denoiser with: llm4dsr finetune TRAIN.jsonl --output my-denoiser.gguf"
 # A window is one batch of llama.cpp's, whose memory grows with the square of it.
 MAX_WINDOW_TOKENS = 1 << 14
+_LONGEST = 1_000  # items, and tokens of a title
 _INTEGERS = (GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.UINT64, GGUFValueType.INT64)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_window(items: int, title_tokens: int) -> None:
+    """Raise OptionError where no denoiser could read windows of so many items, whose titles have so many tokens."""
+    if not _can_be_read(items, title_tokens):
+        raise OptionError(
+            f"windows of {items} items of {title_tokens} tokens are too long",
+            remedy=f"give a smaller `max_window` or `max_title_tokens`, each up to {_LONGEST:,}: items times one token "
+            f"more may be {MAX_WINDOW_TOKENS:,}",
+        )
+
+
+def _can_be_read(items: int, title_tokens: int) -> bool:
+    return 1 <= items <= _LONGEST and 1 <= title_tokens <= _LONGEST and items * (title_tokens + 1) <= MAX_WINDOW_TOKENS
 
 
 @dataclass(frozen=True)
@@ -62,11 +77,7 @@ class DenoiserMetadata:
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could give: a file may come from a stranger."""
-        if not (
-            1 <= self.max_window <= 1000
-            and 1 <= self.max_title_tokens <= 1000
-            and self.max_window * (self.max_title_tokens + 1) <= MAX_WINDOW_TOKENS
-        ):
+        if not _can_be_read(self.max_window, self.max_title_tokens):
             raise ValueError(f"windows of {self.max_window} items of {self.max_title_tokens} tokens")
         if self.layers is not None and not 1 <= self.layers <= 1000:
             raise ValueError(f"{self.layers} layers")

@@ -162,6 +162,7 @@ def compare(
     *,
     level: float = 0.95,
     draws: int = DRAWS,
+    seed: int = 0,
 ) -> list[Compared]:
     """Each setting against the data as they are and against its random control.
 
@@ -170,8 +171,12 @@ def compare(
         edits: of each setting.
     """
     n_seeds = len(next(iter(test.ranks.values())))
-    on_test = _Relative(test, recommenders, Draws(test.users, n_seeds, level=level, draws=draws))
-    on_validation = _Relative(validation, recommenders, Draws(validation.users, n_seeds, level=level, draws=draws))
+    on_test = _Relative(test, recommenders, Draws(test.users, n_seeds, level=level, draws=draws, seed=seed))
+    of_validation = Draws(validation.users, n_seeds, level=level, draws=draws, seed=seed)
+    on_validation = _Relative(validation, recommenders, of_validation)
+    # A recommender that finds nothing in the data as they are has no relative change, and takes it from nobody else.
+    telling = [name for name in recommenders if on_test.finds(name) and on_validation.finds(name)]
+    on_test.recommenders = on_validation.recommenders = telling or recommenders
     compared = []
     for setting in settings:
         gain, random = on_test.gain(setting), on_test.gain(setting.control)
@@ -198,15 +203,19 @@ class _Relative:
     def __init__(self, measured: Measured, recommenders: Sequence[str], draws: Draws) -> None:
         self.draws = draws
         self._measured = measured
-        self._recommenders = recommenders
+        self.recommenders = recommenders
 
     def _means(self, setting: Setting, recommender: str, metric: str) -> Floats:
         return self.draws.means(gains(self._measured.ranks[setting, recommender], metric))
 
+    def finds(self, recommender: str) -> bool:
+        """Whether it finds a target in the data as they are."""
+        return bool(self._means(AS_IT_IS, recommender, CHOSEN_BY)[0] > 0)
+
     def gain(self, setting: Setting) -> Floats:
         """The relative change of CHOSEN_BY, the mean over recommenders: for all, and for each draw."""
         changes = []
-        for name in self._recommenders:
+        for name in self.recommenders:
             before = self._means(AS_IT_IS, name, CHOSEN_BY)
             after = self._means(setting, name, CHOSEN_BY)
             known = before > 0  # a recommender that finds no target of a draw has no relative change

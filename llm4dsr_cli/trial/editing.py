@@ -138,7 +138,9 @@ class Editor:
         """The split's sequences, cleaned as a setting says; ``seed`` draws the places of a random control."""
         if setting == AS_IT_IS:
             return Edited(self.split.sequences)
-        key = digest(self._judged_key, setting.name, seed if setting.at_random else 0)
+        # What is kept are numbers of items, which targets have, too.
+        numbering = [self.split.sequences, len(self.split.items)]
+        key = digest(self._judged_key, setting.name, seed if setting.at_random else 0, *numbering)
         kept = self._kept.get("edited", key)
         if kept is None:
             decisions = self._at_random(setting, seed) if setting.at_random else self._decisions(setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ Say = Callable[[str], None]
 
 # Where fewer of the different items are left, the verdict says so.
 _FEW = 0.95
+# So many numbers of seeds belong to one ``TrialSettings.seed``.
+_SEEDS = 1_000
 # Seconds of a fit before one was made; only their ratios count.
 _GUESSED = {"ease": 10.0, "neighbours": 3.0}
 _GUESSED_NETWORK = 100.0
@@ -63,6 +66,8 @@ class Trial:
     @property
     def sentence(self) -> str:
         """What to do, and how sure that is."""
+        if all(math.isnan(one.validation.value) for one in self.compared):
+            return "nothing can be told from these data: no recommender puts a target among its first 20"
         if self.best is None:
             return "no setting helps measurably on these data: on validation targets none is better than no cleaning"
         best, level = self.best, f"{self.protocol['confidence']:.0%}"
@@ -131,22 +136,23 @@ def run_trial(
         if plan.told:
             say(f"the time allows {plan.told}")
     tried = [AS_IT_IS, *plan.settings, *(one.control for one in plan.settings)]
-    for seed in range(plan.seeds):
-        for setting in tried if seed == 0 else [one for one in tried if one.at_random]:
+    seeds = [settings.seed * _SEEDS + number for number in range(plan.seeds)]
+    for number, seed in enumerate(seeds):
+        for setting in tried if number == 0 else [one for one in tried if one.at_random]:
             editing.edited(setting, seed)  # is kept: what takes the model is done before the fits
     work = _Work(plan, recommenders, advance)
     edits: dict[Setting, Edits] = {}
     found: dict[tuple[Setting, str], list[Fit]] = {}
-    for seed in range(plan.seeds):
+    for number, seed in enumerate(seeds):
         for setting in tried:
             edited = editing.edited(setting, seed)
-            if seed == 0 and not setting.at_random:
+            if number == 0 and not setting.at_random:
                 edits[setting] = Edits(edited.edits, edited.replaced, _items_left(split, edited))
             for name in plan.recommenders:
                 was_kept = fits.is_kept(recommenders[name], edited, seed)
                 fit = fits.fit(recommenders[name], edited, seed)
                 found.setdefault((setting, name), []).append(fit)
-                work.done(name, setting, seed, fit.seconds, was_kept=was_kept)
+                work.done(name, setting, number, fit.seconds, was_kept=was_kept)
     compared = compare(
         plan.settings,
         plan.recommenders,
@@ -154,6 +160,7 @@ def run_trial(
         _measured(found, "test", split),
         edits,
         level=settings.confidence,
+        seed=settings.seed,
     )
     return Trial(compared, chosen(compared), _protocol(split, settings, plan, fits))
 

@@ -89,7 +89,8 @@ class Split:
             if len(targets) < FEWEST_TARGETS:
                 raise OptionError(
                     f"{len(targets)} {name} targets are too few to compare recommenders",
-                    remedy=f"give {FEWEST_TARGETS} users or more with three items each",
+                    remedy=f"give {FEWEST_TARGETS} users or more with three items each"
+                    + ("" if self.protect_last else ", or `split` leave-two-out"),
                 )
 
     @property

@@ -181,6 +181,14 @@ def test_an_adapter_that_does_not_fit_is_no_start(base: Path, trained: Path, tmp
     assert not (tmp_path / "out.gguf").exists()
 
 
+def test_windows_that_no_denoiser_reads_are_refused_before_training(base: Path, tmp_path: Path) -> None:
+    """Guards: a traceback after hours of training, and nothing written."""
+    with pytest.raises(OptionError, match="tokens are too long"):
+        settings = replace(SETTINGS, max_title_tokens=1001)
+        finetune([two_clusters()], tmp_path / "x.gguf", find_start("none", str(base)), settings, device="cpu")
+    assert not (tmp_path / "x.gguf").exists()
+
+
 def test_too_few_titles_are_refused_before_training(base: Path, tmp_path: Path) -> None:
     """Guards a traceback in the middle of training from a catalog too small to draw noise from."""
     titles = [f"t{i}" for i in range(10)]

@@ -152,6 +152,20 @@ def test_targets_change_neither_judgements_nor_edits(tiny_denoiser: Path) -> Non
     assert found[0][3] == [list(one.titles[:-2]) for one in sequences]
 
 
+def test_other_targets_never_meet_kept_edits(tiny_denoiser: Path, tmp_path: Path) -> None:
+    """Guards: numbers of items that were kept, and stood for other items once a target had changed."""
+    sequences = users()
+    corrected = [
+        replace(one, titles=[*one.titles[:-1], f"title {N_ITEMS - 1 - i % N_ITEMS}"]) for i, one in enumerate(sequences)
+    ]
+    for those in (sequences, corrected):
+        split = split_of(those)
+        with editor(tiny_denoiser, split, tmp_path) as editing:
+            edited = editing.edited(Setting("drop", 0.2))
+        for one, before in pairs(edited, split):
+            assert {*one.tolist()} <= {*before.tolist()}
+
+
 def test_nothing_is_scored_twice_and_an_interrupted_scoring_goes_on(
     tiny_denoiser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

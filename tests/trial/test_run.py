@@ -154,6 +154,38 @@ def test_an_interrupted_trial_goes_on_and_finds_the_same(tmp_path: Path, monkeyp
     assert Chancy.fits == 2 * n_fits
 
 
+def test_another_seed_draws_anew() -> None:
+    """Guards: `--seed` without effect, so that a repeated trial looked like a confirmation."""
+    split, labels = noisy_split(80)
+    found = []
+    for seed in (0, 0, 5):
+        settings = TrialSettings(recommenders=("neighbours",), shares=(0.25,), actions=("drop",), seeds=2, seed=seed)
+        (one,) = run_trial(split, Judge(split, labels), settings, make=made).compared
+        found.append((one.random.value, one.test.low))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_recommender_that_finds_nothing_takes_the_figures_of_no_other() -> None:
+    """Guards: "+nan%" for all recommenders because of one."""
+    split, labels = noisy_split(80)
+
+    class Blind(Neighbours):
+        name = "blind"
+
+        def scores(self, histories: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+            return -np.arange(len(split.items), dtype=np.float32)[None].repeat(len(histories), 0) * 0 - np.inf
+
+    def make(name: str) -> Recommender:
+        return Blind() if name == "blind" else Neighbours()
+
+    def trial(*names: str) -> Trial:
+        settings = TrialSettings(recommenders=names, shares=(0.25,), actions=("drop",), seeds=2)
+        return run_trial(split, Judge(split, labels), settings, make=make)
+
+    assert trial("neighbours", "blind").compared[0].test == trial("neighbours").compared[0].test
+    assert trial("blind").sentence.startswith("nothing can be told from these data")
+
+
 def test_what_is_done_is_told_with_its_share() -> None:
     """Guards a bar that goes back, or that ends early."""
     split, labels = noisy_split(100)
