@@ -50,6 +50,15 @@ class CleaningSettings:
         check_choice("action", self.action, ("drop", "mark", "replace"))
         check_choice("fallback", self.fallback, ("drop", "keep"))
         ways = {"threshold": self.threshold, "false_edit_rate": self.false_edit_rate, "edit": self.edit}
+        for name, value in {**ways, "max_edits": self.max_edits}.items():
+            if (
+                name != "edit"
+                and value is not None
+                and (isinstance(value, bool) or not isinstance(value, (int, float)))
+            ):
+                raise OptionError(f"`{name}` is {value!r}", remedy="give a number")
+        if isinstance(self.protect_last, bool) or not isinstance(self.protect_last, int):
+            raise OptionError(f"`protect_last` is {self.protect_last!r}", remedy="give a whole number")
         given = [f"`{name}`" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")

@@ -35,13 +35,14 @@ def convert(
     """
     from dataclasses import replace
 
-    from llm4dsr_cli.records.logs.gathered import Gathered, gather
+    from llm4dsr_cli.records.logs.gathered import Gathered, gather, refuse_compressed_parquet
     from llm4dsr_cli.records.logs.table import ENDINGS, RecordFields, Table
     from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     console = run.console()
     check_paths({"IN": source}, {"OUT": target})
+    refuse_compressed_parquet(target)
     ending = next((one for one in (".jsonl", *ENDINGS) if re.sub(r"\.(gz|zst)$", "", target).endswith(one)), None)
     if ending is None:
         raise OptionError(f"OUT is {target}, of no known kind", remedy=f"end it in .jsonl, {', '.join(ENDINGS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from decimal import Decimal
@@ -228,3 +229,39 @@ def test_a_number_that_no_float_holds_is_text_in_parquet(tmp_path: Path) -> None
     with (tmp_path / "t.parquet").open("wb") as file:
         made.write(file.write, ".parquet")
     assert pq.read_table(tmp_path / "t.parquet").column("x").to_pylist() == column
+
+
+def rows_of(records: list[dict[str, Any]]) -> str:
+    lines = [("r", json.dumps(one).encode()) for one in records]
+    out = io.BytesIO()
+    Table(lambda: lines, RecordFields("user_id", "items", "titles"), Columns()).write(out.write, ".csv")
+    return out.getvalue().decode()
+
+
+def test_items_that_are_objects_keep_all_their_fields(tmp_path: Path) -> None:
+    """Guards: ratings of items that were gone, and ids of another name that were empty."""
+    items = [{"asin": "a", "name": "Alien", "rating": 5}, {"asin": "b", "name": "Heat", "seen": True}]
+    assert rows_of([{"user_id": 1, "items": items}]) == (
+        "user_id,item_id,title,rating,seen\n1,a,Alien,5,\n1,b,Heat,,true\n"
+    )
+    with pytest.raises(OptionError, match="two columns are called rating"):
+        rows_of([{"user_id": 1, "items": [{"id": 1, "rating": 2}], "rating": 3}])
+
+
+def test_a_list_that_is_as_long_by_chance_stays_whole() -> None:
+    """Guards: tags of a user that were spread over the rows of one record, and stood whole in those of others."""
+    records = [
+        {"user_id": 1, "items": [1, 2], "tags": ["x", "y"], "ratings": [4, 5]},
+        {"user_id": 2, "items": [1, 2, 3], "tags": ["z"], "ratings": [1, 2, 3]},
+        {"user_id": 3, "items": [1], "tags": ["w"], "ratings": [3]},
+    ]
+    table = list(csv.DictReader(io.StringIO(rows_of(records))))
+    assert [row["tags"] for row in table] == ['["x","y"]'] * 2 + ['["z"]'] * 3 + ['["w"]']
+    assert [row["ratings"] for row in table] == ["4", "5", "1", "2", "3", "3"]
+
+
+@pytest.mark.parametrize("rows", [["r1", "r2"], [1.5, 2], [7, 7], [-1, 0], "first"])
+def test_what_numbers_no_rows_is_a_field_like_any_other(rows: Any) -> None:
+    """Guards: a traceback, or items in another order, for a list that somebody else had called `rows`."""
+    table = rows_of([{"user_id": 1, "items": [8, 7], "rows": rows}]).splitlines()
+    assert table[0] == "user_id,item_id,rows" and [line.split(",")[1] for line in table[1:]] == ["8", "7"]

@@ -162,6 +162,12 @@ def catalog_beside(source: str) -> str | None:
     return str(beside) if beside.is_file() else None
 
 
+def refuse_compressed_parquet(target: str) -> None:
+    """Raise OptionError for a name such as x.parquet.gz, which no reader of Parquet takes."""
+    if re.search(r"\.(parquet|pq)\.(gz|zst)$", target.lower()):
+        raise OptionError("Parquet is not compressed from outside", where=target, remedy="leave out the last ending")
+
+
 def check_ending(target: str, source: str) -> None:
     """Refuse a name for an output that says something else than what it would hold.
 
@@ -169,6 +175,7 @@ def check_ending(target: str, source: str) -> None:
         OptionError: it would.
     """
     plain = re.sub(r"\.(gz|zst)$", "", target.lower())
+    refuse_compressed_parquet(target)
     own = source.log.file.endings if isinstance(source, Gathered) else _JSON
     if plain.endswith(own) or not plain.endswith(_ENDINGS):
         return

@@ -108,6 +108,6 @@ def _text(value: Any) -> Cell:
 
 def _typed(text: str, like: Any) -> Any:
     """A text in the type of what it takes the place of, where it can be."""
-    if isinstance(like, int) and not isinstance(like, bool) and text.lstrip("-").isdecimal():
-        return int(text)
-    return text
+    if isinstance(like, bool) or not isinstance(like, (int, float)) or not text.lstrip("-").isdecimal():
+        return text
+    return type(like)(text)

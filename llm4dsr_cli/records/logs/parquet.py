@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,10 @@ class ParquetFile:
                 return _list_of(text)
             if types.is_integer(type_):
                 return int(text)
+            if types.is_decimal(type_):
+                return Decimal(text)
             return float(text) if types.is_floating(type_) else text
-        except ValueError:
+        except (ValueError, InvalidOperation):
             raise RecordError(
                 f"{text!r} is no {type_}, as {name} is", where=self.name, remedy="drop, not replace"
             ) from None
