@@ -193,7 +193,7 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
         validated: dict[tuple[str, str, str], Any] = {}
         for name, way in ways(split, labels, before, editors, arguments).items():
             edits = way(0)
-            left = items_left(split, edits)
+            still_there = items_left(split, edits)
             for recommender in arguments.recommenders:
                 for cleaned in arguments.histories if name != AS_IT_IS.name else arguments.histories[:1]:
                     fits = Fits(split, kept, clean_histories=cleaned == "cleaned")
@@ -219,8 +219,8 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
                             "targets": len(split.test),
                             "edits": edits.edits,
                             "right": right(split, labels, edits) if has_noise and "drop" in name else None,
-                            "items_left": len(left),
-                            "targets_left": float(np.isin(split.test.target, left).mean()),
+                            "items_left": len(still_there),
+                            "targets_left": float(np.isin(split.test.target, still_there).mean()),
                         }
                     )
                     print(name, recommender, f"{means[name, recommender, cleaned, CHOSEN_BY][0]:.4f}", file=sys.stderr)
@@ -229,8 +229,8 @@ def measure(domain: str, folder: Path, arguments: argparse.Namespace) -> list[di
         name, recommender, cleaned = row["way"], row["recommender"], row["histories"]
         own = CONTROLLED.match(name)
         control = "" if own is None else f"random {own[1]}"
-        before = validated[AS_IT_IS.name, recommender, as_it_is]
-        row["validation"] = relative(of_validation, validated[name, recommender, cleaned], before, before)
+        untouched = validated[AS_IT_IS.name, recommender, as_it_is]
+        row["validation"] = relative(of_validation, validated[name, recommender, cleaned], untouched, untouched)
         row["figures"] = {}
         for metric in METRICS:
             was, now = means[AS_IT_IS.name, recommender, as_it_is, metric], means[name, recommender, cleaned, metric]
