@@ -95,12 +95,14 @@ class ParallelLists:
         """The lists that go with the items of a record: those that are named; with ``dropping`` those found, too.
 
         Raises:
-            RecordError: a list is as long as the items in the other records, but not in this one.
+            RecordError: a list is as long as the items in the other records, but not in this one; or something that is
+                no list, as a tuple or an array, is as long as they are.
         """
         record_format = self.record_format
         paths = record.named_lists
         if not dropping:
             return paths
+        _refuse_arrays(record)
         for path, values in self._candidates(record):
             name = ".".join(path)
             if self._is_parallel(path):
@@ -162,6 +164,17 @@ class ParallelLists:
 def runs_parallel(equal: int, different: int) -> bool:
     """Whether a list that was so often as long as the items, and so often not, runs parallel to them."""
     return equal > 0 and equal >= _FOR_ONE_DAMAGED * different
+
+
+def _refuse_arrays(record: Record) -> None:
+    for name, value in record.data.items():
+        plain = isinstance(value, (list, dict, str, bytes)) or not hasattr(value, "__len__")
+        if not plain and name not in record.record_format.not_parallel and len(value) == len(record.titles) > 1:
+            raise RecordError(
+                f"{quote(name)} is {kind(value)} as long as the items",
+                where=record.where,
+                remedy="make it a list, or say that it is something else with `not_parallel`",
+            )
 
 
 def _lengths(name: str, values: list[Any], record_format: RecordFormat, n_items: int) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.parallel import ParallelLists
-from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.parsing import parse_record, record_of
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
 
@@ -116,3 +117,13 @@ def test_options_decide_otherwise() -> None:
         record(2, 3, form, **{**fields, "tags": [1, 2]})
     with pytest.raises(RecordError, match=r'"deep\.times" is missing'):
         record(2, 3, form, **{**fields, "deep": {}})
+
+
+@pytest.mark.parametrize("value", [(1, 2, 3), np.arange(3), range(3)])
+def test_what_is_as_long_as_the_items_and_no_list_is_refused_before_it_falls_out_of_step(value: Any) -> None:
+    """Guards: a tuple or an array of ratings beside a record of Python's, which kept the entry of a dropped item."""
+    data = {"items": ["a", "b", "c"], "ratings": value}
+    with pytest.raises(RecordError, match=r"\"ratings\" is .* as long as the items: make it a list"):
+        ParallelLists(PLAIN).of(record_of(data, "record 1", PLAIN, None), dropping=True)
+    kept = RecordFormat(not_parallel=("ratings",))
+    assert ParallelLists(kept).of(record_of(data, "record 1", kept, None), dropping=True) == []
