@@ -79,7 +79,8 @@ class Trial:
         if best.helps:
             lost = f"; it leaves out {1 - best.items_left:.0%} of the different items" if best.items_left < _FEW else ""
             return f'use "{best.setting.name}": {found}{lost}'
-        return f'no setting helps measurably on these data: with the best one, "{best.setting.name}", {found}'
+        tried = f'with the one that validation targets chose, "{best.setting.name}", {found}'
+        return f"no setting helps measurably on these data: {tried}"
 
     def clean_share(self) -> float | None:
         """For ``clean --edit``, which counts all items: the share that edits as many as the best setting did."""

@@ -101,6 +101,7 @@ def try_cleaning(
     ) as loaded:
         cleaning, judge = judging(loaded, data, kept, gate=gate, say=say, advance=advance)
         edit_seconds: Callable[[Setting], float] = lambda setting: 0.0  # noqa: E731 - unless there is a budget
+        n_histories = len(data.sequences)
         if settings.time_budget is not None:
             seconds = _seconds_an_item(cleaning, data)
             data = _within(data, settings, began, seconds, kept, say)
@@ -112,7 +113,7 @@ def try_cleaning(
             f"{len(data.validation):,} validation and {len(data.test):,} test targets"
         )
         with torch_threads(loading.get("threads")):
-            return run_trial(
+            found = run_trial(
                 data,
                 editor,
                 settings,
@@ -122,6 +123,10 @@ def try_cleaning(
                 say=say,
                 advance=advance,
             )
+        if len(data.sequences) < n_histories:
+            told = f"{len(data.sequences):,} of {n_histories:,} histories"
+            found.protocol["left_out"] = ", ".join(filter(None, [told, found.protocol["left_out"]]))
+        return found
 
 
 def _of_this_size(settings: TrialSettings, data: Split, say: Say) -> TrialSettings:

@@ -38,6 +38,7 @@ def test_a_budget_too_short_for_all_users_draws_some_and_keeps_them(tiny_denoise
         assert "the time allows 200 of 300 histories, drawn at random" in said
         found.append(trial.as_dict())
     assert found[0]["protocol"]["sequences"] == 200
+    assert found[0]["protocol"]["left_out"].startswith("200 of 300 histories")
     assert found[0] == found[1]
 
 
