@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,30 @@ def test_nested_lists_in_cells_keep_step(tmp_path: Path) -> None:
     path.write_text(text)
     out = written(opened(path, catalog=True), lambda record: dropped(record, "2", "places"))
     assert out.decode() == text.replace("[1, 2, 3]", "[1, 3]").replace("['y'], ", "")
+
+
+def test_lists_of_parquet_keep_step_whatever_is_in_them(tmp_path: Path) -> None:
+    """Guards: a traceback for a list of dates, and a refusal of truths and nulls, where an item was dropped."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lists: dict[str, list[Any]] = {
+        "liked": [True, False, None],
+        "ratings": [4.5, None, 2.0],
+        "at": [datetime(2020, 1, day) for day in (1, 2, 3)],
+        "day": [date(2020, 1, day) for day in (1, 2, 3)],
+        "words": ["it's", 'x "y"', None],
+        "genres": [["A", "B"], [], ["C"]],
+    }
+    table = pa.table({"user": [1], "item_ids": [[1, 2, 3]], **{name: [values] for name, values in lists.items()}})
+    pq.write_table(table, tmp_path / "r.parquet")
+    out = written(opened(tmp_path / "r.parquet", catalog=True), lambda record: dropped(record, "2", "places"))
+    (tmp_path / "o.parquet").write_bytes(out)
+    after = pq.read_table(tmp_path / "o.parquet")
+    assert after.schema == table.schema
+    assert after.to_pylist() == [
+        {"user": 1, "item_ids": [1, 3], **{name: [values[0], values[2]] for name, values in lists.items()}}
+    ]
 
 
 def test_dates_of_parquet_are_compared_as_dates(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,11 @@ class ParquetFile:
         types = self._arrow.types
         try:
             if types.is_nested(type_):
-                return _list_of(text)
+                inner, entries = getattr(type_, "value_type", None), _list_of(text)
+                if inner is None or not (types.is_timestamp(inner) or types.is_date(inner)):
+                    return entries
+                read = datetime.fromisoformat if types.is_timestamp(inner) else date.fromisoformat
+                return [None if entry is None else read(entry) for entry in entries]
             if types.is_integer(type_):
                 return int(text)
             if types.is_decimal(type_):
