@@ -183,6 +183,16 @@ def test_a_list_log_keeps_its_ids_beside_a_column_called_items(tmp_path: Path) -
         whole(tmp_path / "r.parquet")
 
 
+def test_lists_of_parquet_keep_the_types_of_ids(tmp_path: Path) -> None:
+    """Guards: numbers that came back as text."""
+    before = pa.table({"user_id": [7, 8], "item_ids": [[8, 7], [9]], "ratings": [[1.5, 2.0], [3.0]]})
+    pq.write_table(before, tmp_path / "r.parquet")
+    assert whole(tmp_path / "r.parquet") == [
+        {"user_id": 7, "items": [8, 7], "ratings": [1.5, 2.0]},
+        {"user_id": 8, "items": [9], "ratings": [3.0]},
+    ]
+
+
 def test_parallel_lists_in_cells_are_lists_in_records(tmp_path: Path) -> None:
     """Guards: ratings that became one text, so that a later `clean` left them out of step."""
     (tmp_path / "r.csv").write_text(

@@ -100,6 +100,8 @@ class ListLog:
                 raise OptionError(
                     f"there is no column {name}", where=file.name, remedy=f"the columns are {', '.join(file.columns)}"
                 )
+        # Where ids have types, a record that is to have all has them with it.
+        self._typed = [columns.items, columns.user] if whole and file.has_types else []
         self._lists = set(beside)
         self._beside = {} if whole else {name: _Beside(name in parallel) for name in beside if name not in taken}
         self._spelled = whole
@@ -144,12 +146,14 @@ class ListLog:
         names = [name for name in (columns.items, columns.user, self.titles, columns.target) if name is not None]
         n_judged = len(names)
         names += self._beside  # or what else there is as JSON, never both
+        as_json = [name for name in (*self._typed, *self._also) if name is not None]
         self._beside = {name: _Beside(beside.named) for name, beside in self._beside.items()}
         self.judged = self.unjudged = 0
         del self._first[:]
         seen: dict[bytes, int] = {}
-        for row, cells in self.file.rows(names, self._also):
-            by_name = dict(zip([*names, *self._also], cells, strict=True))
+        for row, cells in self.file.rows(names, as_json):
+            by_name = dict(zip(names, cells, strict=False))
+            further = dict(zip(as_json, cells[len(names) :], strict=True))
             if row % _TOLD_EVERY == 0:
                 advance(f"read {row:,} sequences", None)
             if by_name[columns.items] is None:
@@ -162,9 +166,11 @@ class ListLog:
             key = hashlib.blake2b(repr(cells[:n_judged]).encode(), digest_size=12).digest()
             self._first.append(seen.setdefault(key, row))
             if self._spelled or self._first[-1] == row:
-                yield orjson.dumps(self._record(by_name, row, user_field))
+                yield orjson.dumps(self._record(by_name, further, row, user_field))
 
-    def _record(self, cells: dict[str, str | None], row: int, user_field: str) -> dict[str, Any]:
+    def _record(
+        self, cells: dict[str, str | None], further: dict[str, str | None], row: int, user_field: str
+    ) -> dict[str, Any]:
         columns = self.columns
         items = self._list(cells, columns.items, row)
         titles = None if self.titles is None else self._list(cells, self.titles, row)
@@ -184,7 +190,10 @@ class ListLog:
         record["items"] = items if self._spelled else [None if item is None else plain_id(item) for item in items]
         if titles is not None:
             record["titles"] = titles
-        record.update((name, self._further(name, cells[name])) for name in self._also)
+        if self._typed:
+            own = {"items": self.columns.items, user_field: self.columns.user}
+            record.update((name, as_value(further[column])) for name, column in own.items() if column is not None)
+        record.update((name, self._further(name, further[name])) for name in self._also)
         if self._spelled:
             return record
         return {**record, PLACES_FIELD: places, ROW_FIELD: row}
