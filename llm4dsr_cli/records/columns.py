@@ -12,7 +12,8 @@ _RARE_ID_NAMES = frozenset({"item", "iid", "sku", "isbn", "isbn13", "ean", "upc"
 _ID_ENDING = re.compile(r"(?:[\W_]id|[a-z0-9]I[dD]|[\W_]ID)$")
 # What has an id without being an item.
 _OTHERS = re.compile(
-    r"user|^uid|session|review|customer|visitor|member|account|^row|event|order|categor|genre|brand|type|store|seller|image|photo|author|keyword|impression|request|^tag"
+    r"user|^uid|session|review|customer|visitor|member|account|^row|event|order|categor|genre|brand|type|store|seller|"
+    r"image|photo|author|keyword|impression|request|^tag"
 )
 # By preference; RecBole's MovieLens says movie_title.
 _TITLE_NAMES = (
@@ -23,6 +24,13 @@ _USER_NAMES = ("userid", "user", "uid", "reviewerid", "customerid", "visitorid",
 _TIME_NAMES = ("timestamp", "time", "unixreviewtime", "datetime", "date", "ts")
 # What ``to_csv`` of a data frame writes above its index, and what reading that gives.
 _NAMELESS = re.compile(r"\s*(?:Unnamed: \d+(?:_level_\d+)?)?\s*")
+
+# Words in the name of a list of what a user had, and of one that tells of an item.
+_SEQUENCES = re.compile(
+    "hist|histor(?:y|ies)|seqs?|sequences?|items?|clicks?|clicked|purchases?|purchased|bought|watched|viewed|views|"
+    "prev|previous|past|context|interactions"
+)
+_BELONGING = re.compile("also|related|similar|together|prices?|tags?|genres?|categor(?:y|ies)")
 
 
 def id_names(names: Iterable[str]) -> list[str]:
@@ -54,6 +62,14 @@ def user_name(names: Sequence[str]) -> str | None:
 def time_name(names: Sequence[str]) -> str | None:
     """The name that is that of an interaction's time; None where there is none."""
     return _first(names, _TIME_NAMES)
+
+
+def names_sequence(name: str) -> bool:
+    """Whether a list of this name holds what a user had, and not what belongs to an item."""
+    words = {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    if any(map(_BELONGING.fullmatch, words)):
+        return False
+    return any(map(_SEQUENCES.fullmatch, words)) or bool(id_names([re.sub("(?i)_?list$|s$", "", name)]))
 
 
 def _first(names: Sequence[str], usual: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from llm4dsr_cli.records.columns import id_names, time_name, user_name
+from llm4dsr_cli.records.columns import id_names, names_sequence, time_name, user_name
 from llm4dsr_cli.records.json_objects import file_of
 
 _WRITE_RECORDS = "write one JSON object a line, with a user's items in a list; docs/recipes.md has commands that do it"
@@ -16,7 +16,7 @@ _WRITE_RECORDS = "write one JSON object a line, with a user's items in a list; d
 def grouping(data: dict[str, Any], where: str) -> str | None:
     """The remedy for a record that is one interaction of a user; None where it is something else."""
     found = interaction_fields(data)
-    if found is None:
+    if found is None or any(isinstance(value, list) and names_sequence(name) for name, value in data.items()):
         return None
     user, item, time = found
     sort = "" if time is None else f" | sort_by({_jq(time)})"

@@ -146,6 +146,10 @@ def test_records_are_no_log(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"user_id": 1, "item_id": 5, "timestamp": 3, "items": [1, 2]}\n')
     assert open_log(path) is None
+    path.write_text('{"user_id": 1, "item_ids": [1, 2], "item_id": 5}\n')
+    assert open_log(path) is None  # whoever reads it asks which field holds the items
+    path.write_text('{"user_id": 1, "genres": ["A"], "also_bought": [7], "item_id": 5}\n')
+    assert open_log(path) is not None
 
 
 def test_lists_in_cells_keep_what_is_not_edited(tmp_path: Path) -> None:

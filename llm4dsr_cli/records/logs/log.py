@@ -13,7 +13,7 @@ from typing import Protocol
 
 from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.records.columns import id_names
+from llm4dsr_cli.records.columns import names_sequence
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, MOVIELENS, MOVIELENS_100K, TSV, DelimitedFile, Dialect
@@ -39,12 +39,6 @@ _DIALECTS = {
     "mind": _MIND,
 }
 FORMATS = ("jsonl", *_DIALECTS, "parquet")
-# Words in the name of a list of what a user had, and of one that tells of an item.
-_SEQUENCES = re.compile(
-    "hist|histor(?:y|ies)|seqs?|sequences?|items?|clicks?|clicked|purchases?|purchased|bought|watched|viewed|views|"
-    "prev|previous|past|context|interactions"
-)
-_BELONGING = re.compile("also|related|similar|together|prices?|tags?|genres?|categor(?:y|ies)")
 _LOOKED_AT = 100  # rows
 _JSON = (".jsonl", ".json", ".ndjson")
 
@@ -218,6 +212,8 @@ def _is_row(path: str | Path, name: str, items_field: str) -> bool:
         data = parse_object(_first_line(path), name, RecordError)
     except RecordError:
         return False  # whoever reads the records says what is wrong
+    if _sequences([field for field, value in data.items() if isinstance(value, list)], [*data]):
+        return False  # a sequence, with its target beside it
     outer = items_field.partition(".")[0]
     return items_field not in data and outer not in data and interaction_fields(data) is not None
 
@@ -270,15 +266,7 @@ def _sequences(lists: Sequence[str], names: Sequence[str]) -> list[str]:
     """Of columns of lists those that are called like sequences of items."""
     named = _named_item(lists, names)
     of_item = None if named is None else re.sub("(?i)_?id$", "", named).casefold() + "s"  # movies beside movie_id
-    return [name for name in lists if _is_sequence(name) or name.casefold() == of_item]
-
-
-def _is_sequence(name: str) -> bool:
-    """Whether a list of this name holds what a user had, and not what belongs to an item."""
-    words = {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
-    if any(map(_BELONGING.fullmatch, words)):
-        return False
-    return any(map(_SEQUENCES.fullmatch, words)) or bool(id_names([re.sub("(?i)_?list$|s$", "", name)]))
+    return [name for name in lists if names_sequence(name) or name.casefold() == of_item]
 
 
 def _beside(file: DelimitedFile, dialect: Dialect) -> list[str]:
