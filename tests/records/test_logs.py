@@ -427,7 +427,7 @@ def test_a_condition_for_sequences_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".jsonl.gz"])
-@pytest.mark.parametrize("harm", ["cut", "flipped"])
+@pytest.mark.parametrize("harm", ["stub", "cut", "flipped"])
 def test_a_damaged_log_is_one_sentence(tmp_path: Path, ending: str, harm: str) -> None:
     """Guards: "interrupted", and exit code 130, for a file that was cut short."""
     rows = [{"user_id": i, "item_id": i * 7919 % 1009} for i in range(2000)]
@@ -439,7 +439,7 @@ def test_a_damaged_log_is_one_sentence(tmp_path: Path, ending: str, harm: str) -
         file.write_bytes(text.encode())
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data if harm == "flipped" else data[: len(data) // 2])
+    path.write_bytes(data[: {"stub": 30, "cut": len(data) // 2, "flipped": len(data)}[harm]])
     with pytest.raises(Llm4dsrError, match=r"damaged or cut short|not UTF-8|not JSON|cells where"):
         records(opened(path, catalog=True))
 

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
-from llm4dsr_cli.records.columns import names_sequence
+from llm4dsr_cli.records.bounds import bounded_lines
+from llm4dsr_cli.records.columns import names_sequence, user_name
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, MOVIELENS, MOVIELENS_100K, TSV, DelimitedFile, Dialect
@@ -198,7 +199,7 @@ def _kind(path: str | Path, name: str) -> str | None:
 
 def _first_line(path: str | Path) -> bytes:
     with closing(open_input(path)) as stream:
-        for line in stream:
+        for line in bounded_lines(stream, str(path)):
             if line.strip():
                 return line.strip().removeprefix(b"\xef\xbb\xbf")
     return b""
@@ -292,7 +293,6 @@ def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColu
 
 
 def _user(columns: Columns, file: RowFile) -> str | None:
-    from llm4dsr_cli.records.columns import user_name
 
     return columns.user or user_name(file.columns)
 
