@@ -91,7 +91,12 @@ def destinations(
 def _is_other_part(source: str, target: str) -> bool:
     """Whether a file that is there is called like the source but for the part of a split, as x.valid.inter is."""
     one, other = (str(Path(path).resolve()) for path in (source, target))
-    return one != other and _PART.sub("*", one) == _PART.sub("*", other) and Path(other).is_file()
+    return one != other and _of_any_part(one) == _of_any_part(other) and Path(other).is_file()
+
+
+def _of_any_part(path: str) -> str:
+    # A part with a number is one of many: train2 may be what somebody made of train.
+    return _PART.sub(lambda part: "*#" if part[0][-1].isdecimal() else "*", path)
 
 
 def _is_folder(target: str) -> bool:

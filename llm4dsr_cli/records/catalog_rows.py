@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -339,7 +338,6 @@ def _is_gzip(path: Path) -> bool:
 
 def _lines(path: Path) -> Generator[tuple[int, bytes], None, None]:
     """The lines with their numbers, endings kept, a byte order mark dropped."""
-    number = 0
     try:
         with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
             for number, line in enumerate(bounded_lines(cast(BinaryIO, file), str(path), CatalogError), 1):
@@ -349,10 +347,6 @@ def _lines(path: Path) -> Generator[tuple[int, bytes], None, None]:
                 yield number, line
     except FileNotFoundError:
         raise CatalogError("no such file", where=str(path), remedy="check the catalog's path") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise CatalogError(
-            "damaged or cut short gzip data", where=f"{path}:{number + 1}", remedy="fetch or compress the file again"
-        ) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CatalogError(f"cannot be read ({reason})", where=str(path), remedy="give a readable file") from None

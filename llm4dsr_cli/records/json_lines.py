@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 QUOTED_CHARACTERS = 60
+# A number as JSON writes it.
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 

@@ -227,7 +227,7 @@ def _within_budget(
     costs = {}
     for number, (name, recommender) in enumerate(recommenders.items()):
         advance(f"timing {name}", number / len(recommenders))
-        costs[name] = Cost(fits.fit(recommender, as_it_is, 0).seconds, recommender.seeded)
+        costs[name] = Cost(fits.fit(recommender, as_it_is, settings.seed * _SEEDS).seconds, recommender.seeded)
     assert settings.time_budget is not None
     plan = fitting_plan(settings, costs, settings.time_budget - (time.monotonic() - began), edit_seconds)
     kept.put(

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from command_line import Call, call, read, write
 
+from llm4dsr_cli.commands.destinations import destinations
+from llm4dsr_cli.commands.options import OutputOptions, RejectOptions
+
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
 
@@ -131,6 +134,20 @@ def test_another_part_of_a_split_is_not_written_over(
     done = llm4dsr("clean", source, target, "--quiet")
     assert done.code == 2 and "name a folder behind them" in done.err, done.err
     assert Path(target).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("train.jsonl", "train2.jsonl"), ("x.train.inter", "x.clean.inter"), ("in/train.csv", "out/test.csv")],
+)
+def test_an_output_of_another_name_is_written_over(tmp_path: Path, source: str, target: str) -> None:
+    """Guards: a second run that is refused because of what the first one wrote."""
+    for name in (source, target):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    paths = [str(tmp_path / source), str(tmp_path / target)]
+    (one,) = destinations(paths, OutputOptions(), RejectOptions(), dry_run=False)
+    assert one.target == paths[1]
 
 
 def test_an_interrupted_run_of_several_goes_on(folder: Path, llm4dsr: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from datetime import date, datetime
@@ -12,41 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from written_rows import ROWS, table
+from written_rows import ROWS, dropped, opened, records, table, written
 
-from llm4dsr_cli.console import untold
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
-from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log
+from llm4dsr_cli.records.logs.log import open_log
 from llm4dsr_cli.records.writer import OutputFile
-
-
-def opened(path: Path, *, catalog: bool = False, **options: Any) -> Log:
-    log = open_log(path, LogOptions(**options), has_catalog=catalog)
-    assert log is not None
-    return log
-
-
-def records(log: Log) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.records("user_id", untold)]
-
-
-def written(log: Log, edit: Callable[[dict[str, Any]], dict[str, Any]] = lambda record: record) -> bytes:
-    """The log after each of its records was edited."""
-    changes = log.changes({"N": 'New, "one"'}.get)
-    for line in list(log.records("user_id", untold)):
-        after = edit(json.loads(line))
-        changes.take(line, line if after == json.loads(line) else json.dumps(after).encode())
-    out = io.BytesIO()
-    log.file.write(out.write, changes.found())
-    return out.getvalue()
-
-
-def dropped(record: dict[str, Any], item: str, places: str) -> dict[str, Any]:
-    kept = [i for i, one in enumerate(record["items"]) if one != item]
-    lists = [name for name in ("items", "titles", places) if name in record]
-    return {**record, **{name: [record[name][i] for i in kept] for name in lists}}
 
 
 @given(rows=ROWS, ending=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), quoting=st.sampled_from([0, 1]))
@@ -194,64 +165,6 @@ def test_flags_and_probabilities_are_columns(tmp_path: Path) -> None:
         out = written(log, lambda record: {**record, "noise_probability": [0.25, None], "noise_flag": [1, 0]})
         wanted = [[*names, *heads], [*rows[0], "", "0"], [*rows[1], "", "0"], [*rows[2], "0.25", "1"]]
         assert out.decode() == "".join(mark.join(row) + "\n" for row in wanted)
-
-
-def test_only_rows_that_meet_the_condition_are_judged_and_all_stay(tmp_path: Path) -> None:
-    """Guards: low ratings, which are somebody's business, lost."""
-    path = tmp_path / "r.csv"
-    path.write_text("user,item,rating,kind\nu,a,5,x\nu,b,2,x\nu,c,4,y\nu,d,,x\n")
-    log = opened(path, catalog=True, where="rating >= 4 and kind = x")
-    assert records(log)[0]["items"] == ["a"]
-    assert log.unjudged == 3
-    assert written(log) == path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("condition", "met"),
-    [
-        ("kind = True", ["a", "b"]),
-        ("kind = true", ["a", "b"]),
-        ("kind != TRUE", ["c"]),
-        ("day >= 2010-01-02", ["b", "c"]),
-        ("title = 'x, y'", ["a"]),
-        ('title = "x < y or z"', ["b"]),
-        ("rating > -1 and rating<4.5", ["b"]),
-        ("rating >= '5'", ["a"]),
-    ],
-)
-def test_a_condition_means_what_it_says(tmp_path: Path, condition: str, met: list[str]) -> None:
-    """Guards rows of other users than were asked for: a truth in another case, and signs in a quoted text."""
-    path = tmp_path / "r.csv"
-    rows = ['u,a,5,True,2010-01-01,"x, y"', "u,b,2,true,2010-01-02,x < y or z", "u,c,-4,False,2011-01-01,z"]
-    path.write_text("\n".join(["user,item,rating,kind,day,title", *rows, ""]))
-    assert records(opened(path, catalog=True, where=condition))[0]["items"] == met
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        "rating > ",
-        "rating >= 4 or day > 1",
-        "rating = 4 or 5",
-        "rating >= 4, rating < 5",
-        "rating > 3 && rating < 5",
-        "rating >> 3",
-    ],
-)
-def test_a_condition_that_would_be_read_as_another_is_refused(tmp_path: Path, condition: str) -> None:
-    """Guards a text behind a sign that is compared as it stands, whatever was meant by it."""
-    path = tmp_path / "r.csv"
-    path.write_text("user,item,rating,day\nu,a,5,1\n")
-    with pytest.raises(OptionError, match="which is no condition"):
-        opened(path, catalog=True, where=condition)
-
-
-def test_numbers_and_texts_have_no_order(tmp_path: Path) -> None:
-    """Guards a date that is compared with seconds, digit by digit."""
-    path = tmp_path / "r.csv"
-    path.write_text("user,item,timestamp\nu,a,1262304000\n")
-    with pytest.raises(OptionError, match="timestamp holds numbers, such as 1262304000"):
-        records(opened(path, catalog=True, where="timestamp >= 2010-01-01"))
 
 
 def test_json_rows_keep_the_types_of_ids(tmp_path: Path) -> None:
@@ -407,25 +320,6 @@ def test_lists_of_parquet_keep_step_whatever_is_in_them(tmp_path: Path) -> None:
     ]
 
 
-def test_dates_of_parquet_are_compared_as_dates(tmp_path: Path) -> None:
-    """Guards: rows chosen by the digits of a count of microseconds."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    times = pa.array([1_262_304_000, 1_514_764_800, 1_577_836_800], pa.timestamp("s"))
-    pq.write_table(pa.table({"user": [1, 1, 1], "item": [1, 2, 3], "ts": times}), tmp_path / "r.parquet")
-    for condition in ("ts >= 2017-01-01", "ts >= '2017-01-01'"):
-        log = opened(tmp_path / "r.parquet", catalog=True, where=condition, columns=Columns(time="ts"))
-        assert [one["items"] for one in records(log)] == [["2", "3"]]
-
-
-def test_a_condition_for_sequences_is_refused(tmp_path: Path) -> None:
-    """Guards: a condition without effect, whatever it says."""
-    (tmp_path / "in.jsonl").write_text('{"items": [1]}\n')
-    with pytest.raises(OptionError, match="for logs with one interaction a row"):
-        open_log(tmp_path / "in.jsonl", LogOptions(where="rating >= 4"))
-
-
 @pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".jsonl.gz"])
 @pytest.mark.parametrize("harm", ["stub", "cut", "flipped"])
 def test_a_damaged_log_is_one_sentence(tmp_path: Path, ending: str, harm: str) -> None:
@@ -442,13 +336,6 @@ def test_a_damaged_log_is_one_sentence(tmp_path: Path, ending: str, harm: str) -
     path.write_bytes(data[: {"stub": 30, "cut": len(data) // 2, "flipped": len(data)}[harm]])
     with pytest.raises(Llm4dsrError, match=r"damaged or cut short|not UTF-8|not JSON|cells where"):
         records(opened(path, catalog=True))
-
-
-def test_a_condition_on_a_field_that_only_later_rows_have(tmp_path: Path) -> None:
-    """Guards: "there is no column rating", said of JSON rows whose first one has none."""
-    path = tmp_path / "r.jsonl"
-    path.write_text('{"user_id": 1, "item_id": 5}\n{"user_id": 1, "item_id": 6, "rating": 5}\n')
-    assert [one["items"] for one in records(opened(path, catalog=True, where="rating >= 4"))] == [["6"]]
 
 
 def test_latin_1_is_read_and_written_as_it_is(tmp_path: Path) -> None:

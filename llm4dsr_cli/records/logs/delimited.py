@@ -12,7 +12,7 @@ from typing import BinaryIO
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
-from llm4dsr_cli.records.json_lines import dumps
+from llm4dsr_cli.records.json_lines import NUMBER, dumps
 from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 from llm4dsr_cli.records.reader import open_input
@@ -21,8 +21,6 @@ Span = tuple[int, int]
 # Bytes of a row with newlines in its cells: a mark that is never closed shows before the file is read to its end.
 _LONGEST_ROW = 1_000_000
 _MARK = b"\xef\xbb\xbf"  # of UTF-8
-# As JSON writes them.
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _QUOTED = re.compile(rb'"[^"]*(?:""[^"]*)*"')
 
 
@@ -297,7 +295,7 @@ def _content(row: bytes) -> int:
 def _as_json(cell: Cell) -> Cell:
     if not cell:
         return None
-    return cell if _NUMBER.fullmatch(cell) else dumps(cell).decode()
+    return cell if NUMBER.fullmatch(cell) else dumps(cell).decode()
 
 
 def _written(added: Added, row: int) -> str:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from llm4dsr_cli.records.json_lines import NUMBER
 from llm4dsr_cli.records.splice import spliced, without
 
 # An entry of a literal: text in either kind of quotation marks, or a number or a word; or what begins or ends a list.
 _ENTRY = re.compile(rb"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\[\](){}'"]+|[\[\](){}]""", re.DOTALL)
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class ListCell(Protocol):
@@ -52,7 +52,7 @@ class Blanks:
 
     def as_json(self, text: str) -> str:
         """See ``ListCell.as_json``."""
-        return _joined([one if _NUMBER.fullmatch(one) else json.dumps(one) for one in text.split()])
+        return _joined([one if NUMBER.fullmatch(one) else json.dumps(one) for one in text.split()])
 
 
 class Literal:
@@ -84,7 +84,7 @@ class Literal:
         """See ``ListCell.as_json``."""
         self.parsed(text)
         entries = [text[start:end] for start, end in self._spans(text)]
-        return _joined([one if _NUMBER.fullmatch(one) else json.dumps(_value(one)) for one in entries])
+        return _joined([one if NUMBER.fullmatch(one) else json.dumps(_value(one)) for one in entries])
 
     @staticmethod
     def _spans(text: str) -> list[tuple[int, int]]:

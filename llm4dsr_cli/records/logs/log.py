@@ -293,7 +293,6 @@ def _list_columns(file: RowFile, lists: list[str], columns: Columns) -> ListColu
 
 
 def _user(columns: Columns, file: RowFile) -> str | None:
-
     return columns.user or user_name(file.columns)
 
 
