@@ -79,13 +79,15 @@ def test_the_command_that_is_named_edits_as_many_items(
     monkeypatch.setattr(Compared, "helps", True)
     monkeypatch.setattr("llm4dsr_cli.trial.run.chosen", lambda compared: compared[0])
     source = write(tmp_path / "in.jsonl", records(60))
-    outcome = trial(source, *SHORT, "--action", "drop", "--json", tmp_path / "t.json", "--max-edits", "3")
+    outcome = trial(
+        source, *SHORT, "--action", "drop", "--json", tmp_path / "t.json", "--max-edits", "3", "--on-error", "skip"
+    )
     assert outcome.code == 0, outcome.err
     found = json.loads((tmp_path / "t.json").read_bytes())
     words = found["verdict"]["command"].split()
     assert words[:4] == ["llm4dsr", "clean", str(source), "OUT"]
     assert words[-2:] == ["--protect-last", "2"]
-    assert words[words.index("--max-edits") + 1] == "3.0"
+    assert words[words.index("--max-edits") + 1] == "3.0" and words[words.index("--on-error") + 1] == "skip"
     assert outcome.out.decode().splitlines()[-1].endswith(found["verdict"]["command"])
     target = tmp_path / "out.jsonl"
     options = [word for word in words[4:] if word != "q8_0"]

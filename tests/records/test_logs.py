@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,30 @@ def test_logs_are_known_by_their_names_and_columns(
     found = records(log)
     assert [(one["user_id"], one["items"]) for one in found] == [(user, items)]
     assert written(log).decode() == text
+
+
+def test_times_need_not_count(tmp_path: Path) -> None:
+    """Guards: the remedy for a time that is none, which was refused itself."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,timestamp\nu,a,5\nu,b,\n")
+    with pytest.raises(RecordError, match="or none with ''"):
+        records(opened(path, catalog=True))
+    assert records(opened(path, catalog=True, columns=Columns(time="")))[0]["items"] == ["a", "b"]
+
+
+def test_what_takes_a_place_has_its_type(tmp_path: Path) -> None:
+    """Guards: text in a column of numbers, and a traceback for decimals."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"user_id": 1, "asin": 8.0}\n{"user_id": 1, "asin": 9.0}\n')
+    out = written(opened(path, catalog=True), lambda record: {**record, "items": ["7", "9"]})
+    assert out.decode().splitlines()[0] == '{"user_id": 1, "asin": 7.0}'
+    pq.write_table(pa.table({"user": [1], "item": pa.array([Decimal("8")])}), tmp_path / "r.parquet")
+    log = opened(tmp_path / "r.parquet", catalog=True)
+    (tmp_path / "o.parquet").write_bytes(written(log, lambda record: {**record, "items": ["7"]}))
+    assert pq.read_table(tmp_path / "o.parquet").column("item").to_pylist() == [Decimal("7")]
 
 
 def test_records_are_no_log(tmp_path: Path) -> None:

@@ -94,3 +94,15 @@ def test_a_condition_on_a_field_that_only_later_rows_have(tmp_path: Path) -> Non
     path = tmp_path / "r.jsonl"
     path.write_text('{"user_id": 1, "item_id": 5}\n{"user_id": 1, "item_id": 6, "rating": 5}\n')
     assert [one["items"] for one in records(opened(path, catalog=True, where="rating >= 4"))] == [["6"]]
+
+
+def test_a_quoted_and_joins_nothing(tmp_path: Path) -> None:
+    """Guards: "Pride and Prejudice", which was split, and refused with the advice to quote it."""
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,shop\nu,a,Pride and Prejudice\nu,b,Pride\nu,c,Tom's and Co\n")
+    for condition, met in (
+        ('shop = "Pride and Prejudice"', ["a"]),
+        ("shop = 'Pride and Prejudice' AND item = a", ["a"]),
+        ('shop = "Tom\'s and Co" and item != a', ["c"]),
+    ):
+        assert [one["items"] for one in records(opened(path, catalog=True, where=condition))] == [met]
