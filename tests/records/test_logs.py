@@ -18,6 +18,8 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
 from llm4dsr_cli.records.logs.log import open_log
+from llm4dsr_cli.records.parsing import parse_record
+from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.records.writer import OutputFile
 
 
@@ -113,6 +115,14 @@ def test_logs_are_known_by_their_names_and_columns(
     assert written(log).decode() == text
 
 
+def test_a_blank_line_before_the_header_is_no_header(tmp_path: Path) -> None:
+    """Guards: names of columns that were judged as an interaction, and an edit one row too late."""
+    path = tmp_path / "r.csv"
+    path.write_text("\n\nuser,item\nu,8\nu,7\n")
+    out = written(opened(path, catalog=True), lambda record: dropped(record, "8", "rows"))
+    assert out.decode() == "\n\nuser,item\nu,7\n"
+
+
 def test_times_need_not_count(tmp_path: Path) -> None:
     """Guards: the remedy for a time that is none, which was refused itself."""
     path = tmp_path / "r.csv"
@@ -144,6 +154,8 @@ def test_records_are_no_log(tmp_path: Path) -> None:
     assert open_log(path) is None
     path.write_text('{"user_id": 1, "item_ids": [1, 2], "item_id": 5}\n')
     assert open_log(path) is None  # whoever reads it asks which field holds the items
+    with pytest.raises(RecordError, match="say which one holds the items"):
+        parse_record(path.read_bytes().strip(), "in.jsonl:1", RecordFormat(), None)
     path.write_text('{"user_id": 1, "genres": ["A"], "also_bought": [7], "item_id": 5}\n')
     assert open_log(path) is not None
 
