@@ -90,6 +90,8 @@ def test_a_replaced_item_takes_its_row_with_its_title(tmp_path: Path) -> None:
             ["8", "7"],
         ),
         ("x.train.inter", "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t8 7\t9\n", "1", ["8", "7", "9"]),
+        ("two.inter", "user_id:token\tgenre_list:token_seq\titem_id_list:token_seq\n1\tA B\t8 7\n", "1", ["8", "7"]),
+        ("row.inter", "user_id:token\titem_id:token\tgenre_list:token_seq\n1\t8\tA B\n1\t7\tA\n", "1", ["8", "7"]),
         ("behaviors.tsv", "1\tU1\t11/11/2019 9:05:58 AM\tN8 N7\tN1-0\n2\tU1\tx\tN8 N7\tN2-1\n", "U1", ["N8", "N7"]),
         ("papers.csv", 'user_id,item_ids\n1,"[8, 7]"\n', "1", ["8", "7"]),
         ("split.csv", 'user_id,item_id,item_ids\n1,9,"[8, 7]"\n', "1", ["8", "7"]),

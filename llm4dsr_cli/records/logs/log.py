@@ -231,9 +231,10 @@ def _lists_in_cells(file: DelimitedFile, dialect: Dialect, columns: Columns) -> 
         return ListColumns("history", "user_id"), Blanks()
     if dialect.typed:
         typed = [name for name, type_ in zip(file.columns, file.types(), strict=True) if type_ == "token_seq"]
-        items = columns.item or next((name for name in typed if name.endswith("_list")), None)
-        if items is None or items not in typed:
+        lists = [name for name in typed if name.endswith("_list") or name == columns.item]
+        if not _hold_sequences(lists, file.columns, columns):
             return None
+        items = lists[0] if len(lists) == 1 else _list_columns(file, lists, columns).items
         target = items.removesuffix("_list")
         found = ListColumns(items, _user(columns, file), None, target if target in file.columns else None)
         return found, Blanks()
