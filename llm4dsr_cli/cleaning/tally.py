@@ -13,7 +13,12 @@ from llm4dsr_cli.records.unjudged import Unjudged
 
 @dataclass
 class RunCounts:
-    """What a run has done so far; padding is no item."""
+    """What a run has done so far; padding is no item.
+
+    Attributes:
+        skipped: lines that are no records.
+        unread: rows of a log that cannot be read, and stay as they are.
+    """
 
     records: int = 0
     items: int = 0
@@ -21,6 +26,7 @@ class RunCounts:
     edited_items: int = 0
     replaced_items: int = 0
     skipped: int = 0
+    unread: int = 0
     unjudged: Unjudged = field(default_factory=Unjudged)
 
     def add(self, record: Record, edited: EditedRecord | None = None) -> None:
@@ -34,13 +40,13 @@ class RunCounts:
 
     def merge(self, other: RunCounts) -> None:
         """Add what another part of the run has done."""
-        for name in ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped"):
+        for name in ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped", "unread"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.unjudged.merge(other.unjudged)
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, for reports."""
-        names = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped")
+        names = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped", "unread")
         return {**{name: getattr(self, name) for name in names}, "unjudged_items": self.unjudged.total}
 
     def skipping(self, then: OnError = lambda error, line: None) -> OnError:

@@ -78,7 +78,7 @@ def calibrate(
     OutputFile(output)  # what is wrong with it should show now
     model.check()
     settings = CalibrationSettings(sequences=sequences, noise_rate=noise_rate, protect_last=protect_last, seed=seed)
-    data, records = records.gathered(data, console, user_field)
+    data, records = records.gathered(data, console, user_field, errors, counts)
     titles = records.load_catalog(data, console)
     read, nameless = read_sequences(data, records.record_format(), titles, user_field, on_record_error, counts)
     tell_unjudged(counts, titles, console)

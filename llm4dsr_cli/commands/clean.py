@@ -136,7 +136,8 @@ def clean(
         for one in found
     ]
     files = [
-        CleanedFile.of(one, outputs, records, console, user_field) for one, outputs in zip(found, written, strict=True)
+        CleanedFile.of(one, outputs, records, console, user_field, errors)
+        for one, outputs in zip(found, written, strict=True)
     ]
     is_file = all(file.is_file for file in files)
     if is_file and not gate.says_how_many:

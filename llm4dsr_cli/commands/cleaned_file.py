@@ -46,8 +46,8 @@ class CleanedFile:
         outputs: where its records go; None to say only what would be done.
         scratch: its scores are kept in a file named after this, for a run that is stopped; None for a file that goes
             with the run.
-        catalog: its titles, once they are loaded.
         counts: what was read of it.
+        catalog: its titles, once they are loaded.
     """
 
     name: str
@@ -55,15 +55,10 @@ class CleanedFile:
     records: EditedRecordOptions
     outputs: Outputs | None
     scratch: str | None
+    counts: RunCounts
     catalog: Catalog | None = field(default=None, init=False)
-    counts: RunCounts = field(init=False)
     _kept: ScratchFile | None = field(default=None, init=False)
     _skips: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        from llm4dsr_cli.cleaning.tally import RunCounts
-
-        self.counts = RunCounts()
 
     @classmethod
     def of(
@@ -73,16 +68,19 @@ class CleanedFile:
         records: EditedRecordOptions,
         console: Console,
         user_field: str,
+        errors: ErrorOptions,
     ) -> CleanedFile:
         """A log is gathered, and taken back to by the outputs. Raises what ``gathered`` and ``take_back_to`` raise."""
+        from llm4dsr_cli.cleaning.tally import RunCounts
         from llm4dsr_cli.records.resumable import scratch_name
 
-        source, records = records.gathered(destination.source, console, user_field)
+        counts = RunCounts()
+        source, records = records.gathered(destination.source, console, user_field, errors, counts)
         if outputs is not None:
             outputs.take_back_to(source)
         target = destination.target
         scratch = None if target is None or source == "-" else scratch_name(target)
-        return cls(destination.source, source, records, outputs, scratch)
+        return cls(destination.source, source, records, outputs, scratch, counts)
 
     @property
     def is_file(self) -> bool:
@@ -184,7 +182,7 @@ class CleanedFile:
         from llm4dsr_cli.records.reader import LineReader
 
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
-        cleaner.counts.skipped = self.counts.skipped
+        cleaner.counts.skipped, cleaner.counts.unread = self.counts.skipped, self.counts.unread
         with LineReader.open(self.source) as reader:
             outputs.write(reader, cleaner, lambda on_error: self.scored(reader, cleaning), console)
         return cleaner

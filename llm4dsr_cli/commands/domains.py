@@ -10,10 +10,10 @@ from llm4dsr_cli.commands.inputs import first_ids, read_sequences, tell_catalog,
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.commands.options import ErrorOptions
     from llm4dsr_cli.commands.record_options import DataOptions
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.finetune.data import Domain
-    from llm4dsr_cli.records.record import OnError
     from llm4dsr_cli.records.record_format import RecordFormat
 
 
@@ -22,7 +22,7 @@ def read_domains(
     catalogs: list[str],
     fields: DataOptions,
     user_field: str,
-    on_error: OnError | None,
+    errors: ErrorOptions,
     counts: RunCounts,
     console: Console,
 ) -> list[Domain]:
@@ -31,11 +31,12 @@ def read_domains(
     from llm4dsr_cli.records.record import load_catalog
     from llm4dsr_cli.records.unjudged import Unjudged
 
+    on_error = errors.leaving_out(counts, console)
     nameless = short = 0
     files: dict[str | None, list[tuple[str, str, RecordFormat]]] = {}
     for number, path in enumerate(train):
         named = catalogs[min(number, len(catalogs) - 1)] if catalogs else None
-        source, options, beside = fields.gathered_with(path, named, console, user_field)
+        source, options, beside = fields.gathered_with(path, named, console, user_field, errors, counts)
         files.setdefault(beside, []).append((path, source, options.record_format()))
     domains = []
     for catalog_path, sources in files.items():

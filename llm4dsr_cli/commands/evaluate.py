@@ -179,7 +179,7 @@ def evaluate(
     gate_file = gate.load()
     user_field = gate.user_field_of(gate_file)
     labels = [] if noise.labels_field is None else [noise.labels_field]
-    source, records = records.gathered(source, console, user_field, labels)
+    source, records = records.gathered(source, console, user_field, errors, counts, labels)
     data = noise.load(source, records, user_field, on_record_error, counts, console)
     if data.nameless and gate_file is not None and gate_file.user_field is not None:
         raise OptionError(

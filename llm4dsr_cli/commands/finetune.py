@@ -282,7 +282,6 @@ def finetune(
 
     console = run.console()
     counts = RunCounts()
-    on_record_error = errors.leaving_out(counts, console)
     start = find_start(model.init, model.base, say=console.say)
     if start.denoiser is not None:
         check_paths({"--init": str(start.denoiser)}, outputs)
@@ -298,7 +297,7 @@ def finetune(
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise MissingExtraError("finetune", str(error.name)) from None
-    domains = read_domains(train, catalogs, fields, user_field, on_record_error, counts, console)
+    domains = read_domains(train, catalogs, fields, user_field, errors, counts, console)
     console.say(_parts(training.part, start, settings, suggestions))
     try:
         with console.progress() as advance:

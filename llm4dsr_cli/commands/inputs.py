@@ -171,7 +171,7 @@ def _telling(counts: RunCounts, rejects: OutputFile | None, console: Console) ->
 def exit_code(counts: RunCounts, rejects: str | None, console: Console) -> int:
     """The run's exit code; says how many lines were skipped, if any were, and where they are."""
     if not counts.skipped:
-        return 0
+        return SKIPPED if counts.unread else 0
     where = "" if rejects is None else f"; they are in {rejects}"
     console.warn(f"skipped {counts.skipped:,} lines that are no records{where}")
     return SKIPPED

@@ -280,7 +280,7 @@ class ErrorOptions(OptionSet):
             "--on-error",
             metavar="fail|skip",
             autocompletion=one_of("fail", "skip"),
-            help="What to do with a line that is no record.",
+            help="What to do with a line that is no record; skip lets a row of a log stay as it is.",
         ),
     ] = "fail"
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from llm4dsr_cli.commands.completion import one_of
-from llm4dsr_cli.commands.inputs import first_ids, tell_catalog
+from llm4dsr_cli.commands.inputs import first_ids, skips, tell_catalog
 from llm4dsr_cli.commands.options import given
 from llm4dsr_cli.commands.parameters import OptionSet
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from llm4dsr_cli.cleaning.tally import RunCounts
+    from llm4dsr_cli.commands.options import ErrorOptions
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.records.catalog import Catalog
     from llm4dsr_cli.records.logs.log import Log, LogOptions
@@ -182,7 +184,14 @@ class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last
     """Where in a record its items are, and what a log of interactions is."""
 
     def gathered_with(
-        self, source: str, catalog: str | None, console: Console, user_field: str, also: Sequence[str] = ()
+        self,
+        source: str,
+        catalog: str | None,
+        console: Console,
+        user_field: str,
+        errors: ErrorOptions,
+        counts: RunCounts,
+        also: Sequence[str] = (),
     ) -> tuple[str, Self, str | None]:
         """Where the records are, the options that read them, and their catalog.
 
@@ -193,6 +202,8 @@ class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last
             catalog: the same; None for none.
             console: told what is taken for what.
             user_field: the field of a record's user.
+            errors: what happens to rows that cannot be read.
+            counts: are told of them.
             also: columns that the records are to have, as lists.
 
         Returns:
@@ -207,7 +218,7 @@ class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last
         with console.progress() as advance:
             found = gather(
                 source,
-                self.log_options(),
+                replace(self.log_options(), skips=skips(errors.on_error)),
                 user_field=user_field,
                 items_field=self.items_field,
                 catalog_id=self.catalog_id_field or self.item_id_field,
@@ -218,6 +229,10 @@ class DataOptions(LogColumnOptions, FieldOptions):  # a dataclass takes its last
         if found is None:
             return source, self, catalog
         console.say(found.about)
+        if found.log.file.unreadable:
+            counts.unread += len(found.log.file.unreadable)
+            for error in found.log.file.unreadable.first:
+                console.warn(f"stays as it is: {error}")
         return found, self._of(found.log), beside
 
     def _of(self, log: Log) -> Self:
@@ -247,9 +262,17 @@ class RecordOptions(DataOptions, CatalogOption):
         tell_catalog(catalog, console)
         return catalog
 
-    def gathered(self, source: str, console: Console, user_field: str, also: Sequence[str] = ()) -> tuple[str, Self]:
+    def gathered(
+        self,
+        source: str,
+        console: Console,
+        user_field: str,
+        errors: ErrorOptions,
+        counts: RunCounts,
+        also: Sequence[str] = (),
+    ) -> tuple[str, Self]:
         """Where the records are, and the options that read them; see ``gathered_with``."""
-        path, options, catalog = self.gathered_with(source, self.catalog, console, user_field, also)
+        path, options, catalog = self.gathered_with(source, self.catalog, console, user_field, errors, counts, also)
         return path, replace(options, catalog=catalog)
 
 

@@ -65,13 +65,13 @@ def score(
         outputs |= {"OUT.part": str(part), "OUT.part.json": str(state_file)}
         check_part(target, resume=resume)
     check_paths({**read, **model.inputs()}, outputs)
-    source, records = records.gathered(source, console, USER_FIELD)
+    counts = RunCounts()
+    source, records = records.gathered(source, console, USER_FIELD, errors, counts)
     check_ending(target, str(source))
     out: OutputFile = OutputFile(target)
     rejects_file = None if rejects is None else OutputFile(rejects)
     model.check()
     record_format, titles = records.record_format(), records.load_catalog(source, console)
-    counts = RunCounts()
 
     def parse(line: bytes, where: str) -> Record:
         return parse_unscored(line, where, record_format, titles)

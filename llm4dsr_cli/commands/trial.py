@@ -206,7 +206,8 @@ def trial(
         state = f"{as_json or source}.trial"
     user_field = gate.user_field_of(gate_file)
     asked, fields = source, records
-    source, records = records.gathered(source, console, user_field, [tried.time_field or "times"])
+    times_field = tried.time_field or "times"
+    source, records = records.gathered(source, console, user_field, errors, counts, [times_field])
     titles = records.load_catalog(source, console)
     read, nameless = _read(source, records, titles, on_record_error, counts)
     tell_unjudged(counts, titles, console, undone="left alone")

@@ -253,6 +253,7 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
         "edited_items": before - after,
         "replaced_items": 0,
         "skipped": 1,
+        "unread": 0,
         "unjudged_items": 0,
     }
     assert before > after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,24 @@ def test_ids_without_titles_are_not_judged_by_their_digits(folder: Path, llm4dsr
     """Guards: ids that are read as if they were titles."""
     (folder / "movies.csv").unlink()
     llm4dsr("clean", folder / "ratings.csv", folder / "out.csv").failed(2, "the log has ids and no titles", "--catalog")
+
+
+def test_an_unreadable_row_of_a_log_can_be_left_alone(folder: Path, llm4dsr: Call) -> None:
+    """Guards: ``--on-error skip`` that a log did not heed; exit codes that say nothing of rows that nobody judged."""
+    log, out = folder / "bad.csv", folder / "out.csv"
+    bad = b"3,17\n"
+    log.write_bytes((folder / "ratings.csv").read_bytes() + bad + b"4,11,2,\n")
+    titles = ["--catalog", folder / "movies.csv"]
+    assert llm4dsr("clean", log, out, *titles).code == 1
+    skips = [*titles, "--on-error", "skip"]
+    done = llm4dsr("clean", log, out, *skips, "--edit", "20%", "--report", folder / "report.json")
+    assert done.code == 3, done.err
+    assert f"stays as it is: {log}:{6 * N + 2}: 2 cells where the header has 4" in done.err
+    assert "2 rows stay as they are; 2 of them cannot be read" in done.err
+    assert out.read_bytes().endswith(bad + b"4,11,2,\n")
+    assert json.loads((folder / "report.json").read_bytes())["counts"]["unread"] == 2
+    llm4dsr("clean", folder / "ratings.csv", folder / "good.csv", *titles, "--edit", "20%")
+    assert out.read_bytes().startswith((folder / "good.csv").read_bytes())
+    assert llm4dsr("score", log, folder / "scored.jsonl", *skips).code == 3
+    assert llm4dsr("calibrate", log, "-o", folder / "my.gate", "--user-field", "userId", *skips).code == 3
+    assert llm4dsr("evaluate", log, *skips).code == 3

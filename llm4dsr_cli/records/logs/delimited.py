@@ -15,6 +15,7 @@ from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
 from llm4dsr_cli.records.json_lines import NUMBER, dumps
 from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
+from llm4dsr_cli.records.logs.unreadable import Unreadable
 from llm4dsr_cli.records.reader import open_input
 
 Span = tuple[int, int]
@@ -115,6 +116,7 @@ class DelimitedFile:
 
     rows_are_bytes = True
     has_types = False
+    unreadable: Unreadable | None = None
 
     def __init__(self, path: str | Path, dialect: Dialect, name: str | None = None) -> None:
         self._path = path
@@ -148,33 +150,43 @@ class DelimitedFile:
     def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """See ``RowFile.rows``; an empty cell is None, and what looks like a number is one."""
         n, places = len(columns), [self.columns.index(name) for name in (*columns, *as_json)]
-        delimiter, encoding, width = self._dialect.delimiter, self._dialect.encoding, len(self.columns)
-        quotes = self._dialect.quotes
         number, is_header = 0, self._dialect.header
         with closing(self._raw()) as raw:
             for line, row in raw:
                 if is_header:
                     is_header = False
                     continue
-                if quotes and b'"' in row:
-                    cells = self._cells(row, f"{self.name}:{line}")
-                    found = [cells[place] if place < len(cells) else None for place in places]
-                    n_cells = len(cells)
-                else:
-                    parts = row[: _content(row)].split(delimiter)
-                    n_cells = len(parts)
-                    try:
-                        found = [parts[place].decode(encoding) if place < n_cells else None for place in places]
-                    except UnicodeDecodeError:
-                        raise self._undecodable(f"{self.name}:{line}") from None
-                if n_cells != width:
-                    raise RecordError(
-                        f"{n_cells} cells where the {'header' if self._dialect.header else 'first row'} has {width}",
-                        where=f"{self.name}:{line}",
-                        remedy="quote what holds a separator" if quotes else "repair the line",
-                    )
+                try:
+                    found = self._cells_of(row, places, f"{self.name}:{line}")
+                except RecordError as error:
+                    if self.unreadable is None:
+                        raise
+                    self.unreadable.add(number, error)
+                    found = [None] * len(places)
                 yield number, [*(cell or None for cell in found[:n]), *(_as_json(cell) for cell in found[n:])]
                 number += 1
+
+    def _cells_of(self, row: bytes, places: Sequence[int], where: str) -> list[Cell]:
+        """What stands in a row at these places. Raises RecordError."""
+        dialect, width = self._dialect, len(self.columns)
+        if dialect.quotes and b'"' in row:
+            cells = self._cells(row, where)
+            n_cells = len(cells)
+            found = [cells[place] if place < n_cells else None for place in places]
+        else:
+            parts = row[: _content(row)].split(dialect.delimiter)
+            n_cells = len(parts)
+            try:
+                found = [parts[place].decode(dialect.encoding) if place < n_cells else None for place in places]
+            except UnicodeDecodeError:
+                raise self._undecodable(where) from None
+        if n_cells != width:
+            raise RecordError(
+                f"{n_cells} cells where the {'header' if dialect.header else 'first row'} has {width}",
+                where=where,
+                remedy="quote what holds a separator" if dialect.quotes else "repair the line",
+            )
+        return found
 
     def write(
         self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
@@ -202,7 +214,7 @@ class DelimitedFile:
                     if changes.keeps(number):
                         put = changes.put.get(number)
                         new = row if put is None else self._put(row, put, f"{self.name}:{line}")
-                        if changes.added:
+                        if changes.added and not (self.unreadable and number in self.unreadable):
                             new = self._with(new, [_written(added, number) for added in changes.added])
                     out.write(changes.first_of(number), row, new)
                     number += 1

@@ -237,4 +237,6 @@ def _about(log: Log, titles: list[str], *, whole: bool) -> str:
         parts.append(f"in step with the items: {lists} (lists as long as they are; `not_parallel` leaves one as it is)")
     if log.unjudged:
         parts.append(f"{log.unjudged:,} rows {'are left out' if whole else 'stay as they are'}")
+    if log.file.unreadable:
+        parts.append(f"{len(log.file.unreadable):,} of them cannot be read")
     return "; ".join(parts)

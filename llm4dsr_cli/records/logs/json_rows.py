@@ -14,6 +14,7 @@ from llm4dsr_cli.records.json_lines import dumps
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Cell, Changes
+from llm4dsr_cli.records.logs.unreadable import Unreadable
 from llm4dsr_cli.records.reader import open_input
 
 _MARK = b"\xef\xbb\xbf"
@@ -26,6 +27,7 @@ class JsonRows:
     rows_are_bytes = True
     has_types = True
     endings: tuple[str, ...] = (".jsonl", ".json", ".ndjson")
+    unreadable: Unreadable | None = None
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
         self._path = path
@@ -37,27 +39,37 @@ class JsonRows:
     def take_all_columns(self) -> None:
         """Let the columns be those of all rows, not of the first alone. Raises RecordError."""
         found = dict.fromkeys(self.columns)
-        with closing(self._lines()) as lines:
-            for number, line in lines:
-                if line.strip():
-                    found.update(dict.fromkeys(self._parsed(line, number)))
+        for _, data in self._objects():
+            found.update(dict.fromkeys(data))
         self.columns = list(found)
 
     def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """See ``RowFile.rows``; null, and a field that is not there, are None, and so are lists as text."""
+        for row, data in self._objects():
+            yield (
+                row,
+                [
+                    *(_text(data.get(name)) for name in columns),
+                    *(None if data.get(name) is None else dumps(data[name]).decode() for name in as_json),
+                ],
+            )
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The number of each row, with its object; an empty one where it cannot be read."""
         row = 0
         with closing(self._lines()) as lines:
             for number, line in lines:
-                if line.strip():
+                if not line.strip():
+                    continue
+                data: dict[str, Any] = {}
+                try:
                     data = self._parsed(line, number)
-                    yield (
-                        row,
-                        [
-                            *(_text(data.get(name)) for name in columns),
-                            *(None if data.get(name) is None else dumps(data[name]).decode() for name in as_json),
-                        ],
-                    )
-                    row += 1
+                except RecordError as error:
+                    if self.unreadable is None:
+                        raise
+                    self.unreadable.add(row, error)
+                yield row, data
+                row += 1
 
     def write(
         self, write: Callable[[bytes], None], changes: Changes, patched: Callable[[Patch], None] | None = None
@@ -76,7 +88,7 @@ class JsonRows:
 
     def _changed(self, line: bytes, number: int, row: int, changes: Changes) -> bytes:
         put = changes.put.get(row)
-        if put is None and not changes.added:
+        if (put is None and not changes.added) or (self.unreadable and row in self.unreadable):
             return line
         data = self._parsed(line, number)
         end = len(line.rstrip(b"\r\n"))

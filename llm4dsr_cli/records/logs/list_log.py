@@ -68,7 +68,7 @@ class ListLog:
 
     Attributes:
         judged: how many rows have a list.
-        unjudged: how many have none.
+        unjudged: how many have none, or cannot be read.
 
     Raises:
         OptionError: there is no column that ``parallel`` names.
@@ -139,7 +139,8 @@ class ListLog:
 
         Raises:
             OptionError: a further column would take the place of a field of the record's own.
-            RecordError: a cell holds no list, or titles are more or fewer than items, or a list that is to be parallel.
+            RecordError: a cell holds no list, or titles are more or fewer than items, or a list that is to be parallel,
+                and the file has no ``unreadable``.
         """
         columns = self.columns
         refuse_taken(self._also, (user_field, "items", "titles"), self.file.name)
@@ -160,13 +161,24 @@ class ListLog:
                 self.unjudged += 1
                 self._first.append(-1)
                 continue
-            self.judged += 1
-            if self._beside:
-                self._look_beside(by_name, row)
             key = hashlib.blake2b(repr(cells[:n_judged]).encode(), digest_size=12).digest()
+            line = b""
+            try:
+                if self._beside:
+                    self._look_beside(by_name, row)
+                if self._spelled or key not in seen:
+                    line = orjson.dumps(self._record(by_name, further, row, user_field))
+            except RecordError as error:
+                if self.file.unreadable is None:
+                    raise
+                self.file.unreadable.add(row, error)
+                self.unjudged += 1
+                self._first.append(-1)
+                continue
+            self.judged += 1
             self._first.append(seen.setdefault(key, row))
-            if self._spelled or self._first[-1] == row:
-                yield orjson.dumps(self._record(by_name, further, row, user_field))
+            if line:
+                yield line
 
     def _record(
         self, cells: dict[str, str | None], further: dict[str, str | None], row: int, user_field: str

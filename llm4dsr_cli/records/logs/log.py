@@ -23,6 +23,7 @@ from llm4dsr_cli.records.logs.list_cells import Blanks, ListCell, Literal
 from llm4dsr_cli.records.logs.list_log import ListChanges, ListColumns, ListLog
 from llm4dsr_cli.records.logs.row_file import Cell, RowFile
 from llm4dsr_cli.records.logs.row_log import RowChanges, RowLog
+from llm4dsr_cli.records.logs.unreadable import Unreadable
 from llm4dsr_cli.records.logs.where import conditions
 from llm4dsr_cli.records.reader import open_input
 from llm4dsr_cli.records.shapes import interaction_fields
@@ -55,6 +56,7 @@ class LogOptions:
         encoding: of text.
         parallel: of a log with lists, the columns of lists that run parallel to the items; others are found by length.
         not_parallel: those that do not, whatever their length.
+        skips: let a row that cannot be read stay as it is, where it would be an error.
 
     Raises:
         OptionError: there is no such encoding.
@@ -66,6 +68,7 @@ class LogOptions:
     encoding: str = "utf-8"
     parallel: tuple[str, ...] = ()
     not_parallel: tuple[str, ...] = ()
+    skips: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -136,9 +139,11 @@ def open_log(
         refuse_where(options)
         return None
     file: RowFile
+    unreadable = Unreadable() if options.skips else None
     told_by: list[str] | None = None
     if kind == "jsonl":
         rows = JsonRows(path, name)
+        rows.unreadable = unreadable
         named = {name for name in vars(options.columns).values() if name is not None}
         if whole or options.where is not None or not named <= {*rows.columns}:
             told_by = [*rows.columns]  # a field that some rows lack is taken for nothing that nobody named
@@ -149,6 +154,7 @@ def open_log(
         from llm4dsr_cli.records.logs.parquet import ParquetFile
 
         parquet = ParquetFile(path, name)
+        parquet.unreadable = unreadable
         file = parquet
         if _hold_sequences(parquet.lists(), file.columns, options.columns):
             refuse_where(options)
@@ -167,6 +173,7 @@ def open_log(
             )
     else:
         table = DelimitedFile(path, replace(_DIALECTS[kind], encoding=options.encoding), name)
+        table.unreadable = unreadable
         lists = _lists_in_cells(table, _DIALECTS[kind], options.columns)
         if lists is not None:
             refuse_where(options)

@@ -15,6 +15,7 @@ from typing import Any
 from llm4dsr_cli.errors import Llm4dsrError, MissingExtraError, OptionError, RecordError
 from llm4dsr_cli.records.logs.patches import Patch
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
+from llm4dsr_cli.records.logs.unreadable import Unreadable
 
 _COPIED = 1 << 20  # bytes at a time
 _BATCH = 65_536  # rows
@@ -33,6 +34,7 @@ class ParquetFile:
     rows_are_bytes = False
     has_types = True
     endings: tuple[str, ...] = (".parquet", ".pq")
+    unreadable: Unreadable | None = None
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llm4dsr_cli.records.logs.patches import Patch
+from llm4dsr_cli.records.logs.unreadable import Unreadable
 
 Cell = str | None
 
@@ -67,6 +68,7 @@ class RowFile(Protocol):
         endings: what its name may end in, ``.gz`` left out; its own first.
         rows_are_bytes: whether each row is a piece of the file's bytes, so that patches take it back.
         has_types: whether an id may be a number there, not text alone.
+        unreadable: takes the rows that cannot be read, whose cells are None then; None where such a row is an error.
     """
 
     name: str
@@ -75,6 +77,7 @@ class RowFile(Protocol):
     endings: tuple[str, ...]
     rows_are_bytes: bool
     has_types: bool
+    unreadable: Unreadable | None
 
     def rows(self, columns: Sequence[str], as_json: Sequence[str] = ()) -> Iterator[tuple[int, list[Cell]]]:
         """The number of each row, from 0, with its cells of these columns; None where there is no value.
@@ -84,7 +87,7 @@ class RowFile(Protocol):
             as_json: whose cells come behind those, as JSON, with the types that they have.
 
         Raises:
-            RecordError: a row is none; it names file and line.
+            RecordError: a row is none, and there is no ``unreadable``; it names file and line.
         """
 
     def write(

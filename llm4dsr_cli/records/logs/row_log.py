@@ -39,7 +39,7 @@ class RowLog:
     Attributes:
         n_rows: how many rows there are, known once they were read.
         judged: how many rows were gathered.
-        unjudged: how many rows name no user or no item, or do not meet the conditions.
+        unjudged: how many rows name no user or no item, do not meet the conditions, or cannot be read.
     """
 
     reads = "one interaction a row"
@@ -93,7 +93,7 @@ class RowLog:
 
         Raises:
             OptionError: a further column would take the place of one of these.
-            RecordError: a row cannot be read, or its time is none.
+            RecordError: a row cannot be read, or its time is none, and the file has no ``unreadable``.
         """
         refuse_taken(self._also if self._spelled else (), (user_field, "items", "titles", ROWS_FIELD), self.file.name)
         for user, interactions in gathered(self.interactions, advance):
@@ -132,11 +132,16 @@ class RowLog:
                 try:
                     time = time_of(cells[2] or "")
                 except ValueError:
-                    raise RecordError(
+                    error = RecordError(
                         f"{columns.time} is {cells[2] or 'empty'}, which is neither a number nor an ISO date",
                         where=f"{self.file.name}, row {row + 1}",
                         remedy="name another column with `time_column`, or none with ''",
-                    ) from None
+                    )
+                    if self.file.unreadable is None:
+                        raise error from None
+                    self.file.unreadable.add(row, error)
+                    self.unjudged += 1
+                    continue
             self.judged += 1
             title = cells[n_own - 1] if self.titles else None
             more = orjson.dumps(cells[n_met:]).decode() if as_json else None
