@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,33 @@ def means(rows: Iterable[Row]) -> list[list[str]]:
     ]
 
 
+def halves(rows: Iterable[Row]) -> list[list[str]]:
+    """What the best share of one half of the data sets brings the other half, over all ways to halve them."""
+    known: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for row in rows:
+        for dose in DOSES:
+            if row["noise"] is None and row["way"] == f"drop {dose}, fused":
+                of_data = known.setdefault((row["recommender"], row["histories"]), {})
+                of_data.setdefault(data_of(row), {})[dose] = row["figures"][CHOSEN_BY]["relative"]["value"]
+    lines = []
+    for (recommender, histories), tried in known.items():
+        by_data = [{"none": 0.0, **found} for found in tried.values() if len(found) == len(DOSES)]
+        if len(by_data) < 4:
+            continue
+        chosen: Counter[str] = Counter()
+        brought = []
+        for half in combinations(range(len(by_data)), len(by_data) // 2):
+            gains = {dose: sum(by_data[i][dose] for i in half) for dose in by_data[0]}
+            best = max(gains, key=lambda dose: gains[dose])
+            chosen[best] += 1
+            brought.append(float(np.mean([one[best] for i, one in enumerate(by_data) if i not in half])))
+        always = [f"{np.mean([one[dose] for one in by_data]):+.1%}" for dose in DOSES]
+        shares = ", ".join(f"{dose} ({chosen[dose]})" for dose in by_data[0] if chosen[dose])
+        below = f"{sum(gain < 0 for gain in brought)} of {len(brought)}"
+        lines.append([RECOMMENDERS[recommender], histories, shares, f"{np.mean(brought):+.1%}", below, *always])
+    return lines
+
+
 # Recommender, histories and share of a column of the README's table.
 SHOWN = [(name, "as-is", share) for name in ("ease", "neighbours") for share in ("5%", "10%", "30%")]
 SHOWN += [("sasrec", "cleaned", share) for share in ("10%", "30%")]
@@ -249,6 +278,9 @@ def main() -> None:
     print("What is left, and the change on validation targets, histories as they are\n")
     heads = ["data", "training data", "different items", "targets among them"]
     table([*heads, *(f"{RECOMMENDERS[name]}: validation" for name in UNSTOPPED)], left(figures), texts=2)
+    print("Chosen on one half of the data sets, and what that brings the other half; and what a share brings all\n")
+    heads = ["recommender", "histories", "chosen (times)", "the other half", "below 0", *DOSES]
+    table(heads, halves(row for rows in figures.groups.values() for row in rows), texts=3)
     print("Means over three data sets and more\n")
     heads = ["recommender", "training data", "histories", "data sets", "mean change", "over random"]
     table(heads, means(row for rows in figures.groups.values() for row in rows))

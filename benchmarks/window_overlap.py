@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from default_fusion import cell, figures, read_file
+from engines import load_denoiser
 from gate import REPOSITORY
 from numpy.typing import NDArray
 from windows_in_vain import score
@@ -24,7 +25,6 @@ from windows_in_vain import score
 from llm4dsr_cli.gate.calibration import ScoredItems, scored_items
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import LEAST_DEVIATION, PRIOR_WEIGHTS
-from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.windows import Window
 
 Floats = NDArray[np.float64]
@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| data | items | step | windows | read | denoiser alone | with counts | others |")
     print("| --- | ---: | ---: | ---: | ---: | --- | --- | ---: |")
-    with Denoiser.load(threads=1) as denoiser:
+    with load_denoiser(threads=1) as denoiser:
         size = denoiser.metadata.max_window
         for name in arguments.domains:
             file = read_file(arguments.data / name, 10**9, LONGEST)
