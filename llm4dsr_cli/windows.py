@@ -18,8 +18,9 @@ class Window:
 def overlapping_windows(n_items: int, max_window: int) -> list[Window]:
     """Cut a sequence into windows of at most ``max_window`` items, in order.
 
-    Neighbouring windows overlap by half a window; each item is judged by exactly one of them, the one that sees most
-    of its surroundings: the smaller of the number of items before and after it is largest.
+    Neighbouring windows overlap by a quarter of a window (docs/experiments.md, "The overlap of windows"); each item is
+    judged by exactly one of them, the one that sees most of its surroundings: the smaller of the number of items before
+    and after it is largest.
 
     Args:
         n_items: length of the sequence; 0 gives no windows.
@@ -27,7 +28,7 @@ def overlapping_windows(n_items: int, max_window: int) -> list[Window]:
     """
     if n_items <= max_window:
         return [Window(0, n_items, 0, n_items)] if n_items else []
-    step = max(1, max_window // 2)
+    step = max(1, max_window - max(1, max_window // 4))
     starts = [*range(0, n_items - max_window, step), n_items - max_window]
     windows = []
     judged = 0

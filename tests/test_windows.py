@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -43,13 +45,15 @@ def test_each_item_is_judged_by_the_window_that_sees_most_around_it(n_items: int
 
 @unhurried
 @given(st.integers(1, 200), st.integers(2, 50))
-def test_neighbouring_windows_overlap_by_half(n_items: int, max_window: int) -> None:
-    """Guards items inside a long sequence that see almost nothing on one side."""
+def test_neighbouring_windows_overlap_by_a_quarter(n_items: int, max_window: int) -> None:
+    """Guards items inside a long sequence that see almost nothing on one side, and items read more than is worth it."""
     windows = overlapping_windows(n_items, max_window)
+    assert all(one.end - other.start >= max_window // 4 for one, other in pairwise(windows))
+    assert len(windows) <= max(1, -(-(n_items - 1) // max(1, max_window - max(1, max_window // 4))))
     for window in windows:
         for item in range(window.judge_from, window.judge_to):
             before, after = item - window.start, window.end - 1 - item
-            enough = (max_window - 1) // 4
+            enough = (max(1, max_window // 4) - 1) // 2
             assert before >= min(item, enough)
             assert after >= min(n_items - 1 - item, enough)
 
