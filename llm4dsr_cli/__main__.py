@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from llm4dsr_cli import parts, signals, streams
@@ -10,7 +11,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, OutOfMemoryError
 from llm4dsr_cli.text import printable
 from llm4dsr_cli.version import __version__
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, USAGE, BROKEN_PIPE = 1, 2, 141
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def _code() -> int | None:
     except BrokenPipeError:  # whoever read our output has seen enough
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted", INTERRUPTED)
+        return _fail(str(error) or "interrupted", signals.exit_code(signals.heard()))
     except MemoryError:
         return _fail(f"out of memory: {OutOfMemoryError.REMEDY}", FAILED)
     except OSError as error:
@@ -80,7 +81,8 @@ def _run() -> int | None:
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"llm4dsr: {printable(sentence)}\n")
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"llm4dsr: {printable(sentence)}\n")
     return code
 
 

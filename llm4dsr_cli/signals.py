@@ -29,12 +29,17 @@ def exit_code(number: int) -> int:
     return 128 + number
 
 
+def heard() -> int:
+    """The signal that asked this process to end; Ctrl-C's where none came here."""
+    return signal.SIGINT if _heard is None else _heard
+
+
 def heed() -> None:
     """Let Ctrl-C, SIGTERM and SIGHUP (a terminal that closes) end this process, its outputs as they were.
 
-    The first raises KeyboardInterrupt or SystemExit in the main thread, so that all is cleaned up. A second one, or a
-    first whose exception Python drops (in a ``__del__``, say), ends the process at once, but for its parts. One that is
-    ignored, as SIGHUP under ``nohup``, stays ignored.
+    The first raises KeyboardInterrupt in the main thread, so that all is cleaned up. A second one, or a first whose
+    exception Python drops (in a ``__del__``, say), ends the process at once, but for its parts. One that is ignored, as
+    SIGHUP under ``nohup``, stays ignored.
     """
     global _heeding, _heard, _hook_before
     _heeding, _heard, _hook_before = True, None, sys.unraisablehook
@@ -102,13 +107,11 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
     if _heard is not None:
         _end_at_once(number)
     _heard = number
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(exit_code(number))
+    raise KeyboardInterrupt
 
 
 def _dropped(unraisable: sys.UnraisableHookArgs) -> None:
-    if _heard is not None and isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
+    if _heard is not None and isinstance(unraisable.exc_value, KeyboardInterrupt):
         _end_at_once(_heard)
     _hook_before(unraisable)
 

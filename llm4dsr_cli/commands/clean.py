@@ -107,6 +107,7 @@ def clean(
     from llm4dsr_cli.commands.cleaned_file import CleanedFile
     from llm4dsr_cli.commands.destinations import destinations
     from llm4dsr_cli.commands.two_passes import clean_files
+    from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
     from llm4dsr_cli.records.reader import LineReader
 
     console = run.console()
@@ -135,8 +136,9 @@ def clean(
         None if one.target is None or dry_run else Outputs(one.target, one.output, one.errors, inputs, gate.gate)
         for one in found
     ]
+    adds = [PROBABILITY_FIELD] * output.annotate + [FLAG_FIELD] * (action == "mark")
     files = [
-        CleanedFile.of(one, outputs, records, console, user_field, errors)
+        CleanedFile.of(one, outputs, records, console, user_field, errors, adds)
         for one, outputs in zip(found, written, strict=True)
     ]
     is_file = all(file.is_file for file in files)

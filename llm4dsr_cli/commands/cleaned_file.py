@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class CleanedFile:
         scratch: its scores are kept in a file named after this, for a run that is stopped; None for a file that goes
             with the run.
         counts: what was read of it.
+        adds: the fields that its records are to get.
         catalog: its titles, once they are loaded.
     """
 
@@ -56,6 +57,7 @@ class CleanedFile:
     outputs: Outputs | None
     scratch: str | None
     counts: RunCounts
+    adds: Sequence[str] = ()
     catalog: Catalog | None = field(default=None, init=False)
     _kept: ScratchFile | None = field(default=None, init=False)
     _skips: bool = field(default=False, init=False)
@@ -69,18 +71,25 @@ class CleanedFile:
         console: Console,
         user_field: str,
         errors: ErrorOptions,
+        adds: Sequence[str],
     ) -> CleanedFile:
-        """A log is gathered, and taken back to by the outputs. Raises what ``gathered`` and ``take_back_to`` raise."""
+        """A log is gathered, and taken back to by the outputs.
+
+        Raises what ``gathered``, ``take_back_to`` and ``refuse_added`` raise.
+        """
         from llm4dsr_cli.cleaning.tally import RunCounts
+        from llm4dsr_cli.records.logs.gathered import Gathered
         from llm4dsr_cli.records.resumable import scratch_name
 
         counts = RunCounts()
         source, records = records.gathered(destination.source, console, user_field, errors, counts)
         if outputs is not None:
             outputs.take_back_to(source)
+        if isinstance(source, Gathered):
+            source.refuse_added(adds)
         target = destination.target
         scratch = None if target is None or source == "-" else scratch_name(target)
-        return cls(destination.source, source, records, outputs, scratch, counts)
+        return cls(destination.source, source, records, outputs, scratch, counts, adds)
 
     @property
     def is_file(self) -> bool:
@@ -104,18 +113,23 @@ class CleanedFile:
         if self.scratch is None:
             if resume:
                 raise OptionError(
-                    "--resume needs regular files, OUT not compressed",
+                    "--resume needs regular files",
                     remedy="leave it out, or write to files and read them",
                 )
         elif self.is_file:
             check_part(self.scratch, resume=resume)
 
     def read(self, reader: LineReader, on_error: OnError | None) -> Iterator[list[Record]]:
-        """The records of a reader, in batches."""
+        """The records of a reader, in batches.
+
+        Raises RecordError, where there is no ``on_error``, of one that has a field already that it is to get: before
+        anything is scored, and not when it is written.
+        """
         from llm4dsr_cli.records.reader import read_records
         from llm4dsr_cli.scores import BATCH_RECORDS
 
-        return read_records(reader, BATCH_RECORDS, self.records.record_format(), self.catalog, on_error)
+        batches = read_records(reader, BATCH_RECORDS, self.records.record_format(), self.catalog, on_error)
+        return _refusing(self.adds, batches) if self.adds and on_error is None else batches
 
     def unscored(self, user_field: str, *, skips: bool) -> Iterator[ItemSequence]:
         """The sequences of the records; nothing is told of what is skipped, for a later pass tells of it."""
@@ -199,6 +213,16 @@ class CleanedFile:
     def _scores(self) -> ScratchFile:
         assert self._kept is not None
         return self._kept
+
+
+def _refusing(names: Sequence[str], batches: Iterable[list[Record]]) -> Iterator[list[Record]]:
+    """The same batches. Raises RecordError where a record has one of the fields."""
+    from llm4dsr_cli.records.record import refuse_fields
+
+    for batch in batches:
+        for record in batch:
+            refuse_fields(record.data, names, record.where)
+        yield batch
 
 
 def _silent(error: RecordError, line: bytes) -> None:

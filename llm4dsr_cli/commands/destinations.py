@@ -44,7 +44,7 @@ def destinations(
 
     Raises:
         OptionError: there is no OUT, or it is another part of the input's split; two inputs have one name; or one of
-            them is standard input.
+            them is standard input; or several are to go to standard output.
         Llm4dsrError: an input is not there.
         OutputError: a folder cannot be made.
     """
@@ -69,7 +69,14 @@ def destinations(
         raise OptionError(f"{times} inputs are called {name}", remedy="clean them one by one, or rename them")
     several = len(sources) > 1
     others = given({"--rejects": errors.rejects, **output.outputs()}) if several and not dry_run else {}
-    for option, folder in {"OUT": target, **others}.items():  # scores are kept in OUT, of a dry run, too
+    folders = {"OUT": target, **others}
+    for option, folder in folders.items():
+        if folder == "-":
+            raise OptionError(
+                f"{option} of several inputs is a folder, not standard output",
+                remedy="name one, or clean them one by one",
+            )
+    for option, folder in folders.items():  # scores are kept in OUT, of a dry run, too
         _make(folder, option)
     if not several:
         return [Destination(sources[0], str(Path(target, name)), output, errors)]
@@ -100,7 +107,7 @@ def _of_any_part(path: str) -> str:
 
 
 def _is_folder(target: str) -> bool:
-    return target.endswith(("/", os.sep)) or Path(target).is_dir()
+    return target != "-" and (target.endswith(("/", os.sep)) or Path(target).is_dir())
 
 
 def _within(folder: str | None, source: str, ending: str) -> str | None:

@@ -57,7 +57,7 @@ def write_scores(
 
 def how_to_go_on(kept: ResumableFile | None, counts: RunCounts) -> list[str]:
     """A sentence about what a run that did not end has left, if it has left anything."""
-    if kept is None or kept.kept_path is None:
+    n = 0 if kept is None else kept.kept_records + counts.records
+    if kept is None or kept.kept_path is None or not n:
         return []
-    n = kept.kept_records + counts.records
     return [f"{n:,} scored records are kept in {kept.kept_path}, go on with --resume"]

@@ -61,7 +61,8 @@ def clean_files(
     except KeyboardInterrupt:
         nothing = all(file.outputs is None or file.outputs.appears_whole for file in files)
         told = "interrupted: nothing was written" if nothing else "interrupted"
-        raise KeyboardInterrupt(": ".join([told, *_how_to_go_on(files)])) from None
+        how = "; ".join(_how_to_go_on(files))
+        raise KeyboardInterrupt(f"{told}: {how}" if how else told) from None
     except Llm4dsrError:
         for sentence in _how_to_go_on(files):
             console.say(sentence)

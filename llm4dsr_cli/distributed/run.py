@@ -256,22 +256,24 @@ class _Run:
 
     def _state(self, denoiser: Denoiser) -> RunState:
         shards = self.shards
-        depends_on = {
+        scores = {
             "the shards": self.sizes,
             "the fields of the records": [asdict(shards.record_format), shards.user_field],
             "`catalog`": None if shards.catalog_path is None else file_sha256(shards.catalog_path, CatalogError),
-            "`gate`": None if self.gate is None else hashlib.sha256(pickle.dumps(self.gate)).hexdigest(),
             "`model`": denoiser.sha256,
             "`base` or `weights`": weights_of(denoiser.runtime),
             "`engine`": denoiser.engine,
+            "the version": __version__,
+        }
+        edits = {
+            "`gate`": None if self.gate is None else hashlib.sha256(pickle.dumps(self.gate)).hexdigest(),
             "options of the gate": vars(self.settings),
             "`proposer`": self.proposer,
             "`annotate`": shards.annotate,
             "`audit`": shards.audit,
             "`rejects`": shards.rejects,
-            "the version": __version__,
         }
-        return RunState(self.target, depends_on)
+        return RunState(self.target, scores, edits)
 
     def _check_all_there(self) -> None:
         there = self.target.sizes()

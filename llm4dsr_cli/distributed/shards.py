@@ -31,12 +31,12 @@ _TABLES = (".parquet", ".pq")
 
 def is_table(name: str) -> bool:
     """Whether a shard is Parquet; else it is JSON lines. Raises OptionError where its name says neither."""
-    name = name.lower()
-    if name.endswith(_TABLES):
+    plain = name.lower()
+    if plain.endswith(_TABLES):
         return True
     for packed in _PACKED:
-        name = name.removesuffix(packed)
-    if name.endswith(_LINES):
+        plain = plain.removesuffix(packed)
+    if plain.endswith(_LINES):
         return False
     raise OptionError(
         f"{name} is neither .jsonl nor .parquet", remedy="move it out of the folder, for all of that is cleaned"

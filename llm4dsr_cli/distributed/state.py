@@ -22,15 +22,19 @@ class RunState:
 
     Args:
         target: the folder of the output.
-        depends_on: what the output depends on, by the name that a person knows it by; JSON can say it.
+        scores: what the scores depend on, by the name that a person knows it by; JSON can say it.
+        edits: the same of what the output depends on besides.
     """
 
-    def __init__(self, target: Folder, depends_on: Mapping[str, Any]) -> None:
+    def __init__(self, target: Folder, scores: Mapping[str, Any], edits: Mapping[str, Any]) -> None:
         self._target = target
-        self._depends_on: dict[str, Any] = orjson.loads(orjson.dumps(depends_on))
+        self._scores: dict[str, Any] = orjson.loads(orjson.dumps(scores))
+        self._depends_on: dict[str, Any] = self._scores | orjson.loads(orjson.dumps(edits))
 
     def begin(self) -> bool:
         """Whether an earlier run has done all; begins one where there was none.
+
+        An earlier run of other edits that has written no shard yet, a dry run say, leaves its scores to this one.
 
         Raises:
             OptionError: the folder is of another run, or holds something else.
@@ -47,13 +51,20 @@ class RunState:
             except ValueError:
                 before = {}
         other = next((name for name, value in self._depends_on.items() if before.get(name) != value), None)
-        if other is not None:
-            raise OptionError(
-                f"holds a run with another choice of {other}",
-                where=self._target.path,
-                remedy="give a new folder, or the same options, or delete it",
-            )
-        return bool(before.get("finished"))
+        if other is None:
+            return bool(before.get("finished"))
+        keeps = other not in self._scores and not before.get("finished")
+        if keeps and not self._target.sizes():
+            for name in (EDITABLE, _GATES):
+                self._target.remove(name)
+            self._write(self._depends_on)
+            return False
+        raise OptionError(
+            f"holds a run with another choice of {other}",
+            where=self._target.path,
+            remedy="give a new folder, or the same options, or delete "
+            + (f"the shards in it, but not {OWN}, where their scores are" if keeps else "it"),
+        )
 
     def finish(self) -> None:
         """Note that all is done, and remove what only a run that goes on would need."""

@@ -167,11 +167,7 @@ class Record:
         positions = {*drop, *(put or {})}
         if not positions <= set(range(len(self.titles))):
             raise IndexError(f"{self.where}: positions {sorted(positions)} of {len(self.titles)} items")
-        for name in add or {}:
-            if name in self.data:
-                raise RecordError(
-                    f"has a field {quote(name)} already", where=self.where, remedy="rename or remove it in the input"
-                )
+        refuse_fields(self.data, add or (), self.where)
 
     def _dumped(self, value: Any) -> bytes:
         try:
@@ -180,6 +176,13 @@ class Record:
             raise RecordError(
                 f"cannot be written as JSON ({error})", where=self.where, remedy="simplify the record"
             ) from None
+
+
+def refuse_fields(data: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    """Raise RecordError where a record has one of the fields that it is to get."""
+    taken = next((name for name in names if name in data), None)
+    if taken is not None:
+        raise RecordError(f"has a field {quote(taken)} already", where=where, remedy="rename or remove it in the input")
 
 
 # What is done with a line that is no record.

@@ -251,14 +251,18 @@ def part_paths(path: str | Path) -> tuple[Path, Path]:
 
 def can_resume(path: str | Path) -> bool:
     """Whether a target is an uncompressed regular file, or would become one."""
+    return followed(path).suffix not in (".gz", ".zst") and _can_be_regular(path)
+
+
+def _can_be_regular(path: str | Path) -> bool:
     target = followed(path)
-    return str(path) != "-" and target.suffix not in (".gz", ".zst") and (target.is_file() or not target.exists())
+    return str(path) != "-" and (target.is_file() or not target.exists())
 
 
 def scratch_name(path: str | Path) -> str | None:
     """What a ``ScratchFile`` of scores is named after that belongs to a target.
 
-    None where there can be no such file beside it: it is no regular file, compressed, or of a very long name.
+    None where there can be no such file beside it: it is no regular file, or of a very long name.
     """
     name = f"{path}.scores"
     try:
@@ -266,7 +270,7 @@ def scratch_name(path: str | Path) -> str | None:
             check_name(part)
     except OutputError:
         return None
-    return name if can_resume(path) and can_resume(name) else None
+    return name if _can_be_regular(path) and can_resume(name) else None
 
 
 def check_part(path: str | Path, *, resume: bool) -> None:

@@ -2,8 +2,9 @@
 
 A scored line is the original line with two fields put in front of its closing brace,
 ``,"noise_probability":[...],"noise_model":"<first 12 hexadecimal digits of the denoiser file's SHA-256>"``. Taking them
-out gives the original line again, byte for byte. The probability of an item that nobody could judge is null. A line
-that another program (jq, pandas) has written again, with other blanks, another order or more fields, is read too: its
+out gives the original line again, byte for byte. The probability of an item that nobody could judge is null. Where the
+newest item stands first, or some items are padding, the second field says so behind the digits. A line that another
+program (jq, pandas) has written again, with other blanks, another order or more fields, is read too: its
 original is then the line without the two fields.
 """
 
@@ -22,7 +23,7 @@ from llm4dsr_cli.records.edits import PROBABILITY_FIELD
 from llm4dsr_cli.records.json_lines import kind, quote, quote_names
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.parsing import parse_record, record_of
-from llm4dsr_cli.records.record import Record
+from llm4dsr_cli.records.record import Record, refuse_fields
 from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.scores import Scores, log_odds_from, shortest_probabilities
 from llm4dsr_cli.sequences import ItemSequence
@@ -32,6 +33,12 @@ MODEL_DIGITS = 12
 _OPENING = f',"{PROBABILITY_FIELD}":['.encode()
 _WHITESPACE = b" \t\r\n"
 _AGAIN = "score the records again with `llm4dsr score`"
+_NEWEST_FIRST, _PADDED = "newest-first", "padded"
+# How a record may be read, and what to do where the one who scored it did, and the one who reads its scores does not.
+_READINGS = {
+    _NEWEST_FIRST: "give `newest_first`, as to `llm4dsr score`",
+    _PADDED: "give its `padding_id`, as to `llm4dsr score`",
+}
 
 
 @dataclass(slots=True)
@@ -64,7 +71,7 @@ def scored_line(record: Record, log_odds: Scores, sha256: str) -> bytes:
     line = record.render()
     chances = scores_line(log_odds)
     body = line.rstrip(_WHITESPACE)
-    end = f',"{MODEL_FIELD}":"{sha256[:MODEL_DIGITS]}"'.encode()
+    end = f',"{MODEL_FIELD}":"{" ".join([sha256[:MODEL_DIGITS], *_reading(record)])}"'.encode()
     return b"".join([body[:-1], _OPENING[:-1], chances, end, line[len(body) - 1 :]])
 
 
@@ -84,8 +91,15 @@ def with_scores(record: Record, line: bytes, model: str) -> ScoredRecord:
     except orjson.JSONDecodeError:
         chances = None
     end = {PROBABILITY_FIELD: chances, MODEL_FIELD: model[:MODEL_DIGITS]}
-    checked, digits = _checked(end, record.where, "the record", len(record.titles))
+    checked, digits, *_ = _checked(end, record.where, "the record", len(record.titles))
     return _scored(record, checked, digits)
+
+
+def _reading(record: Record) -> list[str]:
+    """How a record is read that does not begin with its oldest item, or holds padding; keys of _READINGS."""
+    order = [*record.order]
+    is_so = {_NEWEST_FIRST: order != sorted(order), _PADDED: len(order) < len(record.titles)}
+    return [way for way, holds in is_so.items() if holds]
 
 
 def _scored(record: Record, chances: list[float | None], model: str) -> ScoredRecord:
@@ -103,7 +117,7 @@ def parse_unscored(line: bytes, where: str, record_format: RecordFormat, catalog
     Raises RecordError as that does, and when the record has one of the two fields already.
     """
     record = parse_record(line, where, record_format, catalog)
-    _refuse_fields(record.data, where)
+    refuse_fields(record.data, (PROBABILITY_FIELD, MODEL_FIELD), where)
     return record
 
 
@@ -115,13 +129,13 @@ def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: 
 
     Raises:
         RecordError: one of the two fields is missing, there is not one probability for each item, or a value is none;
-            and as ``parse_record`` does.
+            the record was read in another order, or with padding, when it was scored; and as ``parse_record`` does.
     """
     split = _split(line)
     if split is not None:
         original, end = split
         data = parse_object(original, where, RecordError)
-        _refuse_fields(data, where)
+        refuse_fields(data, (PROBABILITY_FIELD, MODEL_FIELD), where)
     else:
         data = parse_object(line, where, RecordError)
         end = {name: data.pop(name) for name in (PROBABILITY_FIELD, MODEL_FIELD) if name in data}
@@ -135,7 +149,11 @@ def parse_scored(line: bytes, where: str, record_format: RecordFormat, catalog: 
             )
         original = splice.changed(line, {}, (PROBABILITY_FIELD, MODEL_FIELD))
     record = record_of(data, where, record_format, catalog, line=original)
-    return _scored(record, *_checked(end, where, quote(record_format.items_field), len(record.titles)))
+    chances, model, *reading = _checked(end, where, quote(record_format.items_field), len(record.titles))
+    for way, remedy in _READINGS.items():
+        if way in reading and way not in _reading(record):
+            raise RecordError(f"was scored {way}, and is not read so", where=where, remedy=remedy)
+    return _scored(record, chances, model)
 
 
 def original_line(line: bytes) -> bytes | None:
@@ -160,8 +178,8 @@ def _split(line: bytes) -> tuple[bytes, dict[str, Any]] | None:
     return line[:at] + line[len(body) - 1 :], end
 
 
-def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple[list[float | None], str]:
-    """Noise probabilities and denoiser of the two fields."""
+def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple[Any, ...]:
+    """Noise probabilities, denoiser, and how the record was read, of the two fields."""
     chances, model = end[PROBABILITY_FIELD], end[MODEL_FIELD]
     name = quote(PROBABILITY_FIELD)
     if not isinstance(chances, list):
@@ -172,19 +190,12 @@ def _checked(end: dict[str, Any], where: str, items: str, n_items: int) -> tuple
         if chance is not None and (type(chance) not in (int, float) or not 0 <= chance <= 1):
             shown = quote(chance) if isinstance(chance, (int, float, str)) else kind(chance)
             raise RecordError(f"{name}[{place}] is {shown}, no probability", where=where, remedy=_AGAIN)
-    if not isinstance(model, str) or len(model) != MODEL_DIGITS:
+    digits, *reading = model.split(" ") if isinstance(model, str) else [""]
+    if len(digits) != MODEL_DIGITS or not {*reading} <= {*_READINGS}:
         shown = quote(model) if isinstance(model, (int, float, str)) else kind(model)
         raise RecordError(
             f"{quote(MODEL_FIELD)} is {shown} where {MODEL_DIGITS} hexadecimal digits should be",
             where=where,
             remedy=_AGAIN,
         )
-    return chances, model
-
-
-def _refuse_fields(data: dict[str, Any], where: str) -> None:
-    for name in (PROBABILITY_FIELD, MODEL_FIELD):
-        if name in data:
-            raise RecordError(
-                f"has a field {quote(name)} already", where=where, remedy="rename or remove it in the input"
-            )
+    return chances, digits, *reading

@@ -199,7 +199,7 @@ def test_a_termination_leaves_the_target_and_nothing_beside_it(tmp_path: Path, e
         assert len(files(folder)) == 2
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"llm4dsr: interrupted: nothing was written\n"
     assert files(folder) == {"out.jsonl": b"before"}
 
 

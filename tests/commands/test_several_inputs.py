@@ -96,6 +96,8 @@ def test_several_logs_come_back_as_logs(tmp_path: Path, llm4dsr: Call) -> None:
         (["a.jsonl", "sub/a.jsonl", "cleaned"], 2, "2 inputs are called a.jsonl"),
         (["a.jsonl", "b.jsonl", "both.jsonl"], 1, "both.jsonl: cannot be made a folder"),
         (["a.jsonl", "b.jsonl", "."], 2, "are the same file"),
+        (["a.jsonl", "b.jsonl", "-"], 2, "OUT of several inputs is a folder, not standard output"),
+        (["a.jsonl", "b.jsonl", "cleaned", "--audit", "-"], 2, "--audit of several inputs is a folder"),
         (["a.jsonl"], 2, "missing argument 'OUT'"),
         (["a.jsonl", "b.csv", "cleaned"], 2, "differ in where their items or titles are"),
     ],
@@ -112,6 +114,7 @@ def test_what_cannot_be_several_is_one_sentence(
     done = llm4dsr("clean", *arguments, "--quiet")
     assert done.code == code and words in done.err, done.err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (folder / "-").exists()
 
 
 @pytest.mark.parametrize(

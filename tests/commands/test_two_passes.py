@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -132,6 +133,41 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, source
     clean(source, target, "--resume", "--quiet", *options).failed(2, "IN changed")
 
 
+def test_a_compressed_output_is_resumed_too(tmp_path: Path, source: Path, clean: Call) -> None:
+    """Guards: scores lost by Ctrl-C without a word, where OUT is out.jsonl.gz."""
+    target, part = tmp_path / "out.jsonl.gz", tmp_path / "out.jsonl.gz.scores.part"
+    assert clean(source, tmp_path / "whole.jsonl").code == 0
+    assert clean(source, target, "--dry-run").code == 0
+    assert len(part.read_bytes().splitlines()) == 160
+    clean(source, target, "--quiet").failed(2, "out.jsonl.gz.scores.part", "--resume")
+    assert clean(source, target, "--resume").code == 0
+    assert gzip.decompress(target.read_bytes()) == (tmp_path / "whole.jsonl").read_bytes()
+    assert not part.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"), [(["--action", "mark"], "noise_flag"), (["--annotate"], "noise_probability")]
+)
+@pytest.mark.parametrize("name", ["in.jsonl", "in.csv"])
+def test_a_field_that_is_there_already_shows_before_anything_is_scored(
+    tmp_path: Path, clean_quietly: Call, options: list[str], field: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: hours of scores for a run that could not be written, and whose input has to be changed."""
+    source = tmp_path / name
+    records = [{"user_id": i, "items": titles} for i, titles in enumerate(sequences(40, seed=3))]
+    if name == "in.jsonl":
+        write(source, [*records, {"items": ["Heat", "Up"], field: 1}])
+    else:
+        rows = [f"{one['user_id']},{i},{title},0" for one in records for i, title in enumerate(one["items"])]
+        source.write_text("\n".join([f"user_id,item_id,title,{field}", *rows]) + "\n")
+    monkeypatch.setattr(cleaned_file, "WORTH_KEEPING", 0.0)
+    for more in ([], ["--threshold", 0]):
+        clean_quietly(source, tmp_path / f"out{source.suffix}", *options, *more).failed(
+            1 + (name == "in.csv"), field, "already"
+        )
+    assert set(files(tmp_path)) == {name}
+
+
 def test_an_input_that_cannot_be_resumed_is_cleaned_the_same(tmp_path: Path, source: Path, engine: list[str]) -> None:
     """Guards: standard input that is a file and taken for a pipe; output to standard output or compressed."""
     program = [*COMMAND, "clean", *engine, "--quiet"]
@@ -186,14 +222,12 @@ def test_an_error_keeps_scores_that_took_long_and_no_others(
     tmp_path: Path, source: Path, clean_quietly: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards: hours of scores lost for a full disk; and a file to think about for every slip."""
-    with source.open("a") as file:
-        file.write('{"items": ["Heat", "Up"], "noise_flag": 1}\n')
-    options = ["--action", "mark", "--threshold", 0]
-    clean_quietly(source, tmp_path / "out.jsonl", *options).failed(1, "noise_flag")
+    options = ["--threshold", 0, "--audit", "/dev/full"]
+    clean_quietly(source, tmp_path / "out.jsonl", *options).failed(1, "/dev/full")
     assert set(files(tmp_path)) == {"in.jsonl"}
     monkeypatch.setattr(cleaned_file, "WORTH_KEEPING", 0.0)
     outcome = clean_quietly(source, tmp_path / "out.jsonl", *options)
     assert outcome.code == 1
-    assert len((tmp_path / "out.jsonl.scores.part").read_bytes().splitlines()) == 161
+    assert len((tmp_path / "out.jsonl.scores.part").read_bytes().splitlines()) == 160
     assert clean_quietly(source, tmp_path / "out.jsonl", "--action", "drop", "--resume").code == 0
     assert set(files(tmp_path)) == {"in.jsonl", "out.jsonl"}

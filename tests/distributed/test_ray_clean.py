@@ -137,14 +137,16 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, clean: Call, monkeyp
 
 
 def test_a_dry_run_writes_no_shard_and_its_scores_are_used(tmp_path: Path, clean: Call) -> None:
-    """Guards: a run that says what it would do, and does it; a list that is as long as the items in one shard alone, by
-    chance, and loses step with itself there."""
+    """Guards: a run that says what it would do, and does it; a table to choose a share by, after which none may be
+    chosen; a list that is as long as the items in one shard alone, by chance, and loses step with itself."""
     records = tasteful(64)
     for record in records[32:]:
         record["tags"] = ["a"] * len(record["items"])
     source, out = write_shards(tmp_path / "in", records, 32), tmp_path / "out"
     assert clean(source, out, "--ray", "--dry-run").code == 0
     assert not list(out.glob("*.jsonl"))
+    looked = clean(source, out, "--ray", "--dry-run", "--edit", "3%", "--annotate")
+    assert (looked.code, "scores of 2 of 2 shards are there already" in looked.err) == (0, True), looked.err
     done = clean(source, out, "--ray")
     assert (done.code, "scores of 2 of 2 shards are there already" in done.err) == (0, True)
     found = [json.loads(line) for line in together(out).splitlines()]
@@ -219,7 +221,7 @@ def test_what_is_wrong_is_told_in_one_sentence(
         file.write(b"[]\n")
     clean_quietly(source, tmp_path / "new", "--ray").failed(1, "part-001.jsonl:21")
     assert not list((tmp_path / "new").glob("*.jsonl"))
-    (source / "notes.txt").touch()
-    clean_quietly(source, out, "--ray").failed(2, "notes.txt", ".parquet")
+    (source / "Notes.txt").touch()
+    clean_quietly(source, out, "--ray").failed(2, "Notes.txt", ".parquet")
     monkeypatch.setitem(sys.modules, "ray", None)
     clean_quietly(source, out, "--ray").failed(1, "ray is not installed", "pip install 'llm4dsr-cli[ray]'")

@@ -20,6 +20,7 @@ from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_log import ListLog
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log, refuse_where
 from llm4dsr_cli.records.logs.patches import Digest
+from llm4dsr_cli.records.logs.row_file import added_name
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
 
@@ -54,6 +55,14 @@ class Gathered(str):
         """What users, items and titles are called in the log, where ``columns`` says nothing else."""
         own = self.log.names
         return Columns(columns.user or own.user, columns.item or own.item, None, columns.title or own.title)
+
+    def refuse_added(self, fields: Sequence[str]) -> None:
+        """Raise OptionError where the log has a column already that it is to get."""
+        for name in (added_name(field, self.log.file) for field in fields):
+            if name in self.log.file.columns:
+                raise OptionError(
+                    f"has a column {name} already", where=self.log.file.name, remedy="rename it in the input"
+                )
 
     @property
     def label(self) -> str:

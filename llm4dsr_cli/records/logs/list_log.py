@@ -16,7 +16,7 @@ from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_cells import ListCell
-from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile
+from llm4dsr_cli.records.logs.row_file import Added, Changes, RowFile, added_name
 from llm4dsr_cli.records.logs.row_log import as_value, plain_id, refuse_taken
 from llm4dsr_cli.records.parallel import runs_parallel
 
@@ -313,9 +313,7 @@ class ListChanges:
                     beside = dict(zip(in_step, cells[len(names) :], strict=True))
                     changes.put[row] |= self._beside(beside, dropped, n, row)
         for name, values in self._added.items():
-            if name == PROBABILITY_FIELD and self._log.file.kind == "RecBole":
-                name = "noise_score"
-            changes.added.append(Added(name, self._of_first(values), str))
+            changes.added.append(Added(added_name(name, self._log.file), self._of_first(values), str))
         return changes
 
     def _beside(self, cells: dict[str, str | None], dropped: set[int], n: int, row: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llm4dsr_cli.records.edits import PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.patches import Patch
 from llm4dsr_cli.records.logs.unreadable import Unreadable
 
@@ -56,6 +57,11 @@ class Changes:
         if row >= len(self.dropped):
             self.dropped.extend(bytes(row + 1 - len(self.dropped)))
         self.dropped[row] = 1
+
+
+def added_name(field: str, file: RowFile) -> str:
+    """What a field that is added to records is called as a column of a log; RecBole filters by a score."""
+    return "noise_score" if field == PROBABILITY_FIELD and file.kind == "RecBole" else field
 
 
 class RowFile(Protocol):

@@ -14,7 +14,7 @@ from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.gathering import Interaction, gathered
-from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes, RowFile
+from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes, RowFile, added_name
 from llm4dsr_cli.records.logs.times import time_of
 from llm4dsr_cli.records.logs.where import Condition
 
@@ -192,7 +192,7 @@ class RowChanges:
     def found(self) -> Changes:
         """All changes; columns are added for what the records had added."""
         scores, flags = self._added.get(PROBABILITY_FIELD), self._added.get(FLAG_FIELD)
-        name = "noise_score" if self._log.file.kind == "RecBole" else PROBABILITY_FIELD
+        name = added_name(PROBABILITY_FIELD, self._log.file)
         if scores is not None:
             self._found.added.append(
                 Added(name, lambda row: None if scores[row] != scores[row] else round(scores[row], 5))
