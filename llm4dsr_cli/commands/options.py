@@ -191,7 +191,7 @@ class ThresholdOptions(JudgeOptions):
             "--false-edit-rate",
             metavar="RATE",
             help="Edit at most this share of the items that belong, by the calibration of the gate file, or of the "
-            f"denoiser. [default with --gate, and where there is no --edit: {FALSE_EDIT_RATE}]",
+            f"denoiser. [default of a gate, of a pipe and of an evaluation: {FALSE_EDIT_RATE}]",
         ),
     ] = None
     threshold: Annotated[

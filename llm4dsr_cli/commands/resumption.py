@@ -57,7 +57,8 @@ def write_scores(
 
 def how_to_go_on(kept: ResumableFile | None, counts: RunCounts) -> list[str]:
     """A sentence about what a run that did not end has left, if it has left anything."""
-    n = 0 if kept is None else kept.kept_records + counts.records
-    if kept is None or kept.kept_path is None or not n:
+    path = None if kept is None else kept.kept_path
+    if kept is None or path is None or not path.stat().st_size:
         return []
-    return [f"{n:,} scored records are kept in {kept.kept_path}, go on with --resume"]
+    n = kept.kept_records + counts.records
+    return [f"{f'{n:,} scored records are' if n else 'what was scored is'} kept in {path}, go on with --resume"]

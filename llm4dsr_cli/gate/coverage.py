@@ -62,7 +62,7 @@ class Coverage:
             raise ModelError(
                 f"this gate is of other data: it has counted {self.known:,} of the {self.items:,} items seen so far",
                 where="`gate`",
-                remedy="calibrate on these data with `llm4dsr calibrate`",
+                remedy="give the `catalog` that has their titles, or calibrate on them with `llm4dsr calibrate`",
             )
 
     def warning(self) -> str | None:

@@ -293,6 +293,17 @@ def test_ids_that_are_scored_need_no_titles(tmp_path: Path, llm4dsr: Call, kind:
     assert read(target)[0]["items"] == [spelled(0), spelled(2), spelled(3)]
 
 
+def test_apply_asks_for_what_score_was_told(tmp_path: Path, llm4dsr: Call, engine: list[str]) -> None:
+    """Guards: the newest item, a recommender's target, dropped by an ``apply`` that takes it for the oldest."""
+    source = write(tmp_path / "in.jsonl", [{"items": titles} for titles in sequences(5, seed=3)])
+    scored, target = tmp_path / "scored.jsonl", tmp_path / "out.jsonl"
+    assert llm4dsr("score", source, scored, "--newest-first", *engine).code == 0
+    refused = llm4dsr("apply", scored, target, "--threshold", 0)
+    refused.failed(1, f"{scored}:1: was scored newest-first", "--newest-first, as to `llm4dsr score`")
+    assert llm4dsr("apply", scored, target, "--threshold", 0, "--newest-first").code == 0
+    assert [one["items"] for one in read(target)] == [one["items"][:1] for one in read(source)]
+
+
 def test_apply_works_in_pipes(tmp_path: Path) -> None:
     """Guards: scores that can only be gated from a file."""
     source = kept(tmp_path / "in.jsonl", [[3.0, -3.0, 0.1]])

@@ -100,6 +100,29 @@ def test_canonical_scores_are_near_and_stay(score: float) -> None:
     assert not (once[0] == 0 and np.signbit(once[0]))
 
 
+@pytest.mark.parametrize(
+    ("form", "way", "remedy"),
+    [
+        (RecordFormat(newest_first=True), "newest-first", "newest_first"),
+        (RecordFormat(padding_ids=("0",)), "padded", "padding_id"),
+    ],
+)
+def test_scores_are_read_as_their_items_were(form: RecordFormat, way: str, remedy: str) -> None:
+    """Guards: newest items edited in silence, and padding counted, by who forgets to say again how records are read."""
+    line = b'{"items": [{"id": 5, "title": "A"}, {"id": 6, "title": "B"}, {"id": 0, "title": "-"}]}'
+    result = scored_line(parse_unscored(line, "here", form, None), np.float32([1, 2, np.nan]), SHA256)
+    assert json.loads(result)["noise_model"] == f"{SHA256[:12]} {way}"
+    assert original_line(result) == line
+    back = parse_scored(result, "here", form, None)
+    assert (back.line, back.model) == (line, SHA256[:12])
+    with pytest.raises(RecordError, match=f"here: was scored {way}.*{remedy}"):
+        parse_scored(result, "here", FORM, None)
+    with pytest.raises(RecordError, match="12 hexadecimal digits"):
+        parse_scored(result.replace(way.encode(), b"sideways"), "here", form, None)
+    plain = scored_line(parse_unscored(line, "here", FORM, None), np.float32([1, 2, 3]), SHA256)
+    assert parse_scored(plain, "here", form, None).model == SHA256[:12]  # who says more than the line knows better
+
+
 @pytest.mark.parametrize("name", ["noise_probability", "noise_model"])
 def test_a_record_is_not_scored_twice(name: str) -> None:
     """Guards: a record with the same field twice, of which every reader takes another."""
