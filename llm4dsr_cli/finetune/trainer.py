@@ -19,6 +19,7 @@ from llm4dsr_cli.finetune.batch import Batch
 from llm4dsr_cli.finetune.checkpoint import load_checkpoint, save_checkpoint
 from llm4dsr_cli.finetune.interrupts import deferred_interrupt
 from llm4dsr_cli.finetune.lora import load_lora_state, lora_layers, lora_state
+from llm4dsr_cli.finetune.memory import give_back
 from llm4dsr_cli.finetune.model import NoiseModel
 from llm4dsr_cli.finetune.pace import Pace
 from llm4dsr_cli.finetune.settings import Schedule
@@ -330,6 +331,7 @@ class Trainer:
         """The step's windows, in the task's number of batches; of two, one has short windows and one long ones."""
         pool, place = divmod(step, POOL_STEPS)
         if self._pool_number != pool:
+            give_back()
             size, parts = POOL_STEPS * self.settings.batch_windows, self.task.parts
             examples = [self.task.example(number) for number in range(pool * size, (pool + 1) * size)]
             batches = [batch for _, batch in Batch.by_length(examples, self.settings.batch_windows // parts)]
