@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import re
@@ -32,12 +33,22 @@ class Cluster:
         nodes: how many machines there are.
         workers: how many of them hold a model at once.
         threads: CPUs of each.
+        cpus: of all machines.
     """
 
     address: str
     nodes: int
     workers: int
     threads: int
+    cpus: int
+
+    @property
+    def asked(self) -> float:
+        """CPUs that a worker asks Ray for where tasks bring it rows, for which one CPU has to be left."""
+        room = (self.cpus - 1) / self.workers
+        if room < 1:
+            return math.floor(100 * room) / 100
+        return min(self.threads, math.floor(room))  # Ray knows no fractions beyond 1
 
     def share(self, value: Any) -> Any:
         """Put a value into the object store, once for all workers; what they are given instead of it."""
@@ -194,7 +205,7 @@ def measured(ray: Any, address: str, workers: int | None, threads: int | None) -
             f"`ray_workers` is {workers}, of {threads} CPUs each: the cluster has room for {most}",
             remedy="give fewer, or fewer `threads`",
         )
-    return Cluster(address, len(working), workers or most, threads)
+    return Cluster(address, len(working), workers or most, threads, sum(working))
 
 
 def quiet_ray() -> Any:

@@ -102,7 +102,7 @@ def clean_dataset(
         fn_constructor_kwargs={"shared": ray.put((arguments, lists, annotate))},
         batch_size=BATCH_RECORDS,
         batch_format="pyarrow",
-        num_cpus=cluster.threads,
+        num_cpus=cluster.asked,
         compute=ray.data.ActorPoolStrategy(size=cluster.workers),
     )
 

@@ -56,3 +56,17 @@ def test_what_is_wrong_shows_before_anything_runs(loading: dict[str, Any]) -> No
         clean_dataset(dataset([{"id": n} for n in range(64)]), **loading)
     with pytest.raises(OptionError, match="action"):
         clean_dataset(ds, **loading, action="burn")
+
+
+def test_what_is_read_from_files_leaves_the_workers_room(tmp_path: Path, loading: dict[str, Any]) -> None:
+    """Guards: workers that take all CPUs, so that the tasks which read their rows wait for ever."""
+    import pyarrow
+    import pyarrow.parquet
+    import ray.data
+
+    records = [{"row": n, **record} for n, record in enumerate(tasteful(128))]
+    for part in range(2):
+        table = pyarrow.Table.from_pylist(records[part * 64 : part * 64 + 64])
+        pyarrow.parquet.write_table(table, tmp_path / f"{part}.parquet")
+    ds = clean_dataset(ray.data.read_parquet(str(tmp_path)), **loading)
+    assert sorted(row["row"] for row in ds.iter_rows()) == [*range(128)]
