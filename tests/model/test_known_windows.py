@@ -70,7 +70,7 @@ def test_a_growing_history_is_read_once(
     item that another window judges taken from one that sees less around it."""
     with load(tiny_denoiser, tiny_base, PLENTY) as denoiser, load(tiny_denoiser, tiny_base, 0) as naive:
         size = denoiser.metadata.max_window
-        history = [title for titles in random_titles(6 * size, 5) for title in titles][: 6 * size]
+        history = [title for titles in random_titles(10 * size, 5) for title in titles][: 10 * size]
         reading, plain = Reading(denoiser, monkeypatch), Reading(naive, monkeypatch)
         for length in range(3, len(history)):
             prefix = [history[:length]]
