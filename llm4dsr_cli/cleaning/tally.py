@@ -10,6 +10,8 @@ from llm4dsr_cli.records.edits import EditedRecord
 from llm4dsr_cli.records.record import OnError, Record
 from llm4dsr_cli.records.unjudged import Unjudged
 
+_NUMBERS = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped", "unread")
+
 
 @dataclass
 class RunCounts:
@@ -40,14 +42,13 @@ class RunCounts:
 
     def merge(self, other: RunCounts) -> None:
         """Add what another part of the run has done."""
-        for name in ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped", "unread"):
+        for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.unjudged.merge(other.unjudged)
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, for reports."""
-        names = ("records", "items", "edited_records", "edited_items", "replaced_items", "skipped", "unread")
-        return {**{name: getattr(self, name) for name in names}, "unjudged_items": self.unjudged.total}
+        return {**{name: getattr(self, name) for name in _NUMBERS}, "unjudged_items": self.unjudged.total}
 
     def skipping(self, then: OnError = lambda error, line: None) -> OnError:
         """For ``on_error``: counts each line as skipped and hands it on."""
