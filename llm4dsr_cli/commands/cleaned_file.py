@@ -207,7 +207,7 @@ class CleanedFile:
 
     def how_to_go_on(self) -> list[str]:
         """A sentence about the scores that a run that did not end has left, if it has left any."""
-        return how_to_go_on(self._kept, self.counts)
+        return how_to_go_on(self._kept)
 
     @property
     def _scores(self) -> ScratchFile:

@@ -55,10 +55,11 @@ def write_scores(
         advance(f"{counts.records:,} records, {speed:.0f}/s", reader.fraction)
 
 
-def how_to_go_on(kept: ResumableFile | None, counts: RunCounts) -> list[str]:
-    """A sentence about what a run that did not end has left, if it has left anything."""
+def how_to_go_on(kept: ResumableFile | None) -> list[str]:
+    """A sentence about what a run that did not end has left, if it has left anything: its whole lines are counted."""
     path = None if kept is None else kept.kept_path
-    if kept is None or path is None or not path.stat().st_size:
+    if path is None:
         return []
-    n = kept.kept_records + counts.records
-    return [f"{f'{n:,} scored records are' if n else 'what was scored is'} kept in {path}, go on with --resume"]
+    with path.open("rb") as file:
+        n = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+    return [f"{n:,} scored records are kept in {path}, go on with --resume"] if n else []

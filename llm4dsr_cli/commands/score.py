@@ -94,9 +94,9 @@ def score(
                     batches = kept.remaining(batches, lambda line, record: original_line(line) == record.line, recall)
                 write_scores(score_records(batches, denoiser, counts), out, counts, reader, advance)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(": ".join(["interrupted", *how_to_go_on(kept, counts)])) from None
+            raise KeyboardInterrupt(": ".join(["interrupted", *how_to_go_on(kept)])) from None
         except Llm4dsrError:
-            for sentence in how_to_go_on(kept, counts):
+            for sentence in how_to_go_on(kept):
                 console.say(sentence)
             raise
     tell_cut(denoiser.cut_titles, console)
