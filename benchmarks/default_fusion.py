@@ -153,7 +153,7 @@ def main() -> None:
             scores = score(denoiser, [one.titles for one in file.judged], arguments.scores)
             judged[name] = scored_items(file.judged, scores, evidence, 1)
             short = [(user, titles[-LONGEST:]) for user, titles in file.data]
-            noisy = noisy_sequences(short, file.titles, CalibrationSettings(sequences=max(SAMPLES)))
+            noisy = noisy_sequences(short, file.titles, evidence, CalibrationSettings(sequences=max(SAMPLES)))
             scores = score(denoiser, [one.titles for one in noisy], arguments.scores)
             samples[name] = scored_items(noisy, scores, evidence, 1)
     tables(judged, samples)

@@ -51,9 +51,10 @@ def main() -> None:
         for domain_name in arguments.domains:
             print(f"{domain_name} ...", file=sys.stderr, flush=True)
             domain = read_domain(arguments.data / domain_name)
-            sequences = noisy_sequences(domain.judged, domain.titles, CalibrationSettings(sequences=arguments.users))
+            evidence, settings = Evidence.count(domain.counted), CalibrationSettings(sequences=arguments.users)
+            sequences = noisy_sequences(domain.judged, domain.titles, evidence, settings)
             scores = score(denoiser, [sequence.titles for sequence in sequences], arguments.scores)
-            items = scored_items(sequences, scores, Evidence.count(domain.counted), 1)
+            items = scored_items(sequences, scores, evidence, 1)
             for name, columns in choices().items():
                 rows = []
                 for split in range(SPLITS):

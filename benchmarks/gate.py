@@ -207,7 +207,7 @@ def unless_refused(measure: Callable[..., list[dict[str, float]]], *given: Any) 
 def evaluate(name: str, domain: Domain, denoiser: Denoiser, arguments: argparse.Namespace) -> dict[str, Any]:
     settings = CalibrationSettings(sequences=arguments.users)
     evidence = Evidence.count(domain.counted)
-    sequences = noisy_sequences(domain.judged, domain.titles, settings)
+    sequences = noisy_sequences(domain.judged, domain.titles, evidence, settings)
     print(f"{name}: scoring {len(sequences):,} sequences with noise ...", file=sys.stderr, flush=True)
     log_odds = score(denoiser, [sequence.titles for sequence in sequences], arguments.scores)
     injected = scored_items(sequences, log_odds, evidence, 1)

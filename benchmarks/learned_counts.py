@@ -192,7 +192,7 @@ def main() -> None:
             file = read_file(arguments.data / name, arguments.judged)
             evidence = Evidence.count(file.data)
             short = [(user, titles[-LONGEST:]) for user, titles in file.data]
-            noisy = noisy_sequences(short, file.titles, CalibrationSettings(sequences=arguments.sample))
+            noisy = noisy_sequences(short, file.titles, evidence, CalibrationSettings(sequences=arguments.sample))
             judged, sample = (
                 scored_items(those, score(denoiser, [one.titles for one in those], arguments.scores), evidence, 1)
                 for those in (file.judged, noisy)

@@ -222,7 +222,7 @@ def prepare(
     evidence = Evidence.count(file.data)
     short = [(user, titles[-LONGEST:]) for user, titles in file.data]
     settings = CalibrationSettings(sequences=SAMPLED)
-    noisy = noisy_sequences(short, file.titles, settings)
+    noisy = noisy_sequences(short, file.titles, evidence, settings)
     sample = scored_items(noisy, score(denoiser, [one.titles for one in noisy], kept), evidence, 1)
     gate, helps = cross_fitted_gate(
         sample,

@@ -46,7 +46,7 @@ def fit_to(
     """Weigh the counts of some data against a denoiser.
 
     Args:
-        titles: noise is drawn from them.
+        titles: those of the items, and maybe others.
         scorer: a denoiser that is known by name and hash.
         protect_last: so many items at a sequence's end are left out, as the gate will never edit them.
         advance: told what was scored, and the share of it.
@@ -64,7 +64,7 @@ def fit_to(
         sample.append((user, those))
     settings = CalibrationSettings(sequences=max(FEWEST_SEQUENCES, len(sample)), protect_last=protect_last)
     try:
-        noisy = noisy_sequences(sample, titles, settings)
+        noisy = noisy_sequences(sample, titles, counted.evidence, settings)
         gate, helps = cross_fitted_gate(
             scored_items(noisy, scored(noisy, scorer, advance), counted.evidence, protect_last),
             counted.evidence,

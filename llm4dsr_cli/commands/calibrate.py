@@ -89,7 +89,6 @@ def calibrate(
         gate = fit(
             read,
             denoiser,
-            catalog=[] if titles is None else [title for _, title in titles if title is not None],
             user_field=None if nameless == len(read) else user_field,
             settings=settings,
             advance=advance,

@@ -21,6 +21,9 @@ from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
 from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
 from llm4dsr_cli.thresholds import ThresholdCurve
 
+# Of the titles that are put in, so many are drawn as often as users have them, the others uniformly. Which noise some
+# data have, nobody knows; uniform noise alone teaches that what is rare is noise (docs/experiments.md).
+POPULAR_SHARE = 0.5
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
 # What the fusion's few weights need is little: most users go to the thresholds.
@@ -62,11 +65,21 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class NoisySequence:
-    """A user's sequence with injected noise: titles, and labels (1 = replaced) of the same length."""
+    """A user's sequence with injected noise.
+
+    Attributes:
+        user: whose it is.
+        titles: of the items.
+        labels: 1 = replaced, shape (n_items,).
+        lenders: for an item that was put in, number of the user whose it is in the counts; -1 for the others. An item
+            of the user's own loses the user from its counts; one that was put in loses its lender. Else an item that
+            one user has would be one that nobody else has only where it belongs.
+    """
 
     user: Hashable
     titles: list[str]
     labels: NDArray[np.int8]
+    lenders: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,6 @@ def calibrate(
     sequences: Sequence[ItemSequence],
     scorer: Scorer,
     *,
-    catalog: Iterable[str] = (),
     user_field: str | None = None,
     settings: CalibrationSettings | None = None,
     advance: Advance = untold,
@@ -110,7 +122,6 @@ def calibrate(
     Args:
         sequences: of all users; a user may have several. Items without a title are left out.
         scorer: the denoiser that the gate is for.
-        catalog: titles to draw noise from; with none, those in the data.
         user_field: the records' field that the users come from, for whoever uses the gate; None if from none.
         advance: told what was scored, and the share of it.
 
@@ -121,8 +132,8 @@ def calibrate(
     if scorer.name is None or scorer.sha256 is None:
         raise OptionError("a gate is for a denoiser that is known by name and hash", remedy="give a `Denoiser`")
     data = [(one.owner, one.titles) for one in (sequence.judgeable() for sequence in sequences)]
-    noisy = noisy_sequences(data, catalog, settings)
     evidence = Evidence.count(data)
+    noisy = noisy_sequences(data, (title for _, titles in data for title in titles), evidence, settings)
     scores = scored(noisy, scorer, advance)
     items = scored_items(noisy, scores, evidence, settings.protect_last)
     gate = fit_gate(
@@ -137,35 +148,54 @@ def calibrate(
 
 
 def noisy_sequences(
-    data: Sequence[UserSequence], catalog: Iterable[str], settings: CalibrationSettings
+    data: Sequence[UserSequence], titles: Iterable[str], evidence: Evidence, settings: CalibrationSettings
 ) -> list[NoisySequence]:
-    """One sequence each of randomly drawn users, with noise drawn uniformly from the titles.
+    """One sequence each of randomly drawn users, with noise put in.
+
+    Args:
+        titles: those of them that users have are put in: a half drawn uniformly, a half as often as users have them.
+        evidence: who has what.
 
     Raises:
         OptionError: too few sequences with an item that may be edited, or too few titles.
     """
     rng = np.random.default_rng([settings.seed, 0])
-    indexed = IndexedSequences.build(data, catalog)
-    n_drawn = indexed.n_catalog or len(indexed.titles)
+    titles = list(titles)
+    had = (title for title, number in zip(titles, evidence.numbers(titles).tolist(), strict=True) if number >= 0)
+    indexed = IndexedSequences.build(data, had)
+    n_drawn = indexed.n_catalog
+    numbers = evidence.numbers(indexed.titles[:n_drawn])
+    up_to = np.cumsum(evidence.popularity[numbers])
+
+    def draw(item: int, rng: np.random.Generator) -> int:
+        if rng.random() < POPULAR_SHARE:
+            return int(np.searchsorted(up_to, rng.integers(up_to[-1]), side="right"))
+        return int(rng.integers(n_drawn))
+
     shortest, longest = max(1, settings.protect_last) + 1, n_drawn // 2
     by_user: dict[Hashable, list[int]] = {}
     for number, (user, sequence) in enumerate(zip(indexed.users, indexed.sequences, strict=True)):
-        if shortest <= len(sequence) <= longest:  # noise for a longer one would take a larger catalog
+        if shortest <= len(sequence) <= longest:  # noise for a longer one would take more titles
             by_user.setdefault(user, []).append(number)
     if len(by_user) < FEWEST_SEQUENCES:
         raise OptionError(
             f"{len(by_user)} users with a sequence of {shortest} to {longest} items are too few "
-            f"({longest} is half of the titles)",
-            remedy=f"give {FEWEST_SEQUENCES} or more, a larger catalog, or name whose a record is with `user_field`",
+            f"({longest} is half of the titles that users have)",
+            remedy=f"give {FEWEST_SEQUENCES} or more, or name whose a record is with `user_field`",
         )
     users = list(by_user)
     drawn = rng.permutation(len(users))[: settings.sequences]
     result = []
     for user in (users[place] for place in drawn.tolist()):
-        numbers = by_user[user]
-        window = indexed.sequences[numbers[int(rng.integers(len(numbers)))]]
-        noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng)
-        result.append(NoisySequence(user, [indexed.titles[item] for item in noisy], labels))
+        those = by_user[user]
+        window = indexed.sequences[those[int(rng.integers(len(those)))]]
+        noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng, draw)
+        lender = {
+            item: evidence.random_holder(int(numbers[item]), user, rng)
+            for item in dict.fromkeys(noisy[labels == 1].tolist())
+        }
+        lenders = [lender.get(item, -1) for item in noisy.tolist()]
+        result.append(NoisySequence(user, [indexed.titles[item] for item in noisy], labels, lenders))
     return result
 
 
@@ -188,7 +218,7 @@ def scored_items(
     features, labels, users = [], [], []
     for number, (sequence, scores) in enumerate(zip(sequences, log_odds, strict=True)):
         n = len(sequence.titles) - protect_last
-        columns = fusion_features(scores, evidence.features(sequence.titles, sequence.user))
+        columns = fusion_features(scores, evidence.features(sequence.titles, sequence.user, sequence.lenders))
         features.append(columns[:n])
         labels.append(sequence.labels[:n])
         users.append(np.full(n, number))

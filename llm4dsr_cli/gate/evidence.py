@@ -114,7 +114,9 @@ class Evidence:
     def _pairs(self) -> PairCounts:
         return PairCounts(self.starts, self.held, self.popularity)
 
-    def features(self, titles: Sequence[str], user: Hashable | None = None) -> Floats:
+    def features(
+        self, titles: Sequence[str], user: Hashable | None = None, lenders: Sequence[int] | None = None
+    ) -> Floats:
         """What the counts say of each item of a sequence, shape (n_items, len(FEATURES)).
 
         Popularity is log(1 + users who have it); a 1 marks an item that nobody else has. The others come from means
@@ -127,21 +129,24 @@ class Evidence:
 
         Args:
             user: whose sequence it is; left out of all counts if they hold that user. None leaves nobody out.
+            lenders: number of a user who is left out of the counts of each item, -1 for nobody, shape (n_items,).
         """
         names = [folded_title(title) for title in titles]
         mine = self.held_by(user)
+        lender = dict(zip(names, [-1] * len(names) if lenders is None else lenders, strict=True))
         result = np.zeros((len(names), len(FEATURES)))
         for window in overlapping_windows(len(names), LONGEST_CONTEXT):
             judged = slice(window.judge_from, window.judge_to)
-            found = self._features_of_titles(names[window.start : window.end], mine)
+            found = self._features_of_titles(names[window.start : window.end], mine, lender)
             result[judged] = found[window.judge_from - window.start : window.judge_to - window.start]
         return result
 
-    def _features_of_titles(self, names: list[str], mine: NDArray[np.int32]) -> Floats:
+    def _features_of_titles(self, names: list[str], mine: NDArray[np.int32], lender: dict[str, int]) -> Floats:
         different = list(dict.fromkeys(names))
         place = {name: number for number, name in enumerate(different)}
         counted = self._numbers(different)
-        by_item = self._features_of(counted, _find(mine, counted) >= 0, mine, [self.title_vector(t) for t in different])
+        own, lenders = _find(mine, counted) >= 0, np.array([lender[name] for name in different], dtype=np.int64)
+        by_item = self._features_of(counted, own, mine, lenders, [self.title_vector(name) for name in different])
         return by_item[[place[name] for name in names]]
 
     def numbers(self, titles: Sequence[str]) -> Ints:
@@ -153,8 +158,19 @@ class Evidence:
 
     def held_by(self, user: Hashable | None) -> NDArray[np.int32]:
         """The counted items of a user, none for one who was never counted."""
-        at = -1 if user is None else int(_find(self.users, np.array([user_hash(user)], dtype=np.uint64))[0])
-        return self.held[self.starts[at] : self.starts[at + 1]] if at >= 0 else np.empty(0, dtype=np.int32)
+        return self._items_of(self._user_number(user))
+
+    def random_holder(self, item: int, user: Hashable | None, rng: np.random.Generator) -> int:
+        """Number of a random user who has this item, another one than ``user``; -1 if there is none."""
+        holders = self._pairs.owners(item)
+        others = holders[holders != self._user_number(user)]
+        return int(rng.choice(others)) if len(others) else -1
+
+    def _user_number(self, user: Hashable | None) -> int:
+        return -1 if user is None else int(_find(self.users, np.array([user_hash(user)], dtype=np.uint64))[0])
+
+    def _items_of(self, number: int) -> NDArray[np.int32]:
+        return self.held[self.starts[number] : self.starts[number + 1]] if number >= 0 else np.empty(0, dtype=np.int32)
 
     def title_vector(self, title: str) -> dict[int, float]:
         """TF-IDF of a title's words, of length 1; empty without words. Not to be changed."""
@@ -167,17 +183,26 @@ class Evidence:
     def _make_title_vector(self, title: str) -> dict[int, float]:
         words = word_hashes(title)
         at = _find(self.words, np.array(words, dtype=np.uint64))
-        seen_in = np.where(at >= 0, self.titles_with[at] if len(self.words) else 0, 0)
+        # Words are counted of all titles, of which fewer may be held.
+        seen_in = np.minimum(np.where(at >= 0, self.titles_with[at] if len(self.words) else 0, 0), self.n_titles)
         weight = np.log((1 + self.n_titles) / (1 + seen_in)) + 1
         return dict(zip(words, (weight / np.linalg.norm(weight)).tolist(), strict=True)) if words else {}
 
     def _features_of(
-        self, items: Ints, own: NDArray[np.bool_], mine: NDArray[np.int32], vectors: list[dict[int, float]]
+        self,
+        items: Ints,
+        own: NDArray[np.bool_],
+        mine: NDArray[np.int32],
+        lenders: Ints,
+        vectors: list[dict[int, float]],
     ) -> Floats:
         """Features of different items; ``own`` of them are among ``mine``, the items of the user to leave out."""
         popularity = np.where(items >= 0, self.popularity[items] if len(self.items) else 0, 0) - own.astype(np.float64)
+        popularity -= lenders >= 0
         rows, columns = self._pairs.rows(items)
         _leave_out(rows, columns, items, own, mine)
+        for place in np.flatnonzero(lenders >= 0).tolist():
+            _leave_out(rows, columns, items, np.arange(len(items)) == place, self._items_of(lenders[place]))
         they_have = self.popularity[columns] - (_find(mine, columns) >= 0)
         alike = _mean_of_others(_cosines(products(rows)))
         shared = _mean_of_others(_cosines(products(rows, _WEIGHT // (1 + they_have))))

@@ -58,6 +58,10 @@ class PairCounts:
         self._may_keep[popular[np.cumsum(bytes_at_most[popular]) <= KEPT_BYTES]] = True
         self._kept: dict[int, _Row] = {}
 
+    def owners(self, item: int) -> Numbers:
+        """Numbers of the users who have an item, ascending."""
+        return self._owners[self._owned[item] : self._owned[item + 1]]
+
     def rows(self, items: Ints) -> tuple[Numbers, Ints]:
         """Users who have a partner beside each item, shape (len(items), n_columns), and the columns' item numbers.
 
@@ -96,7 +100,7 @@ class PairCounts:
         return row
 
     def _make_row(self, item: int) -> _Row:
-        users = self._owners[self._owned[item] : self._owned[item + 1]]
+        users = self.owners(item)
         narrow = np.min_scalar_type(len(users))
         # To sort a few is faster than to look at all items.
         if self._beside[item] < self._n_items // 6:

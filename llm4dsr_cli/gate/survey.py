@@ -168,8 +168,8 @@ class Survey:
         found = self.noise.above(thresholds)
         thresholds, found = thresholds[found >= _LEAST_FOUND], found[found >= _LEAST_FOUND]
         above = self._above(thresholds) / n
-        most = above + _DEVIATIONS * np.sqrt(above * (1 - above) / n)
-        least = found - _DEVIATIONS * np.sqrt(found * (1 - found) / self.noise.n_items)
+        _, most = _interval(above, n)
+        least, _ = _interval(found, self.noise.n_items)
         ratios = most[least > 0] / least[least > 0]
         return float(min(1.0, ratios.min())) if len(ratios) else 1.0
 
@@ -196,6 +196,14 @@ class Survey:
         places = np.flatnonzero((self._scores <= high) & (self._scores >= low))
         places = places[np.argsort(-self._scores[places], kind="stable")]
         return places[first - int(self._above(high)) :][: end - first]
+
+
+def _interval(share: NDArray[np.floating], n: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """What the true share may be where so many of n have something (Wilson, JASA 1927): of none of few, not 0 alone."""
+    weight = _DEVIATIONS**2 / n
+    centre = (share + weight / 2) / (1 + weight)
+    half = np.sqrt(weight * share * (1 - share) + weight**2 / 4) / (1 + weight)
+    return centre - half, centre + half
 
 
 def _falling(values: NDArray[np.float64], weights: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm4dsr_cli.gate import counting, pairs
-from llm4dsr_cli.gate.counting import LONGEST_HISTORY
+from llm4dsr_cli.gate.counting import LONGEST_HISTORY, user_hash
 from llm4dsr_cli.gate.evidence import FEATURES, LONGEST_CONTEXT, Evidence
 
 Data = list[tuple[int, list[str]]]
@@ -99,10 +99,20 @@ def naive_counts(
     return popularity, beside, everything
 
 
-def naive_collaborative_features(data: Data, titles: list[str], user: int | None, longest: int) -> np.ndarray:
-    """The features but for title words, from the naive counts, in the very arithmetic that they are defined by."""
+def naive_collaborative_features(
+    data: Data, titles: list[str], user: int | None, longest: int, lent: dict[str, int] | None = None
+) -> np.ndarray:
+    """The features but for title words, from the naive counts, in the very arithmetic that they are defined by.
+
+    ``lent`` says who is left out of a title's counts, too.
+    """
     different = list(dict.fromkeys(titles))
     popularity, beside, everything = naive_counts(data, different, user, longest)
+    for title, lender in (lent or {}).items():
+        counts = naive_counts([one for one in data if one[0] == lender], [title], None, longest)
+        popularity[different.index(title)] -= counts[0][0]
+        columns = [everything.index(other) for other in counts[2]]
+        beside[different.index(title), columns] -= counts[1][0]
     they_have, _, _ = naive_counts(data, everything, user, longest)
     means = []
     for products in (beside @ beside.T, (beside * (720_720 // (1 + they_have))) @ beside.T):
@@ -137,6 +147,7 @@ def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
 
     data = [(int(rng.integers(20)), drawn(3 * longest)) for _ in range(40)]
     evidence = Evidence.count(iter(data))
+    had = {title for title in catalog if evidence.numbers([title])[0] >= 0}
     for trial in range(12):
         user = None if trial == 0 else int(rng.integers(25))
         titles = [*drawn(15), *(f"never counted {n}" for n in range(rng.integers(3)))]
@@ -145,6 +156,14 @@ def test_counts_are_exactly_those_of_a_loop_over_all_pairs(
             titles = [*own[:12], *titles]
         found = evidence.features(titles, user)
         np.testing.assert_array_equal(found[:, :5], naive_collaborative_features(data, titles, user, longest))
+        users = {user_hash(one): one for one, _ in data}
+        holders = {t: evidence.random_holder(int(evidence.numbers([t])[0]), user, rng) for t in set(titles) & had}
+        some = {title: holder for title, holder in holders.items() if holder >= 0 and rng.random() < 0.5}
+        lent = {title: users[int(evidence.users[holder])] for title, holder in some.items()}
+        assert user not in lent.values()
+        found = evidence.features(titles, user, [some.get(title, -1) for title in titles])
+        wanted = naive_collaborative_features(data, titles, user, longest, lent)
+        np.testing.assert_array_equal(found[:, :5], wanted)
 
         different = list(dict.fromkeys(titles))
         items, mine = evidence.numbers(different), evidence.held_by(user)
@@ -273,7 +292,7 @@ def test_neither_spacing_of_titles_nor_the_type_of_a_users_id_matters() -> None:
     evidence = Evidence.count([(5, ["red  ball", "blue boat"]), (6, ["red ball\n"])])
     assert len(evidence.items) == 2
     assert evidence.features(["red ball"], 7)[0, 0] == pytest.approx(np.log(3))
-    for user in (5, "5", 5.0):
+    for user in (5, "5", 5.0, np.int64(5), np.float32(5)):
         assert evidence.features(["red ball"], user)[0, 0] == pytest.approx(np.log(2))
 
 
@@ -304,6 +323,13 @@ def test_nothing_counted_says_nothing(data: Data) -> None:
     features = Evidence.count(data).features(["red ball", "blue boat"], 1)
     assert features.shape == (2, len(FEATURES))
     assert features[:, 1].all() and not np.delete(features, 1, axis=1).any()
+
+
+def test_a_word_of_every_title_never_counts_against_likeness() -> None:
+    """Guards a negative weight: of long histories more titles are seen than are counted, and the word is in all."""
+    evidence = Evidence.count([(1, [f"the thing{number}" for number in range(30 * LONGEST_HISTORY)])])
+    vector = evidence.title_vector("the thing5")
+    assert all(weight > 0 for weight in vector.values()) and min(vector.values()) < max(vector.values())
 
 
 def test_a_title_is_the_same_item_however_it_is_written() -> None:

@@ -110,6 +110,18 @@ def test_at_most_so_much_noise_is_no_less_than_there_is(share: float) -> None:
             assert share <= most <= 1.3 * share + 0.1
 
 
+@pytest.mark.parametrize("n", [10, 20, 50, 400])
+def test_of_a_few_sequences_nothing_is_said_to_be_without_noise(n: int) -> None:
+    """Guards: "at most 0% of the data is noise" of 15 items, three of which are: none of few is not none of all."""
+    below = 0
+    for seed in range(60):
+        lists, labels, noise = noisy(0.15, n=n, seed=seed)
+        most = Survey(lists, Gate(0.0, protect_last=0), known(noise)).most_noise()
+        assert most is not None and most > 0
+        below += most < labels.mean()
+    assert below <= 9
+
+
 def test_without_noise_to_measure_by_nothing_is_said() -> None:
     survey = Survey(arrays([[1.0, 2.0, 3.0]]), Gate(0.0))
     assert survey.outlook(0.5).right is None and survey.most_noise() is None
