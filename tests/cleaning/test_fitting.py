@@ -11,6 +11,8 @@ import pytest
 from llm4dsr_cli.cleaning.counted import Counted
 from llm4dsr_cli.cleaning.fitting import Fitted, fit_to
 from llm4dsr_cli.evaluation.metrics import auroc
+from llm4dsr_cli.gate.calibration import CalibrationSettings, noisy_sequences, scored_items
+from llm4dsr_cli.gate.evidence import FEATURES, Evidence
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.sequences import ItemSequence
 
@@ -49,20 +51,18 @@ def found(data: list[list[str]], labels: list[np.ndarray], titles: Sequence[str]
 
 @pytest.mark.parametrize("n_titles", [300, 2_000, 6_000])
 @pytest.mark.parametrize("whole_store", [True, False])
-def test_nothing_is_learned_where_there_is_nothing(n_titles: int, whole_store: bool) -> None:
+def test_what_is_put_in_looks_like_the_rest_where_nothing_tells_them_apart(n_titles: int, whole_store: bool) -> None:
     """Guards: an item that only its user has is had by nobody else, and one that is put in has its user still: from
-    that alone the counts told noise with an AUROC of .73, and said that they help."""
+    that alone the counts told noise with an AUROC of .73, and said that they help. (An item that is drawn uniformly
+    has a little fewer users than one that somebody has.)"""
     rng = np.random.default_rng(1)
-    data = [[STORE[i] for i in rng.choice(n_titles, 8, replace=False)] for _ in range(600)]
-    titles = STORE if whole_store else sorted({title for one in data for title in one})
-    told = fitted(data, titles)
-    assert told.gate is not None
-    anything = [[STORE[i] for i in rng.choice(n_titles, 8, replace=False)] for _ in range(300)]
-    scores = np.zeros(8, np.float32)
-    mine = [told.gate.fuse(one, user, scores) for user, one in enumerate(data)]
-    others = [told.gate.fuse(one, f"new {user}", scores) for user, one in enumerate(anything)]
-    labels = np.concatenate([np.zeros(8 * len(mine)), np.ones(8 * len(others))])
-    assert auroc(np.concatenate([*mine, *others]), labels) == pytest.approx(0.5, abs=0.05)
+    data = [(user, [STORE[i] for i in rng.choice(n_titles, 8, replace=False)]) for user in range(1_500)]
+    titles = STORE if whole_store else sorted({title for _, one in data for title in one})
+    evidence = Evidence.count(data)
+    noisy = noisy_sequences(data, titles, evidence, CalibrationSettings(sequences=1_500))
+    items = scored_items(noisy, [np.zeros(len(one.titles), np.float32) for one in noisy], evidence, 1)
+    for feature, values in zip(FEATURES, items.features[:, 1:].T, strict=True):
+        assert auroc(values, items.labels) == pytest.approx(0.5, abs=0.09), feature
 
 
 @pytest.mark.parametrize("kind", ["any of the store", "popular"])
@@ -70,7 +70,7 @@ def test_nothing_is_learned_where_there_is_nothing(n_titles: int, whole_store: b
 def test_noise_is_found_wherever_it_comes_from(kind: str, whole_store: bool) -> None:
     """Guards: weights for one kind of noise alone. Where titles came from the records, uniform noise was said to
     belong, for nobody else has it (AUROC .65, .83 without counts); where they came from a large catalog, all that is
-    rare was noise, and of popular noise less was found than without counts."""
+    rare was noise, and of popular noise less was found than without counts. Here .83 and .85, not .94."""
     rng = np.random.default_rng(2)
     tastes, per_taste = 20, 60
     share = 1 / np.arange(1, per_taste + 1)
@@ -84,4 +84,4 @@ def test_noise_is_found_wherever_it_comes_from(kind: str, whole_store: bool) -> 
         data.append(list(one))
         labels.append(np.array([*one.values()], dtype=np.int8))
     titles = STORE if whole_store else sorted({title for one in data for title in one})
-    assert found(data, labels, titles) > 0.8
+    assert found(data, labels, titles) > 0.92
