@@ -13,7 +13,8 @@ from llm4dsr_cli.sequences import ItemId, ItemSequence, JudgeableSequence
 
 # So many sequences with noise put in tell how to weigh counts against the denoiser (docs/experiments.md).
 SAMPLED_USERS = 250
-SHORTEST = 3
+# Items that may be edited: one alone has nothing beside it.
+FEWEST_ITEMS = 2
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,21 @@ class Counted:
     nameless: int
 
     @classmethod
-    def of(cls, sequences: Iterable[ItemSequence], *, with_items: bool = True) -> Counted:
-        """From sequences, which are read once; memory grows with the different items that users have."""
+    def of(cls, sequences: Iterable[ItemSequence], *, with_items: bool = True, protect_last: int = 1) -> Counted:
+        """From sequences, which are read once; memory grows with the different items that users have.
+
+        The sample is of sequences that have something to judge beside their last ``protect_last`` items.
+        """
         items = Candidates()
-        reading = _Pass(UserSample(SAMPLED_USERS, SHORTEST), items.add_items if with_items else None)
+        sample = UserSample(SAMPLED_USERS, FEWEST_ITEMS + protect_last)
+        reading = _Pass(sample, items.add_items if with_items else None)
         evidence = Evidence.count(reading.through(sequences))
         return cls(evidence, reading.sample, items, reading.n_items, reading.nameless)
 
     @classmethod
     def merged(cls, parts: Sequence[CountedPart]) -> Counted:
         """From parts of the data, in their order: what ``of`` gives of all of them."""
-        sample, items = UserSample(SAMPLED_USERS, SHORTEST), Candidates()
+        sample, items = UserSample(SAMPLED_USERS), Candidates()
         for part in parts:
             for user, titles in part.sequences:
                 sample.add(user, titles)
@@ -74,15 +79,16 @@ class CountedPart:
     nameless: int
 
     @classmethod
-    def of(cls, sequences: Iterable[ItemSequence], *, with_items: bool = True) -> CountedPart:
-        """From sequences, which are read once."""
+    def of(cls, sequences: Iterable[ItemSequence], *, with_items: bool = True, protect_last: int = 1) -> CountedPart:
+        """From sequences, which are read once; as ``Counted.of``."""
         items: dict[tuple[str, ItemId | None], None] = {}
 
         def take(sequence: ItemSequence) -> None:
             pairs = zip(sequence.titles, sequence.ids, strict=True)
             items.update(dict.fromkeys((title, id_) for title, id_ in pairs if title is not None))
 
-        reading = _Pass(UserSample(SAMPLED_USERS, SHORTEST, keeps_all=True), take if with_items else None)
+        sample = UserSample(SAMPLED_USERS, FEWEST_ITEMS + protect_last, keeps_all=True)
+        reading = _Pass(sample, take if with_items else None)
         counts = PartialCounts.of(reading.through(sequences))
         return cls(counts, reading.sample.all_sequences, list(items), reading.n_items, reading.nameless)
 

@@ -51,7 +51,8 @@ class Cleaning:
         scorer: gives noise log-odds.
         settings: what is done with flagged items, and which are flagged.
         gate_file: what ``calibrate`` learned; None without one.
-        coverage: how many of the items that were decided about the gate file has counted; None without one.
+        coverage: how many of the items that were decided about the gate file has counted; None without one, and where
+            these are the data that it was fitted to.
         replacer: proposes items; for the action "replace".
         counted: what was counted of the data; for ``fitted``.
         catalog, record_format, user_field: how ``clean`` reads records.
@@ -89,7 +90,9 @@ class Cleaning:
         elif surveyed is not None:
             self._gate = settings.gate(surveyed.threshold(settings.edit))
         self.gate_file = gate_file
-        self.coverage = None if gate_file is None else Coverage(gate_file.evidence)
+        # What was counted of the data themselves holds no more than the last items of a long history, and is no other.
+        own = gate_file is not None and counted is not None and gate_file.evidence is counted.evidence
+        self.coverage = None if gate_file is None or own else Coverage(gate_file.evidence)
         self.replacer = replacer
         self.counted = counted
         self.catalog = catalog
@@ -174,7 +177,7 @@ class Cleaning:
 
             seen = counted
             if not (seen is None or isinstance(seen, Counted)):
-                seen = Counted.of(seen, with_items=catalog is None)
+                seen = Counted.of(seen, with_items=catalog is None, protect_last=protect_last)
             replacer = None
             if action == "replace":
                 if catalog is not None:
@@ -322,6 +325,8 @@ class Cleaning:
                 dropped, put = dropped_and_put(edits)
                 add = additions(decision, annotate=annotate, fused=self.fuses)
                 yield record.edited(dropped, add, put, lists.of(record, dropping=bool(dropped)))
+        if self.coverage is not None:
+            self.coverage.check()
 
     @property
     def candidates(self) -> Candidates | None:
@@ -342,7 +347,7 @@ class Cleaning:
         """A cleaning with other ``CleaningSettings``, which shares this one's denoiser, and does not close it.
 
         A new ``threshold`` or ``false_edit_rate`` takes the place of the old one, and of a share of edits, which
-        ``within_budget`` gives.
+        ``within_budget`` gives. Where what may be edited changes, or who judges, a share of edits takes a survey again.
 
         Raises:
             OptionError: as ``CleaningSettings``.
@@ -351,7 +356,10 @@ class Cleaning:
         anew = any(changes.get(way) is not None for way in ways)
         if anew:
             changes = {**dict.fromkeys(ways), **changes}
-        return self._with(replace(self.settings, **changes), None if anew else self.surveyed)
+        settings = replace(self.settings, **changes)
+        surveyed = ("max_edits", "protect_last", "fusion")
+        stands = not anew and all(getattr(settings, name) == getattr(self.settings, name) for name in surveyed)
+        return self._with(settings, self.surveyed if stands else None)
 
     def _with(self, settings: CleaningSettings, surveyed: Survey | None, gate_file: GateFile | None = None) -> Cleaning:
         return Cleaning(

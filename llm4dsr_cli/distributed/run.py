@@ -292,7 +292,10 @@ class _Run:
         if not needed or (fitted and (with_catalog or not replaces)):
             return None
         self.say(f"counting {len(self.sizes):,} shards ...")
-        parts = {done.shard: done.result for done in self._pass("counted", Count, self.sizes, (job,))}
+        parts = {
+            done.shard: done.result
+            for done in self._pass("counted", Count, self.sizes, (job, self.settings.protect_last))
+        }
         return Counted.merged([parts[name] for name in self.sizes])
 
     def _score(self, job: Job, denoiser: Denoiser) -> None:

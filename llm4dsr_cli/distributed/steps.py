@@ -167,8 +167,8 @@ class Step(ABC):
 class Count(Step):
     """Counts who has what."""
 
-    def begin(self, job: Job, *others: Any) -> None:
-        self.job = job
+    def begin(self, job: Job, protect_last: int, *others: Any) -> None:
+        self.job, self._protect_last = job, protect_last
         self._with_items = job.reader.catalog is None
 
     def run(self, name: str) -> tuple[int, CountedPart]:
@@ -180,7 +180,7 @@ class Count(Step):
                 records += len(batch)
                 yield from (record.sequence(self.job.reader.user_field) for record in batch)
 
-        part = CountedPart.of(sequences(), with_items=self._with_items)
+        part = CountedPart.of(sequences(), with_items=self._with_items, protect_last=self._protect_last)
         return records, part
 
 

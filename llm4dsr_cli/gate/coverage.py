@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llm4dsr_cli.errors import ModelError
+from llm4dsr_cli.gate.counting import LONGEST_HISTORY
 from llm4dsr_cli.gate.evidence import Evidence
 
 # A run is warned below the one share, and refused below the other; so many items have to be seen for either.
@@ -34,14 +35,15 @@ class Coverage:
         self.known = 0
 
     def add(self, sequences: Sequence[Sequence[str]]) -> None:
-        """Count the items of some sequences.
+        """Count the items of some sequences; of a long one the last LONGEST_HISTORY, as the gate has counted no more.
 
         Raises:
             ModelError: many items were seen, and the gate has counted next to none of them.
         """
-        known = sum(int(np.count_nonzero(self._evidence.numbers(titles) >= 0)) for titles in sequences)
+        last = [titles[-LONGEST_HISTORY:] for titles in sequences]
+        known = sum(int(np.count_nonzero(self._evidence.numbers(titles) >= 0)) for titles in last)
         with self._lock:
-            self.items += sum(map(len, sequences))
+            self.items += sum(map(len, last))
             self.known += known
         self.check(ENOUGH_ITEMS)
 

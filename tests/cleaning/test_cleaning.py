@@ -27,6 +27,7 @@ from llm4dsr_cli import (
     OptionError,
     RecordFormat,
 )
+from llm4dsr_cli.cleaning.counted import Counted
 from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.gate.evidence import Evidence
@@ -233,10 +234,35 @@ def test_several_gates_decide_by_one_scoring() -> None:
     assert [d.flagged.tolist() for d in budget.decide(scored)] == [[True, False, False], [False] * 3, [False] * 3]
     marked = budget.gated(action="mark")
     assert [d.flagged.tolist() for d in marked.decide(scored)] == [d.flagged.tolist() for d in budget.decide(scored)]
-    for unknown in (cleaning.gated(edit=0.2), Cleaning(judge, CleaningSettings(edit=0.2))):
+    others = ({"max_edits": 1}, {"protect_last": 2}, {"fusion": False})
+    anew = [budget.gated(**change) for change in others]  # else more than the share is edited
+    for unknown in (cleaning.gated(edit=0.2), Cleaning(judge, CleaningSettings(edit=0.2)), *anew):
         with pytest.raises(OptionError, match="within_budget"):
             list(unknown.decide(scored))
     assert len(judge.batches) == 1
+
+
+def test_records_are_refused_by_a_gate_of_other_data_as_sequences_are() -> None:
+    """Guards: records that are cleaned to their end by a gate that has counted none of their items."""
+    others = Evidence.count([(user, ["one 1", "two 2"]) for user in range(9)])
+    cleaning = Cleaning(Judge(by_number), CleaningSettings(threshold=0.5), gate_file=gate_of(others, [1] * N_FEATURES))
+    records = [{"items": [f"new {n}", f"other {n}", f"third {n}"]} for n in range(10)]
+    with pytest.raises(ModelError, match="of other data"):
+        list(cleaning.decide([one["items"] for one in records]))
+    with pytest.raises(ModelError, match="of other data"):
+        list(cleaning.clean(records))
+
+
+def test_a_gate_of_these_data_is_never_of_other_data() -> None:
+    """Guards: a run that its own counts refuse at its end, for windows of one long history are counted in part."""
+    titles = [
+        [f"{user} window {window} item {n} {n % 3}" for n in range(50)] for user in range(40) for window in range(9)
+    ]
+    data = [ItemSequence(one, f"user {number // 9}") for number, one in enumerate(titles)]
+    cleaning = Cleaning(Judge(by_number), CleaningSettings(threshold=0.5), counted=Counted.of(data))
+    fitted = cleaning.fitted()
+    assert fitted.gate_file is not None and fitted.coverage is None
+    assert len(list(fitted.decide(data))) == len(data)
 
 
 @pytest.mark.parametrize(("wrong", "words"), [(np.nan, "no numbers"), (None, "one score for each item")])

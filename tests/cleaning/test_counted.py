@@ -37,3 +37,16 @@ def test_parts_make_the_whole(monkeypatch: pytest.MonkeyPatch, seed: int, with_i
     np.testing.assert_array_equal(merged.evidence.held, whole.evidence.held)
     assert (merged.items.titles, merged.items.ids) == (whole.items.titles, whole.items.ids)
     assert [merged.items.numbers(one) for one in data] == [whole.items.numbers(one) for one in data]
+
+
+@pytest.mark.parametrize("protect_last", [0, 1, 5])
+def test_the_sample_is_of_sequences_in_which_something_may_be_edited(protect_last: int) -> None:
+    """Guards: "28 users are too few" of data with 100 who have long sequences: the sample was full of short ones."""
+    data = [ItemSequence([f"t{n}" for n in range(20 if user % 10 == 0 else 5)], user) for user in range(1_000)]
+    for counted in (
+        Counted.of(data, protect_last=protect_last),
+        Counted.merged([CountedPart.of(part, protect_last=protect_last) for part in (data[:300], data[300:])]),
+    ):
+        lengths = [len(titles) for _, titles in counted.sample.sequences]
+        assert len(lengths) == (100 if protect_last == 5 else counted_module.SAMPLED_USERS)
+        assert min(lengths) >= protect_last + 2
