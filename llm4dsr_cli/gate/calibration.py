@@ -15,15 +15,13 @@ from llm4dsr_cli.gate.counting import user_hash
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.noise_source import NoiseSource
 from llm4dsr_cli.gate.sample import UserSequence
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
 from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
 from llm4dsr_cli.thresholds import ThresholdCurve
 
-# Of the titles that are put in, so many are drawn as often as users have them, the others uniformly. Which noise some
-# data have, nobody knows; uniform noise alone teaches that what is rare is noise (docs/experiments.md).
-POPULAR_SHARE = 0.5
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
 ASSUMED_NOISE = (0.02, 0.05, 0.1)
 # What the fusion's few weights need is little: most users go to the thresholds.
@@ -71,9 +69,8 @@ class NoisySequence:
         user: whose it is.
         titles: of the items.
         labels: 1 = replaced, shape (n_items,).
-        lenders: for an item that was put in, number of the user whose it is in the counts; -1 for the others. An item
-            of the user's own loses the user from its counts; one that was put in loses its lender. Else an item that
-            one user has would be one that nobody else has only where it belongs.
+        lenders: for an item that was put in and that a user lent (``NoiseSource``), that user's number in the counts,
+            which leave the user out; -1 for the others, shape (n_items,). None is -1 for all.
     """
 
     user: Hashable
@@ -153,7 +150,7 @@ def noisy_sequences(
     """One sequence each of randomly drawn users, with noise put in.
 
     Args:
-        titles: those of them that users have are put in: a half drawn uniformly, a half as often as users have them.
+        titles: those of them that users have are put in, as ``NoiseSource`` draws them.
         evidence: who has what.
 
     Raises:
@@ -164,14 +161,6 @@ def noisy_sequences(
     had = (title for title, number in zip(titles, evidence.numbers(titles).tolist(), strict=True) if number >= 0)
     indexed = IndexedSequences.build(data, had)
     n_drawn = indexed.n_catalog
-    numbers = evidence.numbers(indexed.titles[:n_drawn])
-    up_to = np.cumsum(evidence.popularity[numbers])
-
-    def draw(item: int, rng: np.random.Generator) -> int:
-        if rng.random() < POPULAR_SHARE:
-            return int(np.searchsorted(up_to, rng.integers(up_to[-1]), side="right"))
-        return int(rng.integers(n_drawn))
-
     shortest, longest = max(1, settings.protect_last) + 1, n_drawn // 2
     by_user: dict[Hashable, list[int]] = {}
     for number, (user, sequence) in enumerate(zip(indexed.users, indexed.sequences, strict=True)):
@@ -183,17 +172,17 @@ def noisy_sequences(
             f"({longest} is half of the titles that users have)",
             remedy=f"give {FEWEST_SEQUENCES} or more, or name whose a record is with `user_field`",
         )
+    numbers = evidence.numbers(indexed.titles[:n_drawn])
+    source = NoiseSource(evidence.popularity[numbers])
     users = list(by_user)
     drawn = rng.permutation(len(users))[: settings.sequences]
     result = []
     for user in (users[place] for place in drawn.tolist()):
         those = by_user[user]
         window = indexed.sequences[those[int(rng.integers(len(those)))]]
-        noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng, draw)
-        lender = {
-            item: evidence.random_holder(int(numbers[item]), user, rng)
-            for item in dict.fromkeys(noisy[labels == 1].tolist())
-        }
+        noisy, labels = inject_noise(window, n_drawn, settings.noise_rate, rng, source.draw)
+        lent = [item for item in dict.fromkeys(noisy[labels == 1].tolist()) if source.is_lent(item, rng)]
+        lender = {item: evidence.random_holder(int(numbers[item]), user, rng) for item in lent}
         lenders = [lender.get(item, -1) for item in noisy.tolist()]
         result.append(NoisySequence(user, [indexed.titles[item] for item in noisy], labels, lenders))
     return result

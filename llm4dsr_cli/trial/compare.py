@@ -20,6 +20,8 @@ from llm4dsr_cli.trial.metrics import CHOSEN_BY, METRICS, gains
 from llm4dsr_cli.trial.settings import AS_IT_IS, Setting
 
 DRAWS = 2_000
+# So many counts of draws are made floats at a time.
+_AT_ONCE = 10_000_000
 
 Floats = NDArray[np.float64]
 Ranks = NDArray[np.float32]
@@ -60,17 +62,23 @@ class Draws:
         rng = np.random.default_rng([seed, 5])
         n_users, n_drawn = len(self._users), max(1, n_seeds - 1)
         # The first column counts all users and seeds once: it is the figure itself.
-        drawn = [np.bincount(rng.integers(n_users, size=n_users), minlength=n_users) for _ in range(draws)]
-        self._user_draws = np.column_stack([np.ones(n_users), *drawn])
+        self._user_draws = np.ones((1 + draws, n_users), dtype=np.uint16)
+        for drawn in self._user_draws[1:]:
+            drawn[:] = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
         seeds = [np.bincount(rng.integers(n_seeds, size=n_drawn), minlength=n_seeds) / n_drawn for _ in range(draws)]
         self._seed_draws = np.column_stack([np.full(n_seeds, 1 / n_seeds), *seeds])
-        self._n_targets = self._targets @ self._user_draws
+        self._n_targets = self._drawn(self._targets[None])[0]
 
     def means(self, values: Floats) -> Floats:
         """The mean of values of shape (n_seeds, n_targets), then that of each draw, shape (1 + draws,)."""
         by_user = np.stack([np.bincount(self._user, weights=row, minlength=len(self._users)) for row in values])
-        means: Floats = (self._seed_draws * (by_user @ self._user_draws)).sum(axis=0) / self._n_targets
+        means: Floats = (self._seed_draws * self._drawn(by_user)).sum(axis=0) / self._n_targets
         return means
+
+    def _drawn(self, by_user: NDArray[Any]) -> Floats:
+        """Sums over the users of each draw, shape (n_rows, 1 + draws), of values of shape (n_rows, n_users)."""
+        parts = np.array_split(self._user_draws, 1 + self._user_draws.size // _AT_ONCE)
+        return np.concatenate([by_user @ part.T.astype(np.float64) for part in parts], axis=1)
 
     def estimate(self, figures: Floats) -> Estimate:
         """A figure with the percentile interval of its draws."""

@@ -28,6 +28,8 @@ from llm4dsr_cli.trial.settings import AS_IT_IS, FLAGGED_WEIGHT, Setting, TrialA
 from llm4dsr_cli.trial.splits import Split
 
 _KEPT_EVERY = 10.0  # seconds
+# Of gates and edits that are kept: another one where the same data give others.
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Edited:
         edits: how many items were edited in the sequences that recommenders learn from.
         replaced: how many of these were replaced; the others were dropped, or got another weight.
         replaced_elsewhere: how many items were replaced in the other sequences.
+        newest_replaced: numbers of the sequences whose newest item was replaced.
     """
 
     sequences: list[Indices]
@@ -47,6 +50,7 @@ class Edited:
     edits: int = 0
     replaced: int = 0
     replaced_elsewhere: int = 0
+    newest_replaced: frozenset[int] = frozenset()
 
 
 class _Anything:
@@ -218,10 +222,10 @@ class Editor:
 
     def applied(self, action: TrialAction | None, decisions: Sequence[Decision]) -> Edited:
         """The split's sequences after decisions about ``scored``: "weigh" gives weights, another action other items."""
-        sequences, weights = [], []
+        sequences, weights, newest = [], [], set()
         edits = replaced = elsewhere = 0
         rows = zip(self.split.sequences, decisions, self.split.trains, strict=True)
-        for items, decision, trains in rows:
+        for number, (items, decision, trains) in enumerate(rows):
             new = items
             if action == "weigh":
                 weights.append(np.where(decision.flagged, FLAGGED_WEIGHT, 1.0).astype(np.float32))
@@ -230,11 +234,13 @@ class Editor:
                 for position, put in decision.replacements.items():
                     new[position] = self.split.items.placed(put.id, put.title)
                 new = new[decision.keep]
+                if len(items) - 1 in decision.replacements:
+                    newest.add(number)
             sequences.append(new)
             edits += int(decision.flagged.sum()) if trains else 0
             replaced += len(decision.replacements) if trains else 0
             elsewhere += 0 if trains else len(decision.replacements)
-        return Edited(sequences, weights or None, edits, replaced, elsewhere)
+        return Edited(sequences, weights or None, edits, replaced, elsewhere, frozenset(newest))
 
 
 def counted_sequences(split: Split) -> list[ItemSequence]:
@@ -267,7 +273,7 @@ def judging(
     fusion = loaded.settings.fusion
     sequences = [[list(one.titles), str(one.owner)] for one in counted_sequences(split)]
     titles = None if loaded.catalog is None else [str(title) for _, title in loaded.catalog]
-    key = digest(loaded.scorer.description(), sequences, titles, fusion)
+    key = digest(_VERSION, loaded.scorer.description(), sequences, titles, fusion)
     if gate is not None:
         gate.check_model(str(loaded.scorer.sha256), "`gate`")
         gate = replace(gate, evidence=loaded.counted.evidence)
@@ -314,6 +320,7 @@ def _packed(edited: Edited) -> dict[str, NDArray[Any]]:
         "items": np.concatenate([np.zeros(0, np.int64), *edited.sequences]),
         "lengths": np.array([len(one) for one in edited.sequences], dtype=np.int64),
         "counts": np.array([edited.edits, edited.replaced, edited.replaced_elsewhere]),
+        "newest_replaced": np.array(sorted(edited.newest_replaced), dtype=np.int64),
     }
     if edited.weights is not None:
         arrays["weights"] = np.concatenate(edited.weights)
@@ -323,4 +330,6 @@ def _packed(edited: Edited) -> dict[str, NDArray[Any]]:
 def _unpacked(arrays: dict[str, NDArray[Any]]) -> Edited:
     ends = np.cumsum(arrays["lengths"])[:-1]
     weights = np.split(arrays["weights"], ends) if "weights" in arrays else None
-    return Edited(np.split(arrays["items"], ends), weights, *map(int, arrays["counts"]))
+    newest_replaced = frozenset(arrays["newest_replaced"].tolist())
+    edits, replaced, elsewhere = map(int, arrays["counts"])
+    return Edited(np.split(arrays["items"], ends), weights, edits, replaced, elsewhere, newest_replaced)

@@ -77,7 +77,7 @@ class Fits:
     def _asked(self, targets: Targets, edited: Edited) -> list[Indices]:
         if not self.clean_histories:
             return targets.histories(self.split.sequences)
-        return targets.edited_histories(self.split.sequences, edited.sequences)
+        return targets.edited_histories(self.split.sequences, edited.sequences, edited.newest_replaced)
 
     def fit(self, recommender: Recommender, edited: Edited, seed: int) -> Fit:
         """Train it, or read what an earlier training gave. Equal sequences and seeds are trained on once."""

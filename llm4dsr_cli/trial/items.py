@@ -102,12 +102,13 @@ class Histories:
         """The sequences of a user are joined to one.
 
         Overlapping windows of a user would show a recommender in one window what it has to guess in another. Where a
-        window ends with the items that another begins with, at least MIN_OVERLAP of them, they are one history;
-        what does not overlap is put one after the other, in order of time where there are times, else as it comes.
+        window ends with the items that another begins with, at least MIN_OVERLAP of them, or holds it whole, they are
+        one history; what does not overlap is put one after the other, in order of time where there are times, else as
+        it comes.
 
         Args:
             times: for each sequence the time of each of its items, or one time for all of them, which orders a user's
-                sequences and no more.
+                sequences. Of these a later one that repeats what an earlier one holds is a session of its own.
         """
         items = Items()
         own: dict[Hashable, list[tuple[float, list[Interaction]]]] = {}
@@ -119,7 +120,8 @@ class Histories:
             begins = float(time) if isinstance(time, (int, float)) else clock[0] if clock else 0.0
             key: Hashable = ("nobody", number) if sequence.user is None else sequence.user
             own.setdefault(key, []).append((begins, list(zip(numbers, clock, strict=True))))
-        whole = [joined([part for _, part in sorted(parts, key=lambda part: part[0])]) for parts in own.values()]
+        sessions = times is not None and not timed
+        whole = [_history(sorted(parts, key=lambda part: part[0]), sessions) for parts in own.values()]
         return cls(
             items,
             list(own),
@@ -128,13 +130,25 @@ class Histories:
         )
 
 
-def joined(windows: list[list[T]]) -> list[T]:
-    """One history of a user's windows, which may overlap: see ``Histories.of``."""
+def _history(parts: list[tuple[float, list[Interaction]]], sessions: bool) -> list[Interaction]:
+    """A user's parts, in order of their times, as one."""
+    windows = [window for _, window in parts]
+    if sessions and len({time for time, _ in parts}) == len(parts):
+        return joined(windows, sessions=True)
+    return joined(windows)
+
+
+def joined(windows: list[list[T]], *, sessions: bool = False) -> list[T]:
+    """One history of a user's windows, which may overlap: see ``Histories.of``.
+
+    Args:
+        sessions: a window that another holds whole stays, unless that one begins with it and goes on.
+    """
     pieces: list[list[T]] = []
     for window in windows:
         merged, others = window, []
         for piece in pieces:
-            both = _merged(piece, merged)
+            both = _merged(piece, merged, sessions)
             if both is None:
                 others.append(piece)
             else:
@@ -145,12 +159,13 @@ def joined(windows: list[list[T]]) -> list[T]:
     return [one for piece in pieces for one in piece]
 
 
-def _merged(one: list[T], other: list[T]) -> list[T] | None:
+def _merged(one: list[T], other: list[T], sessions: bool) -> list[T] | None:
     """Two windows as one, where one ends as the other begins or holds it whole; None where they do not overlap."""
     for long, short in ((one, other), (other, one)):
-        if len(short) >= MIN_OVERLAP and any(
-            long[at : at + len(short)] == short for at in range(len(long) - len(short) + 1)
-        ):
+        if len(short) < MIN_OVERLAP:
+            continue
+        places = range(min(1, len(long) - len(short)) if sessions else len(long) - len(short) + 1)
+        if any(long[at : at + len(short)] == short for at in places):
             return long
     for size in range(min(len(one), len(other)) - 1, MIN_OVERLAP - 1, -1):
         if one[-size:] == other[:size]:

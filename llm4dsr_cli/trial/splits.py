@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,11 +39,17 @@ class Targets:
         """What is known before each target, from the split's sequences as they are or edited."""
         return [np.concatenate([sequences[at], after]) for at, after in zip(self.sequence, self.after, strict=True)]
 
-    def edited_histories(self, sequences: Sequence[Indices], edited: Sequence[Indices]) -> list[Indices]:
-        """The same of edited sequences, each with the newest item that it had: ``clean`` leaves that alone."""
+    def edited_histories(
+        self, sequences: Sequence[Indices], edited: Sequence[Indices], newest_replaced: Collection[int] = ()
+    ) -> list[Indices]:
+        """The same of edited sequences, each with the newest item that it had: ``clean`` leaves that alone.
+
+        Args:
+            newest_replaced: numbers of the edited sequences in which another item stands in the newest one's place.
+        """
         known = [
-            edited[at] if len(after) else _with_newest(edited[at], sequences[at])
-            for at, after in zip(self.sequence, self.after, strict=True)
+            edited[at] if len(after) else _with_newest(edited[at], sequences[at], replaced=at in newest_replaced)
+            for at, after in zip(self.sequence.tolist(), self.after, strict=True)
         ]
         return [np.concatenate([before, after]) for before, after in zip(known, self.after, strict=True)]
 
@@ -52,11 +58,10 @@ class Targets:
         return Targets(self.sequence[chosen], [self.after[i] for i in chosen], self.target[chosen])
 
 
-def _with_newest(edited: Indices, whole: Indices) -> Indices:
+def _with_newest(edited: Indices, whole: Indices, *, replaced: bool) -> Indices:
     newest = whole[-1:]
     if not len(newest) or np.array_equal(edited[-1:], newest):
         return edited
-    replaced = len(edited) == len(whole)
     return np.concatenate([edited[:-1] if replaced else edited, newest])
 
 
@@ -184,7 +189,7 @@ def by_time(histories: Histories) -> Split:
         sequences.append(items[:n_learned])
         for which, (after, until) in enumerate(((moments[0], moments[1]), (moments[1], np.inf))):
             those = np.flatnonzero((times > after) & (times <= until))
-            if len(those) and n_learned:
+            if len(those) and those[0]:
                 place = int(those[0])
                 found[which].append((number, items[n_learned:place], int(items[place])))
     validation, test = (

@@ -48,6 +48,11 @@ def test_ease_refuses_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("llm4dsr_cli.trial.recommenders.ease.LARGEST", 10)
     with pytest.raises(OptionError, match="too many for EASE"):
         Ease().fit(some(20, 30)[0], None, 30, 0, NOTHING)
+    monkeypatch.setattr("llm4dsr_cli.trial.recommenders.ease.LARGEST_TABLE", 500)
+    Ease().fit(some(10, 30)[0], None, 30, 0, NOTHING)
+    with pytest.raises(OptionError, match="takes 50 items of so many users"):
+        Ease().fit(some(10, 30)[0], None, 60, 0, NOTHING)
+    Ease().fit(some(60, 10)[0], None, 10, 0, NOTHING)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -44,6 +44,22 @@ def test_a_users_records_come_in_order_of_time() -> None:
     assert found.times is None
 
 
+@pytest.mark.parametrize(
+    ("sessions", "joined"),
+    [
+        ((["milk", "bread", "eggs", "tea"], ["soap", "rice"], ["bread", "eggs"]), 8),  # bought again
+        ((["milk", "tea"],) * 3, 6),
+        ((["milk", "tea"], ["milk", "tea", "rice"], ["milk", "tea", "rice", "soap"]), 4),  # beginnings of one history
+        ((["milk", "tea", "rice"], ["tea", "rice", "soap"]), 4),  # windows of one history
+    ],
+)
+def test_what_a_user_buys_again_later_is_bought_again(sessions: tuple[list[str], ...], joined: int) -> None:
+    """Guards: a basket like an earlier one that is left out, and another item as the newest one."""
+    found = Histories.of([ItemSequence(one, user="u") for one in sessions], [1.0, 2.0, 3.0][: len(sessions)])
+    assert len(found.sequences[0]) == joined
+    assert found.items.titles[found.sequences[0][-1]] == sessions[-1][-1]
+
+
 def test_sequences_of_nobody_are_not_joined() -> None:
     """Guards all nameless records as one user."""
     found = Histories.of([ItemSequence(list("abc")), ItemSequence(list("abc"))])
@@ -98,6 +114,7 @@ def test_the_last_two_items_are_targets_and_in_no_sequence() -> None:
         ([1, 2], [1, 2, 3]),  # the newest one was dropped
         ([], [3]),
         ([1, 2, 9], [1, 2, 3]),  # or replaced
+        ([1, 9], [1, 3]),  # or replaced, and another one dropped
     ],
 )
 def test_the_newest_item_of_a_history_stays(edited: list[int], known: list[int]) -> None:
@@ -106,7 +123,8 @@ def test_the_newest_item_of_a_history_stays(edited: list[int], known: list[int])
     nothing, one = np.zeros(0, dtype=np.int64), np.array([7])
     targets = Targets(np.array([0, 0]), [nothing, one], np.array([5, 5]))
     whole = [np.array([1, 2, 3])]
-    ends, goes_on = targets.edited_histories(whole, [np.array(edited, dtype=np.int64)])
+    replaced = [0] if 9 in edited else []
+    ends, goes_on = targets.edited_histories(whole, [np.array(edited, dtype=np.int64)], replaced)
     assert ends.tolist() == known
     assert goes_on.tolist() == [*edited, 7]
 
@@ -140,6 +158,10 @@ def test_a_split_by_time_shows_nothing_of_the_future() -> None:
             assert clock[place] <= end
             assert target == items[place]
             np.testing.assert_array_equal(known, items[:place])
+        late = [n for n, clock in enumerate(histories.times) if (clock <= moment).any() and (clock > moment).any()]
+        assert set(targets.sequence.tolist()) == {
+            n for n in late if (histories.times[n] <= end).sum() > (histories.times[n] <= moment).sum()
+        }
     with pytest.raises(OptionError, match="no times"):
         by_time(Histories.of(sequences))
 

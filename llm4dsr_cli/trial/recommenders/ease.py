@@ -14,6 +14,8 @@ from llm4dsr_cli.trial.recommenders import Validation, Weights
 Floats = NDArray[np.float32]
 # The matrix that is inverted has a row for each user or for each item, whichever are fewer: 576 MB at this size.
 LARGEST = 12_000
+# Where users are fewer, a matrix of users by items is held, too: 2 GB at this size.
+LARGEST_TABLE = 500_000_000
 _BLOCK = 1024
 
 
@@ -21,13 +23,18 @@ def check_size(n_users: int, n_items: int) -> None:
     """Refuse what EASE cannot take.
 
     Raises:
-        OptionError: users and items are both more than LARGEST.
+        OptionError: users and items are both more than LARGEST, or a table of them is more than LARGEST_TABLE.
     """
     if min(n_users, n_items) > LARGEST:
-        raise OptionError(
-            f"{n_users:,} users and {n_items:,} items are too many for EASE, which takes {LARGEST:,} of one",
-            remedy="choose another `recommender`, or give fewer users",
-        )
+        takes = f"{LARGEST:,} of one"
+    elif n_users < n_items and n_users * n_items > LARGEST_TABLE:
+        takes = f"{LARGEST_TABLE // n_users:,} items of so many users"
+    else:
+        return
+    raise OptionError(
+        f"{n_users:,} users and {n_items:,} items are too many for EASE, which takes {takes}",
+        remedy="choose another `recommender`, or give fewer users",
+    )
 
 
 class Ease:
@@ -63,7 +70,7 @@ class Ease:
         """See ``Recommender.fit``.
 
         Raises:
-            OptionError: users and items are both more than LARGEST.
+            OptionError: as ``check_size``.
         """
         check_size(len(sequences), n_items)
         if weights is None:
