@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from llm4dsr_cli.cleaning.cleaner import Cleaner
+from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.records.json_lines import quote, quote_names
 from llm4dsr_cli.records.record import R
 from llm4dsr_cli.scores import probability
@@ -96,6 +97,12 @@ def warnings(cleaner: Cleaner[R]) -> list[str]:
         found.append(
             f'{cleaner.nameless:,} records have no "{cleaning.user_field}": if the gate counted them, their own items '
             "vouch for them; name the field with `user_field`"
+        )
+    rate = cleaning.settings.rate(gate)
+    if gate is not None and cleaning.settings.false_edit_rate is None and rate is not None and rate > FALSE_EDIT_RATE:
+        found.append(
+            f"no rate was given, and {rate:.3g} is the lowest that the gate promises: up to that share of the items "
+            "that belong was edited; `edit`, or a gate of more users, edits fewer"
         )
     if gate is not None and cleaning.settings.protect_last < gate.protect_last:
         found.append(

@@ -52,7 +52,9 @@ class NoiseOptions(OptionSet):
     labels_field: Annotated[
         str | None,
         typer.Option(
-            "--labels-field", metavar="NAME", help="List of labels, one an item: 1 for noise, 0 for the rest."
+            "--labels-field",
+            metavar="NAME",
+            help="List of labels, one an item: 1 or true for noise, 0 or false for the rest.",
         ),
     ] = None
     inject: Annotated[

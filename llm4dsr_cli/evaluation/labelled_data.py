@@ -159,9 +159,11 @@ def labels_of(record: Record, field: str) -> Labels:
             remedy="give each item one, 0 or 1",
         )
     for place, value in enumerate(values):
-        if type(value) is not int or value not in (0, 1):
-            shown = quote(value) if isinstance(value, (int, float, str)) else kind(value)
+        if not isinstance(value, int) or value not in (0, 1):
+            shown = quote(value) if isinstance(value, (float, int, str)) else kind(value)
             raise RecordError(
-                f"{quote(field)}[{place}] is {shown}", where=record.where, remedy="write 1 for noise, 0 for the rest"
+                f"{quote(field)}[{place}] is {shown}",
+                where=record.where,
+                remedy="write 1 or true for noise, 0 or false for the rest",
             )
     return np.array(values, dtype=np.int8)

@@ -40,7 +40,7 @@ class CalibrationSettings:
 
     Attributes:
         sequences: at most so many are scored, each of another user.
-        noise_rate: share of their items that are replaced.
+        noise_rate: share of their items that are replaced, 0.5 at most: what belongs has to be seen among its like.
         protect_last: so many items at a sequence's end are left out, as the gate will never edit them.
         seed: fixes users and noise.
     """
@@ -53,8 +53,10 @@ class CalibrationSettings:
     def __post_init__(self) -> None:
         if self.sequences < FEWEST_SEQUENCES:
             raise OptionError(f"`sequences` is {self.sequences}", remedy=f"give {FEWEST_SEQUENCES} or more")
-        if not 0 < self.noise_rate < 1:
-            raise OptionError(f"`noise_rate` is {self.noise_rate:g}", remedy="give a share between 0 and 1")
+        if not 0 < self.noise_rate <= 0.5:
+            raise OptionError(
+                f"`noise_rate` is {self.noise_rate:g}", remedy="give a share above 0, and at most 0.5, such as 0.1"
+            )
         if self.protect_last < 0:
             raise OptionError(f"`protect_last` is {self.protect_last}", remedy="give 0 or more")
         if self.seed < 0:
@@ -167,6 +169,10 @@ def noisy_sequences(
         if shortest <= len(sequence) <= longest:  # noise for a longer one would take more titles
             by_user.setdefault(user, []).append(number)
     if len(by_user) < FEWEST_SEQUENCES:
+        if longest < shortest:
+            raise OptionError(
+                f"{n_drawn} titles that users have are too few to put noise into sequences", remedy="give more data"
+            )
         raise OptionError(
             f"{len(by_user)} users with a sequence of {shortest} to {longest} items are too few "
             f"({longest} is half of the titles that users have)",

@@ -38,6 +38,8 @@ _TYPES = {
 }
 # The weight types that "auto" times against each other: those that leave the scores as they are.
 _FAITHFUL = ("bf16", "q8_0")
+# Timings vary by as much, and a tie should not be chance's. With bf16 scores move least with those scored beside them.
+MARGIN = 1.15
 _DIGITS = 16  # of a merged file's hash, in its name
 # Raised when the merged files of earlier versions should no longer be used.
 _LAYOUT = 2
@@ -61,8 +63,8 @@ def runtime_model(
     Args:
         part: which of the file's two adapters is merged.
         base: the file that ``metadata.base_sha256`` names; the caller has checked it.
-        weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps the one that runs faster here, with
-            the ``threads`` and ``gpu_layers`` that it is going to run with.
+        weights: "bf16", "q8_0" or "q4_0"; "auto" makes bf16 and q8_0 and keeps bf16, unless q8_0 runs faster here by
+            more than MARGIN, with the ``threads`` and ``gpu_layers`` that it is going to run with.
         say: told in one line when a file has to be made, or made again because it was damaged.
 
     Raises:
@@ -117,9 +119,10 @@ def _made(
         chosen, told = weights, ""
         if weights == "auto":
             seconds = {kind: _seconds_a_batch(candidate, threads, gpu_layers) for kind, candidate in candidates.items()}
-            fastest = min(seconds, key=lambda kind: seconds[kind])
-            chosen = f"auto-{fastest}"
-            told = f"weights: {fastest}, {max(seconds.values()) / seconds[fastest]:.1f}x as fast as the other type here"
+            ratio = seconds["bf16"] / seconds["q8_0"]
+            kind = "q8_0" if ratio > MARGIN else "bf16"
+            chosen = f"auto-{kind}"
+            told = f"weights: {kind}, {ratio if kind == 'q8_0' else 1 / ratio:.1f}x as fast as the other type here"
         candidate = candidates[chosen.removeprefix("auto-")]
         path = folder / f"{stem}-{chosen}-{file_sha256(candidate)[:_DIGITS]}.gguf"
         candidate.replace(path)

@@ -112,6 +112,20 @@ def test_a_gate_for_another_denoiser_is_refused(tmp_path: Path, calibrate: Call,
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_rate_that_only_a_small_gate_would_edit_by_is_told_of(tmp_path: Path, calibrate: Call, clean: Call) -> None:
+    """Guards: a half of all items dropped without a word, by a gate of a few users that promises no less than .35."""
+    source, gate = write(tmp_path / "in.jsonl", user_records(40)), tmp_path / "my.gate"
+    calibrate(source, "--output", gate, "--noise-rate", "0.99").failed(2, "noise-rate", "at most 0.5")
+    assert calibrate(source, "--output", gate).code == 0
+    lowest = GateFile.load(gate).fused.promised(0.01)
+    assert lowest > 0.01
+    outcome = clean(source, tmp_path / "out.jsonl", "--gate", gate)
+    assert outcome.code == 0 and f"{lowest:.3g} is the lowest that the gate promises" in outcome.err
+    for option in (["--edit", "2%"], ["--false-edit-rate", "0.2"], ["--threshold", "0.5"]):
+        outcome = clean(source, tmp_path / "out.jsonl", "--gate", gate, *option)
+        assert outcome.code == 0 and "lowest" not in outcome.err, option
+
+
 def test_too_few_users_are_one_sentence_and_leave_no_file(tmp_path: Path, calibrate: Call) -> None:
     """Guards a gate from next to nothing."""
     source = write(tmp_path / "in.jsonl", user_records(8))

@@ -88,6 +88,20 @@ def test_json_holds_the_librarys_figures(tmp_path: Path, measure: Call, tiny_den
     assert found["model"]["name"] == "tiny-denoiser"
 
 
+def test_labels_may_be_truths(tmp_path: Path, measure: Call) -> None:
+    """Guards: labels that `flag_frame` and pandas write refused, and told of as Python's False."""
+    records = rows(seed=2)
+    options = ["--labels-field", "noise", "--json", "--threshold", 0.6]
+    numbers = measure(write(tmp_path / "numbers.jsonl", records), *options)
+    truths = [{**row, "noise": [label == 1 for label in row["noise"]]} for row in records]
+    found = measure(write(tmp_path / "truths.jsonl", truths), *options)
+    assert (found.code, found.out) == (0, numbers.out)
+    records[3]["noise"][0] = 2
+    measure(write(tmp_path / "wrong.jsonl", records), *options).failed(
+        1, "wrong.jsonl:4", "is 2", "1 or true for noise"
+    )
+
+
 def test_what_else_a_record_says_changes_nothing(tmp_path: Path, measure: Call) -> None:
     """Guards: labels that are in the records beside injected noise, or under another name, being read by anything."""
     records = rows(seed=1)

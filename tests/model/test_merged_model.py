@@ -275,6 +275,18 @@ def test_a_name_from_a_stranger_stays_in_the_cache_folder(
     assert sum("first use" in line for line in said) == 1
 
 
+@pytest.mark.parametrize(("q8_0", "kind"), [(1.0, "bf16"), (0.95, "bf16"), (1.3, "bf16"), (0.5, "q8_0")])
+def test_a_tie_of_weight_types_is_no_matter_of_chance(
+    tiny_base: Path, tiny_denoiser: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, q8_0: float, kind: str
+) -> None:
+    """Guards: one machine that makes bf16 today and q8_0 tomorrow, after which other items are edited."""
+    monkeypatch.setattr(module, "_seconds_a_batch", lambda path, *_: q8_0 if "-q8_0-" in path.name else 1.0)
+    said: list[str] = []
+    metadata = DenoiserMetadata.read(open_gguf(tiny_denoiser), tiny_denoiser)
+    path = runtime_model(tiny_denoiser, metadata, tiny_base, weights="auto", say=said.append)
+    assert f"-auto-{kind}-" in path.name and said[-1].startswith(f"weights: {kind}, ")
+
+
 def test_a_cache_that_cannot_be_written_is_one_sentence(
     tiny_base: Path, tiny_denoiser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
