@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from llm4dsr_cli.evaluation.baselines import CoOccurrenceTfidf
 from llm4dsr_cli.evaluation.folds import random_folds, score_by_folds
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.gate import Gate
-from llm4dsr_cli.gate.survey import budget_threshold
+from llm4dsr_cli.gate.survey import Survey
 from llm4dsr_cli.scores import probability
 from llm4dsr_cli.trial.compare import Draws
 from llm4dsr_cli.trial.editing import Edited, Editor, counted_sequences, judging
@@ -72,7 +74,8 @@ def co_occurrence(split: Split, share: float) -> Edited:
     keep: dict[int, NDArray[np.bool_]] = {}
     for learns in (True, False):
         part = np.flatnonzero(split.trains == learns).tolist()
-        gate = Gate(budget_threshold([scores[i] for i in part], share, protect_last=0), protect_last=0)
+        anything = Gate(-math.inf, protect_last=0)
+        gate = replace(anything, threshold=Survey([scores[i] for i in part], anything).threshold(share))
         keep |= {i: ~gate.decide(scores[i]) for i in part}
     return kept_of(split, [keep[i] for i in range(len(scores))])
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.gate.evidence import Evidence
     from llm4dsr_cli.gate.gate import Gate
     from llm4dsr_cli.gate.gate_file import GateFile
-    from llm4dsr_cli.gate.survey import Outlook, Survey, budget_threshold
+    from llm4dsr_cli.gate.survey import Outlook, Survey
     from llm4dsr_cli.model.base_model import list_models, pull
     from llm4dsr_cli.model.denoiser import Denoiser
     from llm4dsr_cli.model.metadata import DenoiserMetadata
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.records.edits import EditedRecord
     from llm4dsr_cli.records.parsing import parse_record, record_of
     from llm4dsr_cli.records.reader import LineReader, read_parsed, read_records
-    from llm4dsr_cli.records.record import Record, load_catalog, user_of
+    from llm4dsr_cli.records.record import Record, load_catalog
     from llm4dsr_cli.records.record_format import RecordFormat
     from llm4dsr_cli.records.resumable import ResumableFile
     from llm4dsr_cli.records.scored_line import ScoredRecord, parse_scored, parse_unscored
@@ -122,7 +122,6 @@ _HOMES = {
     "gate.survey": (
         "Outlook",
         "Survey",
-        "budget_threshold",
     ),
     "model.base_model": (
         "list_models",
@@ -150,7 +149,6 @@ _HOMES = {
     "records.record": (
         "Record",
         "load_catalog",
-        "user_of",
     ),
     "records.record_format": ("RecordFormat",),
     "records.resumable": ("ResumableFile",),
@@ -249,7 +247,6 @@ __all__ = [
     "TrialSettings",
     "Undone",
     "__version__",
-    "budget_threshold",
     "calibrate",
     "clean_frame",
     "detection_quality",
@@ -274,7 +271,6 @@ __all__ = [
     "score_records",
     "try_cleaning",
     "undo_edits",
-    "user_of",
     "write_report",
 ]
 

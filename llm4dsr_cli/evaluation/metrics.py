@@ -146,14 +146,6 @@ def precision_at(scores: ArrayLike, labels: ArrayLike, share: float) -> float:
     return _precision_at(*Ranking(scores, labels).counts(), share)
 
 
-def false_edit_rate(edited: ArrayLike, labels: ArrayLike) -> float:
-    """Share of the clean items that were edited.
-
-    ``edited`` of shape (n,), true where an item was changed. NaN without any clean item. Raises ValueError.
-    """
-    return edit_quality(edited, labels).false_edit_rate
-
-
 def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and precision at every distinct score, the most suspicious first; shape (n_distinct,) each.
 

@@ -215,8 +215,3 @@ def _falling(values: NDArray[np.float64], weights: NDArray[np.integer]) -> NDArr
             pool = tuple(map(sum, zip(pools.pop(), pool, strict=True)))  # type: ignore[assignment]
         pools.append(pool)
     return np.repeat([total / weight for total, weight, _ in pools], [n for *_, n in pools])
-
-
-def budget_threshold(sequences: Iterable[NDArray[np.floating]], share: float, *, protect_last: int = 1) -> float:
-    """The threshold above which the most suspicious items lie, as many as a share of all items is; see ``Survey``."""
-    return Survey(sequences, Gate(-math.inf, protect_last=protect_last)).threshold(share)

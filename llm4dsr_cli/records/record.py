@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -210,11 +210,6 @@ def load_catalog(
         keep_fields=keep_fields,
         record_ids=record_ids,
     )
-
-
-def user_of(record: Record, user_field: str) -> Hashable:
-    """Whose sequence a record is; one that names nobody is of a user of its own, known by its titles."""
-    return record.sequence(user_field).owner
 
 
 def _same(new: Any, old: Any) -> bool:

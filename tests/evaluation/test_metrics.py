@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm4dsr_cli.evaluation.metrics import auroc, average_precision, detection_quality, false_edit_rate, precision_at
+from llm4dsr_cli.evaluation.metrics import auroc, average_precision, detection_quality, edit_quality, precision_at
 
 # A busy machine is no bug.
 unhurried = settings(deadline=None, max_examples=50)
@@ -108,8 +108,8 @@ def test_detection_quality_holds_every_measure_and_the_counts() -> None:
 
 def test_false_edit_rate_counts_clean_items_only() -> None:
     """Guards against dividing by all edits or by all items."""
-    assert false_edit_rate([True, True, False, False, False], [1, 0, 0, 0, 0]) == 0.25
-    assert math.isnan(false_edit_rate([True], [1]))
+    assert edit_quality([True, True, False, False, False], [1, 0, 0, 0, 0]).false_edit_rate == 0.25
+    assert math.isnan(edit_quality([True], [1]).false_edit_rate)
 
 
 def test_no_items_give_nan_and_no_warning() -> None:
@@ -117,7 +117,7 @@ def test_no_items_give_nan_and_no_warning() -> None:
     quality = detection_quality([], [])
     assert (quality.n_items, quality.n_noise) == (0, 0)
     assert all(math.isnan(value) for value in list(vars(quality).values())[:4])
-    assert math.isnan(false_edit_rate([], []))
+    assert math.isnan(edit_quality([], []).false_edit_rate)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,22 @@ def test_the_edits_that_are_announced_are_those_that_are_made(
         assert len(edited(lists, gate, lower)) > math.floor(round(share * n_items, 9))
 
 
+@pytest.mark.parametrize(
+    ("lists", "share", "threshold"),
+    [
+        ([[1.0, 2.0, 2.0, 0.0]], 0.5, 1.0),
+        ([[1.0, 2.0, 2.0, 0.0]], 0.25, 2.0),  # a tie that one edit would break
+        ([[1.0, 2.0]], 0.1, 1.0),  # not one item
+        ([[1.0, 2.0]], 0.9, -math.inf),
+        ([[1.0], []], 0.9, math.inf),
+        ([], 0.5, math.inf),
+    ],
+)
+def test_a_share_is_never_exceeded(lists: list[list[float]], share: float, threshold: float) -> None:
+    """Guards: ties that double the edits."""
+    assert Survey(arrays(lists), Gate(-math.inf)).threshold(share) == threshold
+
+
 @given(sequences, st.integers(0, 6))
 def test_examples_are_the_most_and_the_least_certain(lists: list[list[float]], n: int) -> None:
     """Guards: examples of items that stay, and the same one twice."""

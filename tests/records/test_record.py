@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import dumps, loads
 from llm4dsr_cli.records.parsing import parse_record, record_of
-from llm4dsr_cli.records.record import Record, load_catalog, user_of
+from llm4dsr_cli.records.record import Record, load_catalog
 from llm4dsr_cli.records.record_format import RecordFormat
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -364,15 +365,19 @@ def test_quoted_data_is_cut_and_printable() -> None:
     assert "and 990 more" in refusal({str(i): i for i in range(1000)})
 
 
+def owner(record: Record, user_field: str = "user_id") -> Hashable:
+    return record.sequence(user_field).owner
+
+
 def test_a_record_that_names_nobody_is_known_by_its_titles() -> None:
     """Guards a record that is another user's in a kept file than in the input, and so vouches for itself there."""
     record_format = RecordFormat()
     here = parse_record(b'{"items": ["a", "b"]}', "in.jsonl:1", record_format, None)
     there = parse_record(b'{"items": ["a", "b"]}', "scored.jsonl:7", record_format, None)
     other = parse_record(b'{"items": ["a", "c"]}', "in.jsonl:1", record_format, None)
-    assert user_of(here, "user_id") == user_of(there, "user_id") != user_of(other, "user_id")
+    assert owner(here) == owner(there) != owner(other)
     named = parse_record(b'{"items": ["a"], "user_id": 5, "who": [5]}', "in.jsonl:1", record_format, None)
-    assert user_of(named, "user_id") == "5"
+    assert owner(named) == "5"
     for other_export in (b'"5"', b"5.0"):
-        assert user_of(parse(b'{"user_id":' + other_export + b',"items":["a"]}'), "user_id") == "5"
-    assert user_of(named, "who") == "[5]"
+        assert owner(parse(b'{"user_id":' + other_export + b',"items":["a"]}')) == "5"
+    assert owner(named, "who") == "[5]"
