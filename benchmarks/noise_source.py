@@ -7,7 +7,8 @@ tenth of its items replaced by any item of the catalog ("uniform"), by an item a
 have it ("popular"), or by any item that the file has ("of the file"). It is judged by a stand-in for the denoiser,
 whose log-odds lie 1.3 deviations higher for noise, and by that fused with the file's counts, as `clean` fits them, with
 titles from the catalog and with those of the file alone. AUROC / average precision / precision of the most suspicious
-5%, the last item of each sequence left out; then what the survey says of that precision where a tenth of the data is noise.
+5%, the last item of each sequence left out; then what the survey says of that precision where a tenth of the data is
+noise.
 """
 
 from __future__ import annotations
