@@ -126,6 +126,9 @@ class Settings(Schedule):
             raise OptionError(f"`noise` is {self.noise!r}", remedy=f"choose {' or '.join(NOISES)}")
         if self.max_window < 3:
             raise OptionError(f"`max_window` is {self.max_window}", remedy="give 3 items or more")
+        held_out = self.validation + self.calibration + self.test
+        if not (min(self.validation, self.calibration, self.test) >= 0 and held_out < 1):
+            raise OptionError(f"{held_out:g} of the users are held out", remedy="leave some to train on")
         if not all(0 < rate < 1 for rate in self.rates):
             raise OptionError("`rates` holds one that is not between 0 and 1")
 

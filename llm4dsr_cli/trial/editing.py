@@ -95,7 +95,9 @@ class Editor:
             [[list(one.titles), list(map(str, one.ids)), str(one.owner)] for one in self._sequences],
             split.trains,
         )
-        self._judged_key = digest(self._key, judge, cleaning.fuses, repr(cleaning.settings))
+        # Shares and actions are those of settings that are tried, not the cleaning's own.
+        judging = replace(cleaning.settings, action="drop", threshold=None, false_edit_rate=None, edit=None)
+        self._judged_key = digest(self._key, judge, cleaning.fuses, repr(judging))
 
     @cached_property
     def scored(self) -> list[ItemSequence]:
@@ -144,7 +146,7 @@ class Editor:
             return Edited(self.split.sequences)
         # What is kept are numbers of items, which targets have, too.
         numbering = [self.split.sequences, len(self.split.items)]
-        key = digest(self._judged_key, setting.name, seed if setting.at_random else 0, *numbering)
+        key = digest(self._judged_key, repr(setting), seed if setting.at_random else 0, *numbering)
         kept = self._kept.get("edited", key)
         if kept is None:
             decisions = self._at_random(setting, seed) if setting.at_random else self._decisions(setting)

@@ -201,7 +201,8 @@ def test_scores_of_the_trainer_come_back_in_the_windows_order(bench: Bench) -> N
 
 def test_settings_that_cannot_train_are_refused() -> None:
     """Guards a run that never ends, or ends in a traceback."""
-    for wrong in ({"windows": None}, {"max_window": 2}, {"rates": (0.0,)}, {"rates": (1.0,)}):
+    nobody_trains = {"validation": 0.5, "calibration": 0.3, "test": 0.2}
+    for wrong in ({"windows": None}, {"max_window": 2}, {"rates": (0.0,)}, {"rates": (1.0,)}, nobody_trains):
         with pytest.raises(OptionError):
             Settings(**wrong)
 

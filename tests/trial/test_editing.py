@@ -39,13 +39,15 @@ def split_of(sequences: list[ItemSequence]) -> Split:
 
 
 @contextmanager
-def editor(denoiser: Path, split: Split, folder: Path | None = None, *, fusion: bool = True) -> Iterator[Editor]:
+def editor(
+    denoiser: Path, split: Split, folder: Path | None = None, *, fusion: bool = True, edit: float = 0.5
+) -> Iterator[Editor]:
     kept = Kept(folder)
     with Cleaning.load(
         denoiser,
         action="replace",
         counted=counted_sequences(split),
-        edit=0.5,
+        edit=edit,
         protect_last=0,
         fusion=fusion,
         threads=1,
@@ -199,6 +201,9 @@ def test_nothing_is_scored_twice_and_an_interrupted_scoring_goes_on(
         assert all(map(same, found, [editing.edited(setting) for setting in settings]))
         assert len(asked) == n_asked
     assert all(map(same, found, expected))
+    with editor(tiny_denoiser, split, tmp_path, edit=0.2) as editing:  # of a trial whose first share is another one
+        monkeypatch.setattr(editing.cleaning.scorer, "score", lambda rows: pytest.fail("scored again"))
+        assert all(map(same, found, map(editing.edited, settings)))
 
 
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
