@@ -91,7 +91,11 @@ def apply(
 
     def scored(reader: LineReader, on_error: OnError | None) -> Iterator[list[ScoredRecord]]:
         for batch in read_parsed(
-            reader, BATCH_RECORDS, lambda line, where: parse_scored(line, where, record_format, catalog), on_error
+            reader,
+            BATCH_RECORDS,
+            lambda line, where: parse_scored(line, where, record_format, catalog),
+            on_error,
+            takes_logs=False,
         ):
             kept.check(batch)
             yield batch

@@ -78,13 +78,14 @@ class CleanedFile:
         Raises what ``gathered``, ``take_back_to`` and ``refuse_added`` raise.
         """
         from llm4dsr_cli.cleaning.tally import RunCounts
-        from llm4dsr_cli.records.logs.gathered import Gathered
+        from llm4dsr_cli.records.logs.gathered import Gathered, is_stream
         from llm4dsr_cli.records.resumable import scratch_name
 
         counts = RunCounts()
+        asks_format = records.format is None and is_stream(destination.source)
         source, records = records.gathered(destination.source, console, user_field, errors, counts)
         if outputs is not None:
-            outputs.take_back_to(source)
+            outputs.take_back_to(source, asks_format=asks_format)
         if isinstance(source, Gathered):
             source.refuse_added(adds)
         target = destination.target

@@ -35,7 +35,7 @@ def convert(
     """
     from dataclasses import replace
 
-    from llm4dsr_cli.records.logs.gathered import Gathered, gather, refuse_compressed_parquet
+    from llm4dsr_cli.records.logs.gathered import Gathered, gather, is_stream, refuse_compressed_parquet
     from llm4dsr_cli.records.logs.table import ENDINGS, RecordFields, Table
     from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.writer import OutputFile, check_paths
@@ -61,7 +61,11 @@ def convert(
         console.say(found.about)
         fields = replace(fields, items_field="items", titles_field=None if found.log.titles is None else "titles")
     elif ending == ".jsonl":
-        raise OptionError("IN and OUT are both sequences in JSON lines", remedy="end OUT in .csv, or give a log")
+        asks_format = fields.format is None and is_stream(source)
+        raise OptionError(
+            "IN and OUT are both sequences in JSON lines",
+            remedy="if IN is a log, say so, as in `format` csv" if asks_format else "end OUT in .csv, or give a log",
+        )
 
     def lines() -> Iterator[tuple[str, bytes]]:
         with LineReader.open(read) as reader:

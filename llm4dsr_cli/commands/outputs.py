@@ -52,12 +52,12 @@ class Outputs:
         self._target = target
         self._files = {name: OutputFile(path) for name, path in paths.items()}
 
-    def take_back_to(self, source: str) -> None:
+    def take_back_to(self, source: str, *, asks_format: bool = False) -> None:
         """Let OUT be what ``source`` is: where that is ``Gathered``, the log again. Raises OptionError: see
         ``check_ending``."""
         from llm4dsr_cli.records.logs.gathered import check_ending
 
-        check_ending(self._target, source)
+        check_ending(self._target, source, asks_format=asks_format)
         self._source = source
 
     @property

@@ -52,6 +52,8 @@ _KINDS = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x95\x8c\]}(c]")
 _DELIMITERS = ("\t", "::", ",", ";", "|")
 _RECBOLE = re.compile(r"\w+:(?:token|float|token_seq|float_seq)\b")
+# The formats of logs that a first line tells apart, by what stands between its cells.
+_FORMATS = {"::": "movielens", "\t": "tsv", ",": "csv"}
 
 
 def refuse_binary(head: bytes, where: str) -> None:
@@ -65,7 +67,7 @@ def refuse_binary(head: bytes, where: str) -> None:
     for magic, name, remedy in _KINDS:
         # A magic of letters alone may begin a text, too.
         if head.startswith(magic) and (not magic.isalnum() or re.search(rb"[^\t\r\n -~]|1AY&SY", head)):
-            plain = "FILE" if "'" in where else where
+            plain = "FILE" if "'" in where or where == "stdin" else where
             if magic == b"PK\x03\x04" and where.lower().endswith((".xlsx", ".xlsm")):
                 name, remedy = (
                     "an Excel workbook",
@@ -86,11 +88,19 @@ def refuse_binary(head: bytes, where: str) -> None:
             raise Llm4dsrError(f"{encoding}, not UTF-8", where=where, remedy=to_utf8(file, encoding))
 
 
-def explained(error: RecordError, lines: Sequence[bytes]) -> RecordError:
+def format_of(line: str) -> str | None:
+    """The format of a log of which this is the first line, where it is a table; None for none that is known."""
+    if _RECBOLE.match(line):
+        return "inter"
+    return next((name for mark, name in _FORMATS.items() if mark in line), None)
+
+
+def explained(error: RecordError, lines: Sequence[bytes], *, asks_format: bool = False) -> RecordError:
     """The error of an input's first line, in better words where the input is a table; else as it is.
 
     Args:
         lines: the input's first line, and the second if there is one.
+        asks_format: whether the input would be read as a log, if its format were named.
     """
     where = error.where or ""
     texts = [line.decode("utf-8", "replace").lstrip("\ufeff") for line in lines[:2]]
@@ -106,7 +116,16 @@ def explained(error: RecordError, lines: Sequence[bytes]) -> RecordError:
         what = f"not JSON but a table ({'tabs' if mark == chr(9) else mark} between the columns)"
     else:
         return error
+    if asks_format and (named := format_of(texts[0])) is not None:
+        return RecordError(what, where=where, remedy=f"add `format` {named}")
     return RecordError(what, where=where, remedy=tabulated(rows[0], mark, rows[1] if len(rows) > 1 else [], where))
+
+
+def in_stream(error: Llm4dsrError) -> Llm4dsrError:
+    """The error of a stream that is no text, in better words where it would be read if its format were named."""
+    if error.what != "Parquet, not text":
+        return error
+    return Llm4dsrError(error.what, where=error.where, remedy="add `format` parquet")
 
 
 def for_catalog(remedy: str, path: Path) -> str:

@@ -19,7 +19,7 @@ from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records import zstd
 from llm4dsr_cli.records.bounds import BoundedQueue, bounded_batches, bounded_lines, is_full
 from llm4dsr_cli.records.catalog import Catalog
-from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, explained, refuse_binary
+from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, explained, in_stream, refuse_binary
 from llm4dsr_cli.records.parsing import parse_record
 from llm4dsr_cli.records.record import OnError, R, Record
 from llm4dsr_cli.records.record_format import RecordFormat
@@ -89,6 +89,7 @@ class LineReader:
 
     Attributes:
         name: the input's name for messages.
+        is_stream: whether it is standard input, or another stream: then no name says what comes.
     """
 
     def __init__(self, stream: BinaryIO, name: str, *, rewind: bool = False, exact: bool = False) -> None:
@@ -105,6 +106,7 @@ class LineReader:
             status = os.fstat(stream.fileno())
             self._live = not stat.S_ISREG(status.st_mode)
             self._size = None if self._live else status.st_size
+        self.is_stream = self._live or rewind
         self._start = None if not rewind or self._size is None else os.lseek(stream.fileno(), 0, os.SEEK_CUR)
 
     @classmethod
@@ -225,23 +227,41 @@ def read_records(
 
 
 def read_parsed(
-    reader: LineReader, size: int, parse: Callable[[bytes, str], R], on_error: OnError | None = None
+    reader: LineReader,
+    size: int,
+    parse: Callable[[bytes, str], R],
+    on_error: OnError | None = None,
+    *,
+    takes_logs: bool = True,
 ) -> Iterator[list[R]]:
-    """``read_records`` for records that ``parse`` makes of a line and its ``file:line``."""
+    """``read_records`` for records that ``parse`` makes of a line and its ``file:line``.
+
+    Whoever ``takes_logs`` reads one from a stream where its format is named, so that the error of one says that.
+    """
     first = True
-    for batch in reader.batches(size):
+    asks_format = takes_logs and reader.is_stream
+    for batch in _asking_format(reader.batches(size)) if asks_format else reader.batches(size):
         records: list[R] = []
         for number, line in batch:
             try:
                 records.append(parse(line, f"{reader.name}:{number}"))
             except RecordError as error:
-                told = explained(error, [line, *(one for _, one in batch[1:2])]) if first else error
+                lines = [line, *(one for _, one in batch[1:2])]
+                told = explained(error, lines, asks_format=asks_format) if first else error
                 if on_error is None:
                     raise told from None
                 on_error(told, line)
             first = False
         if records:
             yield records
+
+
+def _asking_format(batches: Iterator[list[Line]]) -> Iterator[list[Line]]:
+    """The same batches, whose error says so where naming a format would help."""
+    try:
+        yield from batches
+    except Llm4dsrError as error:
+        raise in_stream(error) from None
 
 
 class _OwningGzip(gzip.GzipFile):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import random
 from pathlib import Path
@@ -149,6 +150,46 @@ def test_a_log_comes_through_a_pipe_where_its_format_is_named(folder: Path, engi
         program=COMMAND, input=data,
     )  # fmt: skip
     assert (outcome.code, outcome.out) == (0, data), outcome.err
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "movielens", "inter", "parquet"])
+def test_a_log_in_a_pipe_is_answered_with_the_option_that_reads_it(folder: Path, engine: list[str], kind: str) -> None:
+    """Guards: a page of Python, or pd.read_parquet('stdin'), for what --format does."""
+    data = (folder / "ratings.csv").read_bytes()
+    if kind == "parquet":
+        pandas = pytest.importorskip("pandas")
+        data = pandas.read_csv(io.BytesIO(data)).to_parquet()
+    elif kind == "inter":
+        names = b"user_id:token\titem_id:token\trating:float\ttimestamp:float"
+        data = names + data.replace(b",", b"\t")[data.index(b"\r") :]
+    elif kind == "movielens":
+        data = data[data.index(b"\n") + 1 :].replace(b",", b"::")
+    elif kind == "tsv":
+        data = data.replace(b",", b"\t")
+    command = ["clean", "-", "-", "--catalog", folder / "movies.csv", "--threshold", "1", "--quiet", *engine]
+    outcome = run(*command, input=data)
+    outcome.failed(1, "stdin", f": add --format {kind}\n")
+    outcome = run(*command, *outcome.err.rpartition(": add ")[2].split(), input=data)
+    assert outcome.code == 0 and (kind == "parquet" or outcome.out == data), outcome.err
+
+
+@pytest.mark.parametrize(("command", "target"), [("clean", "out.csv"), ("evaluate", None), ("score", "out.jsonl")])
+def test_every_command_names_the_format_of_a_pipe(
+    folder: Path, engine: list[str], command: str, target: str | None
+) -> None:
+    """Guards: "call it out.jsonl", said of a log that is to be a log again."""
+    outcome = run(
+        command, "-", *([] if target is None else [folder / target]), "--catalog", folder / "movies.csv", "--quiet",
+        *engine, input=(folder / "ratings.csv").read_bytes(),
+    )  # fmt: skip
+    outcome.failed(2 if command == "clean" else 1, "add --format csv")
+
+
+def test_scored_lines_have_no_other_format(folder: Path, engine: list[str]) -> None:
+    """Guards: --format csv as the remedy for `apply`, which reads nothing but what `score` wrote."""
+    outcome = run("apply", "-", "-", "--quiet", *engine[:2], input=(folder / "ratings.csv").read_bytes())
+    outcome.failed(1, "stdin:1: not JSON but a table")
+    assert "--format" not in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,15 @@ _CATALOGS = {
 
 
 _JSON = (".jsonl", ".json", ".ndjson")
-_ENDINGS = (*_JSON, ".csv", ".tsv", ".inter", ".dat", ".parquet", ".pq")
+# Of logs, and what `format` calls that.
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".inter": "inter",
+    ".dat": "movielens",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 
 
 class Gathered(str):
@@ -100,7 +108,7 @@ def gather(
         RecordError: a row cannot be read.
     """
     # Of a stream only a person can say what comes; and standard input is left for whoever reads records.
-    if options.format in (None, "jsonl") and (source == "-" or not can_be_read_twice(source)):
+    if options.format in (None, "jsonl") and is_stream(source):
         refuse_where(options)
         return None
     folder = Path(tempfile.mkdtemp(prefix="llm4dsr-"))
@@ -129,7 +137,7 @@ def _gather(
     advance: Advance,
 ) -> Gathered | None:
     path, name = source, source
-    if source == "-" or not can_be_read_twice(source):
+    if is_stream(source):
         path, name = str(folder / "input"), "stdin" if source == "-" else source
         with closing(open_input(source)) as stream, Path(path).open("wb") as copy:
             shutil.copyfileobj(stream, copy)
@@ -159,6 +167,11 @@ def _gather(
     return found
 
 
+def is_stream(source: str) -> bool:
+    """Whether no name says what comes: of standard input, and of what can be read once."""
+    return source == "-" or not can_be_read_twice(source)
+
+
 def catalog_beside(source: str) -> str | None:
     """The file of titles that belongs to a log by its name: RecBole's ``.item``, or MovieLens' ``movies.csv``."""
     path = Path(source)
@@ -177,8 +190,11 @@ def refuse_compressed_parquet(target: str) -> None:
         raise OptionError("Parquet is not compressed from outside", where=target, remedy="leave out the last ending")
 
 
-def check_ending(target: str, source: str) -> None:
+def check_ending(target: str, source: str, *, asks_format: bool = False) -> None:
     """Refuse a name for an output that says something else than what it would hold.
+
+    Args:
+        asks_format: whether ``source`` is a stream whose format nobody named, so that it may be a log.
 
     Raises:
         OptionError: it would.
@@ -186,8 +202,15 @@ def check_ending(target: str, source: str) -> None:
     plain = re.sub(r"\.(gz|zst)$", "", target.lower())
     refuse_compressed_parquet(target)
     own = source.log.file.endings if isinstance(source, Gathered) else _JSON
-    if plain.endswith(own) or not plain.endswith(_ENDINGS):
+    if plain.endswith(own) or not plain.endswith((*_JSON, *_FORMATS)):
         return
+    if asks_format:
+        name = next(name for ending, name in _FORMATS.items() if plain.endswith(ending))
+        raise OptionError(
+            f"would hold JSON lines, which {'standard input' if source == '-' else source} is read as",
+            where=target,
+            remedy=f"if that is a log, add `format` {name}, else call OUT {Path(plain).with_suffix(own[0]).name}",
+        )
     kind = source.log.file.kind if isinstance(source, Gathered) else "JSON lines"
     raise OptionError(
         f"would hold {kind}, which its name does not say",

@@ -15,6 +15,7 @@ from llm4dsr_cli.console import Advance
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.bounds import bounded_lines
 from llm4dsr_cli.records.columns import names_sequence, user_name
+from llm4dsr_cli.records.file_kinds import format_of
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.delimited import ATOMIC, CSV, MOVIELENS, MOVIELENS_100K, TSV, DelimitedFile, Dialect
@@ -199,9 +200,7 @@ def _kind(path: str | Path, name: str) -> str | None:
     line = _first_line(path)
     if plain.endswith(_JSON) or line[:1] in (b"{", b"[", b"<", b""):
         return "jsonl" if line[:1] == b"{" else None
-    if re.match(rb"\w+:(?:token|float|token_seq|float_seq)\b", line):
-        return "inter"
-    return next((kind for mark, kind in ((b"::", "movielens"), (b"\t", "tsv"), (b",", "csv")) if mark in line), None)
+    return format_of(line.decode("utf-8", "replace"))
 
 
 def _first_line(path: str | Path) -> bytes:
