@@ -15,7 +15,7 @@ from llm4dsr_cli.records.file_kinds import CATALOG_KINDS, LONGEST_MAGIC, refuse_
 from llm4dsr_cli.records.headerless import Headerless, headerless
 from llm4dsr_cli.records.json_lines import dumps, kind, loads, quote, quote_names
 from llm4dsr_cli.records.json_objects import file_of, parse_object
-from llm4dsr_cli.records.shapes import turned
+from llm4dsr_cli.records.shapes import separating, turned
 from llm4dsr_cli.records.tables import Table
 from llm4dsr_cli.sequences import ItemId
 from llm4dsr_cli.titles import title_of
@@ -239,9 +239,7 @@ class CatalogFile:
             return f"put {wanted} between its columns" + (", and the header in line 1" if mark else "")
         if {mark, self._extension} in ({"\t", ".csv"}, {",", ".tsv"}):
             return f"put {wanted} between its columns, or name it {'.tsv' if mark == chr(9) else '.csv'}"
-        out = "" if wanted == "commas" else ", delimiter='\\t'"
-        program = f"import csv,sys; csv.writer(sys.stdout{out}).writerows(csv.reader(sys.stdin, delimiter={mark!r}))"
-        return f'put {wanted} between its columns: python3 -c "{program}" < {file_of(where)} > NEW'
+        return f"put {wanted} between its columns: {separating(mark, ',' if wanted == 'commas' else chr(9), where)}"
 
     def _chosen(self, names: list[str], where: str) -> str:
         """Of several names that may be the id's, the one whose values the records have, most of them and alone.

@@ -96,6 +96,13 @@ def tabulated(header: Sequence[str], mark: str, row: Sequence[str], where: str) 
     return f'make JSON lines of it: python3 -c "{program}" < {file_of(where)} > NEW'
 
 
+def separating(mark: str, wanted: str, where: str) -> str:
+    """The command that takes one separator out of a table, and puts another one between its columns."""
+    out = "" if wanted == "," else f", delimiter={wanted!r}"
+    program = f"import csv,sys; csv.writer(sys.stdout{out}).writerows(csv.reader(sys.stdin, delimiter={mark!r}))"
+    return f'python3 -c "{program}" < {file_of(where)} > NEW'
+
+
 def turned(data: dict[str, Any], where: str) -> str | None:
     """The remedy for an object that is no record but all of them: users with their lists, or pandas' columns."""
     values = list(data.values())

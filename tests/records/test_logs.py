@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -242,6 +243,45 @@ def test_what_cannot_be_guessed_is_asked_for(tmp_path: Path, text: Any, options:
     with pytest.raises(Llm4dsrError) as caught:
         records(opened(path, catalog=True, **options))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("format_", [None, "csv"])
+@pytest.mark.parametrize("mark", [";", "|"])
+def test_a_log_with_another_separator_is_read_by_its_remedy(tmp_path: Path, mark: str, format_: str | None) -> None:
+    """Guards: "say with --format what it is", said to somebody who has."""
+    path = tmp_path / "my log's.csv"
+    path.write_text(f"user{mark}item{mark}title\n1{mark}2{mark}Se7en, the film\n")
+    with pytest.raises(OptionError) as caught:
+        opened(path, format=format_)
+    assert "one column alone" in caught.value.what and "`format`" not in str(caught.value)
+    command = str(caught.value.remedy).partition(": ")[2]
+    subprocess.run(["bash", "-c", f"set -eo pipefail; {command}"], cwd=tmp_path, check=True, timeout=60)
+    assert records(opened(tmp_path / "NEW"))[0]["titles"] == ["Se7en, the film"]
+
+
+@pytest.mark.parametrize(("name", "mark", "format_"), [("log.csv", "\t", "tsv"), ("log.tsv", ",", "csv")])
+def test_a_log_that_is_called_otherwise_is_read_with_the_format_that_its_error_names(
+    tmp_path: Path, name: str, mark: str, format_: str
+) -> None:
+    """Guards: a remedy that leaves people to guess among eight formats."""
+    (tmp_path / name).write_text(f"user{mark}item{mark}title\n1{mark}2{mark}Heat\n")
+    with pytest.raises(OptionError, match=f"read it with `format` {format_}$"):
+        opened(tmp_path / name)
+    assert records(opened(tmp_path / name, format=format_))[0]["titles"] == ["Heat"]
+
+
+@pytest.mark.parametrize("line", ["{'items': ['Alien', 'Heat']}", "[11, 150]", '{"items": ["Alien"]}'])
+def test_objects_in_a_text_file_are_no_table(tmp_path: Path, line: str) -> None:
+    """Guards: "one column alone", said of a file whose twin called .jsonl is read, or told what makes lines of it."""
+    for name in ("in.txt", "in.csv"):
+        (tmp_path / name).write_text(f"{line}\n{line}\n")
+        assert open_log(tmp_path / name) is None
+
+
+def test_names_in_brackets_are_names(tmp_path: Path) -> None:
+    """Guards: the columns of an SQL server, taken for a list in JSON."""
+    (tmp_path / "r.csv").write_text("[user],[item]\n1,2\n")
+    assert opened(tmp_path / "r.csv", catalog=True).names.item == "[item]"
 
 
 @pytest.mark.parametrize("action", ["drop", "replace", "mark"])

@@ -11,12 +11,13 @@ from typing import BinaryIO
 
 from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.bounds import bounded_lines
-from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, refuse_binary
+from llm4dsr_cli.records.file_kinds import LONGEST_MAGIC, format_of, refuse_binary
 from llm4dsr_cli.records.json_lines import NUMBER, dumps
 from llm4dsr_cli.records.logs.patches import HEADER, Patch, PatchedRows
 from llm4dsr_cli.records.logs.row_file import Added, Cell, Changes
 from llm4dsr_cli.records.logs.unreadable import Unreadable
 from llm4dsr_cli.records.reader import open_input
+from llm4dsr_cli.records.shapes import separating
 
 Span = tuple[int, int]
 # Bytes of a row with newlines in its cells: a mark that is never closed shows before the file is read to its end.
@@ -137,11 +138,19 @@ class DelimitedFile:
         else:
             self.columns = [name.partition(":")[0].strip() if dialect.typed else name.strip() for name in self._header]
         if len(self.columns) == 1:
-            raise OptionError(
-                f"one column alone, {self.columns[0]!r}",
-                where=self.name,
-                remedy=f"put {dialect.delimiter.decode()!r} between the columns, or say with `format` what it is",
-            )
+            remedy = self._separated(self._header[0])
+            raise OptionError(f"one column alone, {self.columns[0]!r}", where=self.name, remedy=remedy)
+
+    def _separated(self, header: str) -> str:
+        """What to do with a table that has another separator than its format."""
+        if (named := format_of(header)) is not None:
+            return f"read it with `format` {named}"
+        wanted = self._dialect.delimiter.decode()
+        remedy = f"put {wanted!r} between the columns"
+        mark = next((mark for mark in ";|" if mark in header), None)
+        if mark is None or not self._dialect.quotes:
+            return remedy
+        return f"{remedy}: {separating(mark, wanted, f'{self.name}:1')}"
 
     def types(self) -> list[str]:
         """What stands behind the names of an atomic file's columns."""

@@ -44,6 +44,8 @@ _DIALECTS = {
 FORMATS = ("jsonl", *_DIALECTS, "parquet")
 _LOOKED_AT = 100  # rows
 _JSON = (".jsonl", ".json", ".ndjson")
+# Or Python's own literals; some databases write names of columns in brackets.
+_BEGINS_JSON = re.compile(rb"\{|\[\s*(?:[{\[\d\"']|$)")
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ def _kind(path: str | Path, name: str) -> str | None:
     if Path(plain).name == "behaviors.tsv":
         return "mind"
     for kind, dialect in _DIALECTS.items():
-        if kind != "mind" and plain.endswith(dialect.endings):
+        # What is called .txt may be anything; and no header begins like an object.
+        if kind != "mind" and plain.endswith(dialect.endings) and not _BEGINS_JSON.match(_first_line(path)):
             return kind
     if plain.endswith((".parquet", ".pq")):
         return "parquet"
