@@ -51,6 +51,8 @@ def pull(
 ) -> None:
     """Fetch a base model into the cache, and check its hash.
 
+    One that is there already is checked, too, and fetched again where it is damaged.
+
     Example: llm4dsr models pull smollm2-135m-instruct
     """
     from llm4dsr_cli.console import Console

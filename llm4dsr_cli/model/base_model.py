@@ -55,6 +55,15 @@ class _Wanted:
     def is_present(self) -> bool:
         return self.path.is_file() and self.size in (None, self.path.stat().st_size)
 
+    def is_damaged(self) -> bool:
+        """Whether what an earlier pull left in the cache has other bytes by now, though as many."""
+        return (
+            not isinstance(self.source, PathSource)
+            and self.sha256 is not None
+            and self.is_present()
+            and file_sha256(self.path) != self.sha256
+        )
+
 
 def find_base(reference: str | Path, *, registry: Registry, offline: bool, say: Callable[[str], None]) -> Path:
     """The file of a base model, pulled first when it has to be and ``offline`` allows it.
@@ -70,12 +79,25 @@ def find_base(reference: str | Path, *, registry: Registry, offline: bool, say: 
             f"base model {wanted.name} {lack}",
             remedy=f"run `llm4dsr models pull {wanted.name}` with a network, or leave out `offline`",
         )
+    if wanted.is_damaged():
+        raise ModelError(
+            f"base model {wanted.name} is damaged (its sha256 is not that of the registry)",
+            where=str(wanted.path),
+            remedy=f"run `llm4dsr models pull {wanted.name}`, which fetches it again",
+        )
     return _obtain(wanted, say, force=False)
 
 
 def pull(reference: str | Path, *, registry: Registry, say: Callable[[str], None], force: bool = False) -> Path:
-    """Bring a base model into the cache, again when ``force``, and return its file; errors as ``find_base``."""
-    return _obtain(_wanted(reference, registry), say, force=force)
+    """Bring a base model into the cache, and return its file; errors as ``find_base``.
+
+    One that is there is read whole, and fetched again where its hash is another; with ``force`` in any case.
+    """
+    wanted = _wanted(reference, registry)
+    if not force and wanted.is_damaged():
+        say(f"base model {wanted.name} is damaged: it is fetched again")
+        force = True
+    return _obtain(wanted, say, force=force)
 
 
 def verify(name: str, *, registry: Registry) -> Path:

@@ -111,6 +111,34 @@ def test_a_truncated_model_is_pulled_again_and_offline_refused(tmp_path: Path, w
     assert find_base("tiny", registry=registry, offline=False, say=silent).read_bytes() == CONTENT
 
 
+def test_a_model_whose_bytes_changed_is_told_and_pulled_again(tmp_path: Path, wheels: Path) -> None:
+    """Guards a bit that flipped on disk: a pull that finds a file of the right size and says nothing, and a run that
+    asks for another base model, where the one it wants is damaged."""
+    registry = registry_with(tmp_path)
+    path = pull("tiny", registry=registry, say=silent)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    for offline in (True, False):
+        with pytest.raises(ModelError) as caught:
+            find_base("tiny", registry=registry, offline=offline, say=silent)
+        assert str(caught.value).startswith(f"{path}: base model tiny is damaged (")
+        assert str(caught.value).endswith(": run `llm4dsr models pull tiny`, which fetches it again")
+    said: list[str] = []
+    assert pull("tiny", registry=registry, say=said.append) == path
+    assert said[0] == "base model tiny is damaged: it is fetched again" and len(said) == 2
+    assert path.read_bytes() == CONTENT
+    assert find_base("tiny", registry=registry, offline=True, say=silent) == path
+
+
+def test_a_damaged_model_that_cannot_be_pulled_stays_and_is_no_success(tmp_path: Path, wheels: Path) -> None:
+    """Guards the path of a damaged file on standard output, with exit code 0, where there is no network."""
+    registry = registry_with(tmp_path)
+    path = pull("tiny", registry=registry, say=silent)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    shutil.rmtree(wheels)
+    with pytest.raises(ModelError):
+        pull("tiny", registry=registry, say=silent)
+
+
 def test_verify_reads_the_file_itself(tmp_path: Path, wheels: Path) -> None:
     """Guards a check of size and time alone, which a bit that flipped on disk does not change."""
     registry = registry_with(tmp_path)
