@@ -130,6 +130,11 @@ def read(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def read_edits(audit: Path) -> list[Any]:
+    """The edits of an audit, less the line that tells the output from others."""
+    return [line for line in read(audit) if "position" in line]
+
+
 def sequences(n: int, seed: int = 0, longest: int = 9) -> list[list[str]]:
     """n sequences of titles, some longer than the tiny denoiser's window."""
     rng = random.Random(seed)

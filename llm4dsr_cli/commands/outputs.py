@@ -114,15 +114,17 @@ class Outputs:
 
         from llm4dsr_cli.cleaning.report import report
         from llm4dsr_cli.records.logs.gathered import log_changes
+        from llm4dsr_cli.records.logs.patches import LINES, Digest
 
         out, audit = self._files["OUT"], self._files.get("--audit")
+        written = Digest(out.write_bytes)
         log = log_changes(self._source, cleaner.cleaning.catalog)
         with console.progress() as advance:
             on_error = self.skipping(cleaner.counts, console)
             for results in _telling(cleaner.clean(batches(on_error), on_error), cleaner, reader, advance):
                 for result in results:
                     if log is None:
-                        out.write(result.line)
+                        written.write(result.line + b"\n")
                     else:
                         log.take(result.before, result.line)
                     if audit:
@@ -135,6 +137,8 @@ class Outputs:
                 cleaner.cleaning.coverage.check()
             if log is not None:
                 log.write(out, audit)
+            elif audit:
+                audit.write(written.line(LINES))
             self.seconds = time.monotonic() - self.began
             if to := self._files.get("--report"):
                 told = report(cleaner, self.seconds, self.gate) | {"config": taken_from_file()}

@@ -16,6 +16,7 @@ from llm4dsr_cli.distributed.folder import Folder
 from llm4dsr_cli.distributed.tables import Numbered, TableCleaner, table_records
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.records.catalog import Catalog
+from llm4dsr_cli.records.logs.patches import LINES, Digest
 from llm4dsr_cli.records.parallel import ParallelLists
 from llm4dsr_cli.records.reader import LineReader, open_input, read_records
 from llm4dsr_cli.records.record import OnError, Record
@@ -145,11 +146,14 @@ class ShardEditor:
             audit = None
             if self.audit is not None:
                 audit = stack.enter_context(OutputFile(stack.enter_context(self.audit.writing(name))))
+            written = Digest(lines.write_bytes)
             for results in cleaner.clean(records, on_error):
                 for result in results:
-                    lines.write(result.line)
+                    written.write(result.line + b"\n")
                     for line in result.audit if audit is not None else ():
                         audit.write(line)  # type: ignore[union-attr]
+            if audit is not None:
+                audit.write(written.line(LINES))
             return Edited(counts, cleaner.lists, cleaner.nameless)
 
     def _edit_table(

@@ -11,7 +11,7 @@ from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.edits import PROBABILITY_FIELD, Action
 from llm4dsr_cli.records.json_lines import kind, quote
 from llm4dsr_cli.records.json_objects import parse_object
-from llm4dsr_cli.records.logs.patches import PATCH, WHOLE
+from llm4dsr_cli.records.logs.patches import LINES, PATCH, WHOLE
 from llm4dsr_cli.records.names import Names
 from llm4dsr_cli.records.reader import LineReader
 
@@ -114,7 +114,9 @@ class AuditedRecord:
 
 
 def read_audit(reader: LineReader) -> Iterator[AuditedRecord]:
-    """The edited records of an audit, in order, each with all its edits; what takes the rows of a log back is left out.
+    """The edited records of an audit, in order, each with all its edits.
+
+    What takes the rows of a log back, and what tells the output from others, is left out.
 
     Raises:
         RecordError: a line is none that ``clean`` or ``apply`` write, two lines tell of the same item, or they are not
@@ -126,7 +128,7 @@ def read_audit(reader: LineReader) -> Iterator[AuditedRecord]:
         for batch in reader.batches(_BATCH)
         for number, line in batch
     )
-    parsed = (_Line.of(data, where) for data, where in objects if PATCH not in data and WHOLE not in data)
+    parsed = (_Line.of(data, where) for data, where in objects if not {PATCH, WHOLE, LINES} & data.keys())
     for number, group in groupby(parsed, lambda line: line.output_line):
         lines = list(group)
         if number < last:

@@ -15,11 +15,12 @@ from llm4dsr_cli.records.audit import AuditedEdit, AuditedRecord, Original, read
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropped_and_put
 from llm4dsr_cli.records.json_lines import loads
 from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.patches import LINES, WHOLE, Digest
 from llm4dsr_cli.records.names import names_of, value_at
 from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
-from llm4dsr_cli.records.undo_log import undo_log, written_log
+from llm4dsr_cli.records.undo_log import undo_log, written_with
 from llm4dsr_cli.records.undone import Chosen, Place, Undone
 from llm4dsr_cli.records.writer import OutputFile
 
@@ -62,16 +63,17 @@ def undo_edits(
             where=str(file),
             remedy="use the file that was cleaned; one that was made CSV by `llm4dsr convert` first can be undone",
         )
-    whole = written_log(audit)
+    whole = written_with(audit, WHOLE)
     if whole is not None:
         return undo_log(audit, file, target, whole, only)
     chosen = Chosen(only)
+    lines = written_with(audit, LINES)
     with (
         LineReader.open(audit) as audit_reader,
         LineReader.open(file, exact=True) as reader,
         OutputFile(target) as out,
     ):
-        for line in _lines(audit_reader, reader, chosen):
+        for line in _lines(audit_reader, reader, lines, chosen):
             out.write(line)
         chosen.check_found()
     return chosen.undone
@@ -84,8 +86,13 @@ def _is_parquet(path: str | Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def _lines(audit: LineReader, reader: LineReader, chosen: Chosen) -> Iterator[bytes]:
-    """The lines of the output as they were."""
+def _lines(audit: LineReader, reader: LineReader, whole: dict[str, Any] | None, chosen: Chosen) -> Iterator[bytes]:
+    """The lines of the output as they were.
+
+    Raises RecordError for an output that is another one, which shows at its end at the latest where ``whole``, its
+    length and SHA-256, is known.
+    """
+    found = Digest(lambda data: None)
     edited = read_audit(audit)
     record = next(edited, None)
     added = [] if record is None or record.original is None else record.original.added
@@ -93,6 +100,7 @@ def _lines(audit: LineReader, reader: LineReader, chosen: Chosen) -> Iterator[by
     for batch in reader.batches(_BATCH):
         for number, line in batch:
             where = f"{reader.name}:{number}"
+            found.write(line + b"\n")
             if record is not None and record.output_line == number:
                 yield _restored(line, record, where, chosen)
                 record = next(edited, None)
@@ -102,6 +110,8 @@ def _lines(audit: LineReader, reader: LineReader, chosen: Chosen) -> Iterator[by
                 yield line
     if record is not None:
         raise _stranger(f"{reader.name}:{number + 1}", f"is missing, and {record.where} tells of an edit in it")
+    if whole not in (None, found.whole):
+        raise _stranger(reader.name, "has lines that are other ones, more or fewer than what the audit tells of")
 
 
 def _restored(line: bytes, record: AuditedRecord, where: str, chosen: Chosen) -> bytes:

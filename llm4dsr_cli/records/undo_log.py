@@ -14,7 +14,7 @@ from llm4dsr_cli.errors import OptionError, RecordError
 from llm4dsr_cli.records.audit import AuditedRecord, read_audit
 from llm4dsr_cli.records.json_objects import parse_object
 from llm4dsr_cli.records.logs.list_log import ROW_FIELD
-from llm4dsr_cli.records.logs.patches import HEADER, PATCH, WHOLE, Patch, unpatched
+from llm4dsr_cli.records.logs.patches import HEADER, PATCH, Patch, unpatched
 from llm4dsr_cli.records.logs.row_log import ROWS_FIELD
 from llm4dsr_cli.records.reader import LineReader, open_input
 from llm4dsr_cli.records.undone import Chosen, Place, Undone
@@ -23,16 +23,19 @@ from llm4dsr_cli.records.writer import OutputFile
 _BATCH = 1024  # lines
 
 
-def written_log(audit: str | Path) -> dict[str, Any] | None:
-    """The length and the SHA-256 of the log that was written with an audit; None where records were.
+def written_with(audit: str | Path, name: str) -> dict[str, Any] | None:
+    """The length and the SHA-256 of what was written with an audit; None where it does not say.
+
+    Args:
+        name: WHOLE for a log, LINES for JSON lines, of which older audits, and those of Python programs, do not tell.
 
     Raises:
-        RecordError: a line of it is no object, or tells something else of the log.
+        RecordError: a line of it is no object, or tells something else.
     """
     whole = None
-    for data, where in _objects(audit, WHOLE):
-        if WHOLE in data:
-            whole = data[WHOLE]
+    for data, where in _objects(audit, name):
+        if name in data:
+            whole = data[name]
             if not isinstance(whole, dict) or not isinstance(whole.get("length"), int) or "sha256" not in whole:
                 raise _no_audit(where)
     return whole
@@ -44,7 +47,7 @@ def undo_log(
     """Take edits of a log back; see ``undo_edits``.
 
     Args:
-        whole: as ``written_log`` gives it.
+        whole: as ``written_with`` gives it.
     """
     chosen = Chosen(only)
     rows = _chosen_rows(audit, chosen)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Call, call, files, preceded_by, read, run, sequences, write
+from command_line import Call, call, files, preceded_by, read, read_edits, run, sequences, write
 from conftest import write_tiny_adapter
 
 from llm4dsr_cli import Denoiser
@@ -169,7 +169,7 @@ def test_a_budget_is_spent_on_the_most_suspicious(
     options = ["--edit", share, "--protect-last", protect_last, "--audit", audit]
     assert llm4dsr("apply", source, target, *options).code == 0
     n_items = sum(map(len, scores))
-    edited = {(edit["output_line"] - 1, edit["position"]) for edit in read(audit)}
+    edited = {(edit["output_line"] - 1, edit["position"]) for edit in read_edits(audit)}
     assert len(edited) == math.floor(share * n_items + 1e-9)
     free = [
         (score, n, i)
@@ -186,7 +186,7 @@ def test_a_budget_is_never_exceeded(tmp_path: Path, llm4dsr: Call) -> None:
     source = kept(tmp_path / "in.jsonl", different_scores(60, seed=4))
     for options, most in ((["--max-edits", 1], 1), (["--max-edits", 0], 0), ([], 7)):
         assert llm4dsr("apply", source, target, "--edit", 0.5, "--audit", audit, *options).code == 0
-        edits = [edit["output_line"] for edit in read(audit)]
+        edits = [edit["output_line"] for edit in read_edits(audit)]
         assert max(map(edits.count, edits), default=0) <= most
         assert bool(edits) == bool(most)
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from command_line import Call, Outcome, files, preceded_by, read, run, write
+from command_line import Call, Outcome, files, preceded_by, read, read_edits, run, write
 from conftest import write_tiny_adapter, write_tiny_base
 
 pty = pytest.importorskip("pty", reason="pipes and terminals of POSIX")
@@ -67,7 +67,7 @@ def test_a_record_that_has_the_added_field_already_is_skipped_too(tmp_path: Path
     assert clean_quietly(source, target, *options, "--on-error", "skip", "--rejects", rejects).code == 3
     assert rejects.read_bytes() == bad + b"\n"
     assert [record["noise_flag"] for record in read(target)] == [[1, 0]] * 2
-    edits = read(tmp_path / "audit.jsonl")
+    edits = read_edits(tmp_path / "audit.jsonl")
     assert [(edit["record"], edit["output_line"]) for edit in edits] == [(f"{source}:1", 1), (f"{source}:3", 2)]
 
 
@@ -134,7 +134,7 @@ def test_file_names_need_not_be_unicode(tmp_path: Path, clean: Call) -> None:
     except OSError:
         pytest.skip("this file system wants UTF-8")
     assert clean(source, tmp_path / "out.jsonl", "--threshold", 0, "--audit", tmp_path / "audit").code == 0
-    assert read(tmp_path / "audit")[0]["record"].endswith("/caf?.jsonl:1")
+    assert read_edits(tmp_path / "audit")[0]["record"].endswith("/caf?.jsonl:1")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import PATIENCE, WORDS, Call, read, sequences, write
+from command_line import PATIENCE, WORDS, Call, read, read_edits, sequences, write
 
 from llm4dsr_cli import Denoiser, log_odds_of, probability
 from llm4dsr_cli.model.gguf_file import open_gguf
@@ -160,7 +160,7 @@ def test_the_audit_is_enough_to_undo_a_run(tmp_path: Path, clean: Call) -> None:
         )  # fmt: skip
         assert outcome.code == 0, (name, outcome.err)
         edits: dict[int, list[dict[str, Any]]] = {}
-        for edit in read(audit):
+        for edit in read_edits(audit):
             edits.setdefault(edit["output_line"], []).append(edit)
         assert 10 < len(edits) < len(records), name
         pairs = zip(source.read_bytes().splitlines(), target.read_bytes().splitlines(), strict=True)
@@ -185,7 +185,7 @@ def test_a_gate_that_is_looser_edits_more(tmp_path: Path, clean: Call) -> None:
     def edited(*options: object) -> set[tuple[int, int]]:
         audit = tmp_path / "audit.jsonl"
         assert clean(source, tmp_path / "out.jsonl", "--audit", audit, *options).code == 0
-        return {(edit["output_line"], edit["position"]) for edit in read(audit)}
+        return {(edit["output_line"], edit["position"]) for edit in read_edits(audit)}
 
     by_threshold = [edited("--threshold", p) for p in (1, 0.95, 0.7, 0.3)]
     by_rate = [edited("--false-edit-rate", rate) for rate in (0.001, 0.05, 0.4)]
@@ -224,7 +224,7 @@ def test_limits_of_the_gate_hold(tmp_path: Path, clean: Call, tiny_denoiser: Pat
         (["--max-edits", 0], 1, lambda n: 0),
     ]:
         assert clean(source, tmp_path / "out.jsonl", "--audit", audit, "--threshold", 0.4, *options).code == 0
-        found = {(edit["output_line"] - 1, edit["position"]) for edit in read(audit)}
+        found = {(edit["output_line"] - 1, edit["position"]) for edit in read_edits(audit)}
         wanted = {
             (n, i) for n, s in enumerate(scores) for i in expected_edits(s, log_odds_of(0.4), protected, most(len(s)))
         }
@@ -249,7 +249,7 @@ def test_a_report_tells_what_was_done_and_by_what(tmp_path: Path, clean: Call, t
     assert found["counts"] == {
         "records": 20,
         "items": before,
-        "edited_records": len({edit["output_line"] for edit in read(audit)}),
+        "edited_records": len({edit["output_line"] for edit in read_edits(audit)}),
         "edited_items": before - after,
         "replaced_items": 0,
         "skipped": 1,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COMMAND, Call, call, files, read, run, write
+from command_line import COMMAND, Call, call, files, read, read_edits, run, write
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 N = 40
@@ -112,7 +112,7 @@ def test_marks_and_probabilities_are_columns_of_the_log(folder: Path, llm4dsr: C
     rows = rows_of(folder / "out.csv")
     assert [*rows[0]] == ["userId", "movieId", "rating", "timestamp", "noise_probability", "noise_flag"]
     flagged = {(row["movieId"], row["noise_probability"]) for row in rows if row["noise_flag"] == "1"}
-    edits = [line for line in read(folder / "audit.jsonl") if "position" in line]
+    edits = read_edits(folder / "audit.jsonl")
     assert len(edits) == N * 6 // 10 == sum(row["noise_flag"] == "1" for row in rows)
     assert flagged == {(edit["from"], str(edit["noise_probability"])) for edit in edits}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import WORDS, Call, files, read, run, write
+from command_line import WORDS, Call, files, read, read_edits, run, write
 from conftest import write_tiny_adapter
 from test_apply_command import write_gate
 
@@ -82,7 +82,7 @@ def title_of(item: Any) -> str:
 
 
 def by_line(audit: Path) -> dict[int, list[dict[str, Any]]]:
-    edits = sorted(read(audit), key=lambda edit: edit["output_line"])
+    edits = sorted(read_edits(audit), key=lambda edit: edit["output_line"])
     return {line: list(those) for line, those in itertools.groupby(edits, key=lambda edit: edit["output_line"])}
 
 
@@ -148,7 +148,7 @@ def test_a_fallback_is_for_what_found_no_better(tmp_path: Path, clean: Call) -> 
         options = ["--fallback", fallback] if fallback else []
         outcome = clean(source, target, *REPLACE, *options, "--audit", audit, "--report", report)
         assert outcome.code == 0
-        results[fallback], audits[fallback], told = read(target), read(audit), json.loads(report.read_bytes())
+        results[fallback], audits[fallback], told = read(target), read_edits(audit), json.loads(report.read_bytes())
         counts = told["counts"]
         n = {action: sum(e["action"] == action for e in audits[fallback]) for action in ("replace", "drop")}
         assert (counts["replaced_items"], counts["edited_items"]) == (n["replace"], n["replace"] + n["drop"])
@@ -297,7 +297,7 @@ def test_what_suggests_titles_proposes_them_and_another_denoiser_says_so(
     )
     generate += ["--model", write_tiny_adapter(tmp_path / "both.gguf", tiny_base, suggests=True)]
     assert clean_quietly(source, tmp_path / "out", *generate).code == 0
-    proposed = [edit.get("replacement", edit.get("refused")) for edit in read(tmp_path / "audit")]
+    proposed = [edit.get("replacement", edit.get("refused")) for edit in read_edits(tmp_path / "audit")]
     assert all(about["proposer"] == "generate" and about["log_probability"] < 0 for about in proposed if about)
     assert len({about["title"] for about in proposed if about} & {*TITLES}) > 3
     for records in ([], [{"items": ["Alien", "Heat"]}]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COMMAND, PATIENCE, WORDS, Call, call, files, read, run, sequences, write
+from command_line import COMMAND, PATIENCE, WORDS, Call, call, files, read_edits, run, sequences, write
 
 pytestmark = pytest.mark.usefixtures("warm_environment")
 
@@ -82,9 +82,9 @@ def test_undo_of_some_is_clean_without_them(tmp_path: Path, clean: Call, llm4dsr
     audit, more, few = (tmp_path / name for name in ("edits.jsonl", "more.jsonl", "few.jsonl"))
     for options in (["--annotate"], ["--annotate", "--action", "mark"]):
         assert clean(source, few, "--threshold", 0.9, *options, "--audit", audit).code == 0
-        fewer = {(edit["output_line"], edit["position"]) for edit in read(audit)}
+        fewer = {(edit["output_line"], edit["position"]) for edit in read_edits(audit)}
         assert clean(source, more, "--threshold", 0.4, *options, "--audit", audit).code == 0
-        edits = {(edit["output_line"], edit["position"]) for edit in read(audit)}
+        edits = {(edit["output_line"], edit["position"]) for edit in read_edits(audit)}
         assert fewer < edits
         listed = tmp_path / "undo.txt"
         listed.write_text("".join(f"{line} {position}\n" for line, position in edits - fewer))
@@ -108,13 +108,59 @@ def test_undo_in_a_pipe_and_what_it_refuses(tmp_path: Path, clean: Call, llm4dsr
     llm4dsr("undo", audit, out, tmp_path / "back", "--only", only).failed(1, "undo.txt:1: names no edit")
     llm4dsr("undo", out, out, tmp_path / "back").failed(1, 'out.jsonl:1: "output_line" is missing')
     before = files(tmp_path)
-    first = read(audit)[0]["output_line"]
+    first = read_edits(audit)[0]["output_line"]
     llm4dsr("undo", audit, source, tmp_path / "back").failed(
         1, f"in.jsonl:{first}: is not the line that the audit tells"
     )
     (tmp_path / "short").write_bytes(out.read_bytes()[:100])
     llm4dsr("undo", audit, tmp_path / "short", tmp_path / "back").failed(1, "short:")
     assert files(tmp_path).keys() == before.keys() | {"short"}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_undo_refuses_a_file_that_differs_where_nothing_was_edited(
+    tmp_path: Path, clean: Call, llm4dsr: Call, suffix: str
+) -> None:
+    """Guards: a file that was cut behind its last edit, got lines of its own, or was changed between the edits, taken
+    for restored. An older audit, which cannot tell, is still undone."""
+    source = write(tmp_path / "in.jsonl", [{"items": one} for one in [*sequences(20, seed=5), ["Up"], ["Heat"]]])
+    opened: Any = gzip.open if suffix else open
+    out, audit = tmp_path / f"out.jsonl{suffix}", tmp_path / f"edits.jsonl{suffix}"
+    assert clean(source, out, "--threshold", 0.5, "--audit", audit).code == 0
+    with opened(out, "rb") as file:
+        written = file.read()
+    with opened(audit, "rb") as file:
+        *edits, last = file.read().splitlines(keepends=True)
+    assert json.loads(last)["lines"]["length"] == len(written)
+    (tmp_path / "undo.txt").write_text(f"{json.loads(edits[0])['output_line']} {json.loads(edits[0])['position']}\n")
+    cut = written[: written.rindex(b"\n", 0, -1) + 1]
+    for other in (cut, written + b'{"items":["A"]}\n', written + b"\n", written.replace(b'"Heat"]', b'"Meat"]')):
+        assert other != written
+        with opened(tmp_path / f"other.jsonl{suffix}", "wb") as file:
+            file.write(other)
+        for only in ([], ["--only", tmp_path / "undo.txt"]):
+            done = llm4dsr("undo", audit, tmp_path / f"other.jsonl{suffix}", tmp_path / "back.jsonl", *only)
+            done.failed(1, f"other.jsonl{suffix}: has lines that are other ones, more or fewer than")
+            assert not (tmp_path / "back.jsonl").exists()
+        with opened(tmp_path / f"older.jsonl{suffix}", "wb") as file:
+            file.writelines(edits)
+        older = tmp_path / f"older.jsonl{suffix}"
+        assert llm4dsr("undo", older, tmp_path / f"other.jsonl{suffix}", tmp_path / "back").code == 0
+    assert llm4dsr("undo", audit, out, tmp_path / "back.jsonl").code == 0
+    assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
+
+
+def test_the_audit_of_a_run_without_edits_knows_its_file(tmp_path: Path, clean: Call, llm4dsr: Call) -> None:
+    """Guards: an audit of nothing that takes any file for its own, or that show and report cannot read."""
+    source = write(tmp_path / "in.jsonl", [{"items": ["Alien", "Heat"]}])
+    out, audit = tmp_path / "out.jsonl", tmp_path / "edits.jsonl"
+    assert clean(source, out, "--threshold", 1, "--audit", audit).code == 0
+    assert llm4dsr("undo", audit, out, tmp_path / "back.jsonl").code == 0
+    assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
+    other = write(tmp_path / "other.jsonl", [{"items": ["Up"]}])
+    llm4dsr("undo", audit, other, tmp_path / "back.jsonl").failed(1, "other.jsonl: has lines that are other ones")
+    assert llm4dsr("show", audit).code == 0
+    assert llm4dsr("report", tmp_path / "page.html", "--audit", audit).code == 0
 
 
 def test_report_writes_one_page(tmp_path: Path, clean: Call, llm4dsr: Call, engine: list[str]) -> None:
@@ -125,7 +171,7 @@ def test_report_writes_one_page(tmp_path: Path, clean: Call, llm4dsr: Call, engi
     assert llm4dsr("score", source, scored, *engine, "-q").code == 0
     page = tmp_path / "edits.html"
     outcome = llm4dsr("report", page, "--audit", audit, "--scored", scored)
-    edits = read(audit)
+    edits = read_edits(audit)
     n_records = len({edit["output_line"] for edit in edits})
     assert (outcome.code, outcome.out) == (0, b"") and f"{len(edits)} edits in {n_records} records" in outcome.err
     text = page.read_text(encoding="utf-8")
@@ -221,7 +267,7 @@ def test_the_expected_precision_is_what_clean_says(tmp_path: Path, clean: Call) 
     assert outcome.code == 0
     told = re.search(r"^ +5% +\d+ +(\d+)% +(\d+)% +(\d+)%$", outcome.err, flags=re.MULTILINE)
     assert told, outcome.err
-    for edit in read(audit):
+    for edit in read_edits(audit):
         if "sequence" in edit:
             expected = edit["expected_precision"]
             assert [f"{expected[noise]:.0%}" for noise in ("0.02", "0.05", "0.1")] == [
@@ -246,7 +292,7 @@ def test_the_audit_of_a_log_is_shown_and_undone(tmp_path: Path, clean: Call, llm
     source.write_text("\n".join(["user_id,item_id,title,timestamp", *rows, ""]), encoding="utf-8")
     outcome = clean(source, out, "--threshold", 0.5, "--audit", audit)
     assert outcome.code == 0, outcome.err
-    edits = [line for line in read(audit) if "position" in line]
+    edits = read_edits(audit)
     assert {edit["user"] for edit in edits} <= {f"u{n}" for n in range(20)}
     assert llm4dsr("report", tmp_path / "edits.html", "--audit", audit, "-q").code == 0
     assert llm4dsr("show", audit).out.count(b"(dropped)") == len(edits) > 0

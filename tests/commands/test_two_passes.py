@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COMMAND, Call, call, files, read, run, sequences, write
+from command_line import COMMAND, Call, call, files, read, read_edits, run, sequences, write
 
 from llm4dsr_cli.commands import cleaned_file
 
@@ -52,7 +52,7 @@ def test_without_options_the_counts_of_the_file_judge_beside_the_denoiser(
         target, audit, report = tmp_path / "out.jsonl", tmp_path / "audit.jsonl", tmp_path / "report.json"
         outcome = clean(source, target, "--audit", audit, "--report", report, *options)
         assert outcome.code == 0, outcome.err
-        edits, odd = read(audit), [record["odd"] for record in read(source)]
+        edits, odd = read_edits(audit), [record["odd"] for record in read(source)]
         assert len(edits) == 0.05 * 160 * 7
         gate = json.loads(report.read_bytes())["gate"]
         assert (gate["edit"], gate["fusion"]) == (0.05, not options)
@@ -79,11 +79,11 @@ def test_what_is_announced_is_done(tmp_path: Path, source: Path, clean: Call) ->
         outcome = clean(source, tmp_path / "out.jsonl", "--edit", share, "--audit", tmp_path / "audit.jsonl")
         table = dict(re.findall(r"^ +(\d+%) +([\d,]+)(?: +\d+%){3}$", outcome.err, re.MULTILINE))
         assert len(table) == 4
-        announced[share] = (int(table[share]), len(read(tmp_path / "audit.jsonl")))
+        announced[share] = (int(table[share]), len(read_edits(tmp_path / "audit.jsonl")))
     assert all(said == done for said, done in announced.values())
     assert max(map(len, outcome.err.splitlines())) <= 120
     # Each example is an item that was edited, and stands among its neighbours.
-    edited = {edit["title"] for edit in read(tmp_path / "audit.jsonl")}
+    edited = {edit["title"] for edit in read_edits(tmp_path / "audit.jsonl")}
     shown = re.findall(r"^  \d\.\d{3} (.+)\n +(.*\[\*\].*)$", outcome.err, re.MULTILINE)
     assert len(shown) == 10
     assert {title for title, _ in shown} <= edited

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Call, call, read, sequences, write
+from command_line import Call, call, read, read_edits, sequences, write
 
 from llm4dsr_cli import Cleaning, Denoiser, ItemSequence
 from llm4dsr_cli.scores import shortest_probabilities
@@ -249,7 +249,7 @@ def test_ids_are_looked_up_in_the_column_that_has_the_records_ids(tmp_path: Path
     def titles(*more: object) -> str:
         outcome = clean(source, target, "--catalog", path, *options, *more)
         assert outcome.code == 0, outcome.err
-        assert {edit["from"]: edit["title"] for edit in read(audit)}.items() <= films.items()
+        assert {edit["from"]: edit["title"] for edit in read_edits(audit)}.items() <= films.items()
         return outcome.err
 
     for header in ("rank,,movieId,title", "userId,Unnamed: 0,Item_ID,Title", "x,index,asin,name", "id,x,movieId,title"):

@@ -13,11 +13,15 @@ import pytest
 from command_line import Call, read, write
 from shards_of_records import tasteful, together, write_shards
 
+from llm4dsr_cli.errors import RecordError
+from llm4dsr_cli.records.undo import undo_edits
+
 pytestmark = [pytest.mark.usefixtures("warm_environment", "two_cpus"), pytest.mark.filterwarnings("default")]
 
 
 def lines_of(audit: bytes, *, but: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in json.loads(line).items() if k not in but} for line in audit.splitlines()]
+    lines = [json.loads(line) for line in audit.splitlines()]
+    return [{k: v for k, v in line.items() if k not in but} for line in lines if "position" in line]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -49,6 +53,13 @@ def test_shards_become_what_the_file_of_all_of_them_becomes(tmp_path: Path, clea
     assert together(out) != together(source)
     own = ("record", "output_line")
     assert same(lines_of(together(audit), but=own), lines_of((tmp_path / "audit.jsonl").read_bytes(), but=own))
+    for shard in sorted(path for path in out.iterdir() if path.is_file()):
+        undo_edits(audit / shard.name, shard, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == (source / shard.name).read_bytes()
+        shard_without_its_end = shard.read_bytes().splitlines(keepends=True)[:-1]
+        (tmp_path / "cut").write_bytes(b"".join(shard_without_its_end))
+        with pytest.raises(RecordError, match="cut"):
+            undo_edits(audit / shard.name, tmp_path / "cut", tmp_path / "back")
     table = [line for line in one.err.splitlines() if "%" in line and "edit" not in line]
     assert [line for line in many.err.splitlines() if line in table][: len(table)]
     told = json.loads(report.read_bytes())

@@ -19,7 +19,7 @@ from llm4dsr_cli.records.json_lines import quote_names
 from llm4dsr_cli.records.logs.columns import Columns
 from llm4dsr_cli.records.logs.list_log import ListLog
 from llm4dsr_cli.records.logs.log import Log, LogOptions, open_log, refuse_where
-from llm4dsr_cli.records.logs.patches import Digest
+from llm4dsr_cli.records.logs.patches import WHOLE, Digest
 from llm4dsr_cli.records.logs.row_file import added_name
 from llm4dsr_cli.records.reader import can_be_read_twice, open_input
 from llm4dsr_cli.records.writer import OutputFile
@@ -238,7 +238,7 @@ class LogChanges:
             return
         digest, take = Digest(out.write_bytes), audit.write
         file.write(digest.write, changes, lambda patch: take(patch.line()))
-        take(digest.line())
+        take(digest.line(WHOLE))
 
 
 def can_be_undone(source: str) -> bool:

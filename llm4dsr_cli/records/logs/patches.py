@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 from llm4dsr_cli.errors import RecordError
 from llm4dsr_cli.records.json_lines import dumps
 
-# Of the audit's lines that hold patches, and of the one behind them.
+# Of the audit's lines that hold patches, and of its last one: of a log, and of JSON lines.
 PATCH = "log_row"
 WHOLE = "log"
+LINES = "lines"
 HEADER = -1  # as the number of a row
 _COPIED = 1 << 20
 
@@ -90,9 +91,14 @@ class Digest:
         self._length += len(data)
         self._write(data)
 
-    def line(self) -> bytes:
-        """As a line of an audit, behind its patches."""
-        return dumps({WHOLE: {"length": self._length, "sha256": self._hash.hexdigest()}})
+    @property
+    def whole(self) -> dict[str, Any]:
+        """What an audit tells of the bytes."""
+        return {"length": self._length, "sha256": self._hash.hexdigest()}
+
+    def line(self, name: str) -> bytes:
+        """As the last line of an audit; ``name`` is WHOLE or LINES."""
+        return dumps({name: self.whole})
 
 
 def unpatched(stream: BinaryIO, patches: Iterator[Patch], whole: dict[str, Any], name: str) -> Iterator[bytes]:
