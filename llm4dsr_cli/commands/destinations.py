@@ -60,10 +60,7 @@ def destinations(
             )
         return [Destination(source, target, output, errors) for source in sources]
     for source in sources:
-        if source == "-":
-            raise OptionError("standard input has no name in a folder", remedy="give files, or name OUT as a file")
-        if not Path(source).exists():  # before a folder is made
-            raise Llm4dsrError("no such file", where=source, remedy="check the path")
+        _check_named(source)
     name, times = Counter(Path(source).name for source in sources).most_common(1)[0]
     if times > 1:
         raise OptionError(f"{times} inputs are called {name}", remedy="clean them one by one, or rename them")
@@ -93,6 +90,26 @@ def destinations(
         )
         for source in sources
     ]
+
+
+def placed(source: str, target: str) -> str:
+    """Where what is made of one input goes: into a file of its name where ``target`` is a folder, which is made.
+
+    Raises what ``destinations`` does of a folder.
+    """
+    if not _is_folder(target):
+        return target
+    _check_named(source)
+    _make(target, "OUT")
+    return str(Path(target, Path(source).name))
+
+
+def _check_named(source: str) -> None:
+    """Raises OptionError or Llm4dsrError for an input that cannot have a file in a folder; before a folder is made."""
+    if source == "-":
+        raise OptionError("standard input has no name in a folder", remedy="give files, or name OUT as a file")
+    if not Path(source).exists():
+        raise Llm4dsrError("no such file", where=source, remedy="check the path")
 
 
 def _is_other_part(source: str, target: str) -> bool:

@@ -35,6 +35,7 @@ def undo(
 
     Example: llm4dsr undo edits.jsonl cleaned.jsonl restored.jsonl --only undo.txt
     """
+    from llm4dsr_cli.commands.destinations import placed
     from llm4dsr_cli.console import Console
     from llm4dsr_cli.records.undo import read_places, undo_edits
     from llm4dsr_cli.records.writer import check_paths
@@ -42,6 +43,7 @@ def undo(
     inputs = given({"AUDIT": audit, "FILE": file, "--only": only})
     if [*inputs.values()].count("-") > 1:
         raise OptionError("two inputs are standard input", remedy="give files")
+    target = placed(file, target)
     check_paths(inputs, {"OUT": target})
     undone = undo_edits(audit, file, target, None if only is None else read_places(only))
     Console(quiet=quiet).say(

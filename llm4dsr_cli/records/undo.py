@@ -15,6 +15,8 @@ from llm4dsr_cli.records.audit import AuditedEdit, AuditedRecord, Original, read
 from llm4dsr_cli.records.edits import FLAG_FIELD, PROBABILITY_FIELD, Edit, dropped_and_put
 from llm4dsr_cli.records.json_lines import loads
 from llm4dsr_cli.records.json_objects import parse_object
+from llm4dsr_cli.records.logs.gathered import check_name, is_stream
+from llm4dsr_cli.records.logs.log import holds
 from llm4dsr_cli.records.logs.patches import LINES, WHOLE, Digest
 from llm4dsr_cli.records.names import names_of, value_at
 from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input
@@ -41,13 +43,13 @@ def undo_edits(
     Args:
         audit: written together with ``file``; read twice, so that a pipe is copied first.
         file: output of ``clean`` or ``apply``, JSON lines or a log.
-        target: appears only when it is whole; ``.gz`` is compressed.
+        target: appears only when it is whole; ``.gz`` is compressed. Its name may not say another kind of file.
         only: the edits to take back.
 
     Raises:
         RecordError: a line of the audit is none, or ``file`` is not what was written with it.
         OptionError: ``only`` names an edit that the audit does not have, some of those of one row of a log, or one of a
-            log to whose rows a column was added.
+            log to whose rows a column was added; or ``target`` is called as what it will not hold.
         Llm4dsrError: a file cannot be read.
         OutputError: ``target`` cannot be written.
     """
@@ -64,6 +66,10 @@ def undo_edits(
             remedy="use the file that was cleaned; one that was made CSV by `llm4dsr convert` first can be undone",
         )
     whole = written_with(audit, WHOLE)
+    if whole is None:
+        check_name(str(target))
+    elif not is_stream(str(file)) and (kind := holds(file)) is not None:
+        check_name(str(target), *kind)
     if whole is not None:
         return undo_log(audit, file, target, whole, only)
     chosen = Chosen(only)

@@ -181,6 +181,38 @@ def test_another_log_is_refused(folder: Path, llm4dsr: Call) -> None:
         assert not (folder / "back.inter").exists()
 
 
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_is_not_restored_under_the_name_of_another_kind(folder: Path, llm4dsr: Call, name: str) -> None:
+    """Guards: CSV in a file called .jsonl, which `clean` refuses; and a name that says nothing refused with it."""
+    cleaned(llm4dsr, folder, name, ["drop"])
+    plain = folder / f"out-{name}"
+    (folder / "cleaned.txt").write_bytes(content(plain))
+    for file in (plain, folder / "cleaned.txt"):
+        for other in {"back.csv", "back.jsonl", "back.tsv", "back.inter.gz"} - {
+            f"back{ending}{more}" for ending in Path(name).suffixes[:1] for more in ("", ".gz")
+        }:
+            llm4dsr("undo", folder / "edits", file, folder / other).failed(2, f"{other}: would hold ", "call it back.")
+            assert not (folder / other).exists()
+        for own in (name, "back", "back.txt", "back.gz"):
+            target = folder / "own" / own
+            target.parent.mkdir(exist_ok=True)
+            assert llm4dsr("undo", folder / "edits", file, target).code == 0
+
+
+def test_a_log_comes_back_into_a_folder_under_its_name(folder: Path, llm4dsr: Call) -> None:
+    """Guards: a file that is called like the folder that was meant."""
+    cleaned(llm4dsr, folder, "log.csv", ["drop"])
+    for made in (False, True):
+        target = f"{folder}/back" if made else f"{folder}/back/"
+        assert llm4dsr("undo", folder / "edits", folder / "out-log.csv", target).code == 0
+        assert (folder / "back" / "out-log.csv").read_bytes() == LOGS["log.csv"]
+    again = llm4dsr("undo", folder / "edits", folder / "back" / "out-log.csv", folder / "back")
+    again.failed(2, "FILE and OUT are the same file")
+    llm4dsr("undo", folder / "edits", "-", f"{folder}/more/").failed(2, "standard input has no name in a folder")
+    llm4dsr("undo", folder / "edits", folder / "none", f"{folder}/more/").failed(1, "none: no such file")
+    assert not (folder / "more").exists()
+
+
 def test_report_and_show_read_the_audit_of_a_log(folder: Path, llm4dsr: Call) -> None:
     """Guards: lines of an audit that take rows back, and that whoever reads edits cannot read."""
     cleaned(llm4dsr, folder, "log.csv", ["drop"])

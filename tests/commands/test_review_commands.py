@@ -99,6 +99,8 @@ def test_undo_in_a_pipe_and_what_it_refuses(tmp_path: Path, clean: Call, llm4dsr
     assert clean(source, out, "--threshold", 0.5, "--audit", audit).code == 0
     piped = run("undo", audit, "-", "-", "--quiet", input=out.read_bytes())
     assert (piped.code, piped.out, piped.err) == (0, source.read_bytes(), "")
+    llm4dsr("undo", audit, out, tmp_path / "back.csv").failed(2, "back.csv: would hold JSON lines", "back.jsonl")
+    run("undo", audit, "-", tmp_path / "back.csv", input=out.read_bytes()).failed(2, "back.csv: would hold JSON lines")
     llm4dsr("undo", audit, out, out).failed(2, "FILE and OUT are the same file")
     llm4dsr("undo", audit, out, audit).failed(2, "AUDIT and OUT are the same file")
     llm4dsr("undo", "-", "-", tmp_path / "back").failed(2, "two inputs are standard input")

@@ -199,23 +199,39 @@ def check_ending(target: str, source: str, *, asks_format: bool = False) -> None
     Raises:
         OptionError: it would.
     """
-    plain = re.sub(r"\.(gz|zst)$", "", target.lower())
-    refuse_compressed_parquet(target)
-    own = source.log.file.endings if isinstance(source, Gathered) else _JSON
-    if plain.endswith(own) or not plain.endswith((*_JSON, *_FORMATS)):
+    if isinstance(source, Gathered):
+        check_name(target, source.log.file.kind, source.log.file.endings)
         return
-    if asks_format:
+    plain = re.sub(r"\.(gz|zst)$", "", target.lower())
+    if asks_format and plain.endswith(tuple(_FORMATS)):
+        refuse_compressed_parquet(target)
         name = next(name for ending, name in _FORMATS.items() if plain.endswith(ending))
         raise OptionError(
             f"would hold JSON lines, which {'standard input' if source == '-' else source} is read as",
             where=target,
-            remedy=f"if that is a log, add `format` {name}, else call OUT {Path(plain).with_suffix(own[0]).name}",
+            remedy=f"if that is a log, add `format` {name}, else call OUT {Path(plain).with_suffix(_JSON[0]).name}",
         )
-    kind = source.log.file.kind if isinstance(source, Gathered) else "JSON lines"
+    check_name(target)
+
+
+def check_name(target: str, kind: str = "JSON lines", endings: tuple[str, ...] = _JSON) -> None:
+    """Refuse a name that says something else than what it would hold.
+
+    Args:
+        kind: of what it would hold, in words.
+        endings: what a name of that kind may end in, its own first.
+
+    Raises:
+        OptionError: it does.
+    """
+    plain = re.sub(r"\.(gz|zst)$", "", target.lower())
+    refuse_compressed_parquet(target)
+    if plain.endswith(endings) or not plain.endswith((*_JSON, *_FORMATS)):
+        return
     raise OptionError(
         f"would hold {kind}, which its name does not say",
         where=target,
-        remedy=f"call it {Path(plain).with_suffix(own[0]).name}, or convert it afterwards with `llm4dsr convert`",
+        remedy=f"call it {Path(plain).with_suffix(endings[0]).name}, or convert it afterwards with `llm4dsr convert`",
     )
 
 

@@ -189,6 +189,18 @@ def open_log(
     return RowLog(file, columns, met, takes_titles=not has_catalog, also=also, whole=whole)
 
 
+def holds(path: str | Path) -> tuple[str, tuple[str, ...]] | None:
+    """What kind of log of text a file is, in words, and the endings of its name; None where its first line tells none.
+
+    Its own name may be one that says nothing, or a TSV's where `format` said CSV.
+    """
+    line = _first_line(path)
+    if line[:1] == b"{":
+        return JsonRows.kind, JsonRows.endings
+    kind = format_of(line.decode("utf-8", "replace"))
+    return None if kind is None else (_DIALECTS[kind].kind, _DIALECTS[kind].endings)
+
+
 def _kind(path: str | Path, name: str) -> str | None:
     """The format by the name, or by the first line."""
     plain = re.sub(r"\.(gz|zst)$", "", name.lower())
