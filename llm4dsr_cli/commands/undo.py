@@ -13,9 +13,15 @@ from llm4dsr_cli.errors import OptionError
 def undo(
     audit: Annotated[str, typer.Argument(metavar="AUDIT", help="What `clean` or `apply` wrote with --audit.")],
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The OUT of the same run, JSON lines; - for standard input.")
+        str, typer.Argument(metavar="FILE", help="The OUT of the same run, JSON lines or a log; - for standard input.")
     ],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="Where the records go; - for standard output.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Where what was read comes back; - for standard output. A folder gets a file of FILE's name.",
+        ),
+    ],
     only: Annotated[
         str | None,
         typer.Option(
@@ -30,8 +36,9 @@ def undo(
 ) -> None:
     """Take edits back: all of them, byte for byte, or those of a list.
 
-    All edits taken back, every line is again what was read (a Windows line ending apart). Of some edits taken back, the
-    lines are what they would be without these edits; fields that --annotate or --action mark have added stay.
+    All edits taken back, every line is again what was read (in JSON lines, a Windows line ending apart), and a log is
+    again the file that it was; not so of Parquet. Of some edits taken back, the lines are what they would be without
+    these edits; fields that --annotate or --action mark have added stay.
 
     Example: llm4dsr undo edits.jsonl cleaned.jsonl restored.jsonl --only undo.txt
     """

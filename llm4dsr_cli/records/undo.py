@@ -48,8 +48,9 @@ def undo_edits(
 
     Raises:
         RecordError: a line of the audit is none, or ``file`` is not what was written with it.
-        OptionError: ``only`` names an edit that the audit does not have, some of those of one row of a log, or one of a
-            log to whose rows a column was added; or ``target`` is called as what it will not hold.
+        OptionError: ``only`` holds no places, or names an edit that the audit does not have, some of those of one row
+            of a log, or one of a log to whose rows a column was added; or ``target`` is called as what it will not
+            hold.
         Llm4dsrError: a file cannot be read.
         OutputError: ``target`` cannot be written.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from operator import index
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.records.audit import AuditedRecord
@@ -30,13 +31,22 @@ class Chosen:
 
     Attributes:
         undone: counts those that were asked about.
+
+    Raises:
+        OptionError: ``only`` has something else than places.
     """
 
     only: Collection[Place] | None
     undone: Undone = field(default_factory=Undone, init=False)
 
     def __post_init__(self) -> None:
-        self._left = set(self.only or ())
+        try:
+            self._left = {_place(place) for place in (() if self.only is None else self.only)}
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"`only` is {self.only!r:.80}, and not a list of places",
+                remedy="give pairs of the line of the output, from 1, and the item's position, from 0: [(12, 3)]",
+            ) from None
 
     def of(self, record: AuditedRecord) -> set[int]:
         """The positions of a record's edits that are to be taken back."""
@@ -57,3 +67,9 @@ class Chosen:
                 f"`only` names item {position} of line {line_number}, of which the audit has no edit",
                 remedy="give a list that was made from this audit",
             )
+
+
+def _place(place: Place) -> Place:
+    """A place in Python's own integers. Raises TypeError or ValueError where it is none."""
+    line_number, position = map(index, place)
+    return line_number, position

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import files
 from hypothesis import HealthCheck, given, settings
@@ -228,6 +229,22 @@ def test_an_edit_that_is_not_in_the_audit_cannot_be_taken_back(tmp_path: Path) -
     with pytest.raises(OptionError, match="`only` names item 0 of line 1, of which the audit has no edit"):
         undo_edits(audit, out, tmp_path / "restored", {(1, 1), (1, 0)})
     assert not (tmp_path / "restored").exists()
+
+
+@pytest.mark.parametrize("only", [[2], 2, ["1 1"], "11", [(1,)], [(1, 1, 1)], [(1, "1")], [(1, 1.0)], [None]], ids=repr)
+def test_what_names_no_places_is_told_of_by_its_argument(tmp_path: Path, only: Any) -> None:
+    """Guards: a TypeError about an int that nobody has unpacked, and a float that is taken for no edit of the audit."""
+    audit, out = small_run(tmp_path)
+    with pytest.raises(OptionError, match=r"`only` is .*, and not a list of places: give pairs of the line"):
+        undo_edits(audit, out, tmp_path / "restored", only)
+    assert not (tmp_path / "restored").exists()
+
+
+def test_places_may_be_of_any_integers(tmp_path: Path) -> None:
+    """Guards: places of a data frame, or of JSON, refused because they are no tuples of int."""
+    audit, out = small_run(tmp_path)
+    only: Any = [[1, 1], np.array([3, 0])]
+    assert undo_edits(audit, out, tmp_path / "restored", only).edits == 2
 
 
 def test_a_list_may_have_comments(tmp_path: Path) -> None:
