@@ -48,7 +48,7 @@ def show(
 
 
 def _lines(record: AuditedRecord, columns: int) -> Iterator[list[Part]]:
-    yield [(f"line {record.output_line}", "bold"), (f"  {record.user_text}" if record.user_text else "", "")]
+    yield [(f"{record.unit} {record.output_line}", "bold"), (f"  {record.user_text}" if record.user_text else "", "")]
     for edit in record.edits:
         done = f"  ({_DONE[edit.action]})"
         yield [*edited_item(edit.title, edit.noise_probability, columns - len(done)), (done, "dim")]

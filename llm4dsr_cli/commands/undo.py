@@ -27,9 +27,9 @@ def undo(
         typer.Option(
             "--only",
             metavar="LIST",
-            help="Take back these edits alone: a text file with one a line, the line of FILE (from 1) and the item's "
-            "position in the record as it was (from 0), as in: 12 3. What follows a # is a comment. The page of "
-            "`llm4dsr report` gives such a file.",
+            help="Take back these edits alone: a text file with one a line, the line of FILE, or the number of a log's "
+            "sequence (from 1), and the item's position in the record as it was (from 0), as in: 12 3. What follows a "
+            "# is a comment. The page of `llm4dsr report` gives such a file.",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -15,6 +15,8 @@ from llm4dsr_cli.records.logs.patches import LINES, PATCH, WHOLE
 from llm4dsr_cli.records.names import Names
 from llm4dsr_cli.records.reader import LineReader
 
+# What the place of a record that was gathered from a log says, before its number: x.csv sequence:7.
+SEQUENCE = "sequence"
 _BATCH = 1024  # lines
 _NUMBER = (int, float)
 _TEXT_OR_NOTHING = (str, type(None))
@@ -87,7 +89,7 @@ class AuditedRecord:
     Attributes:
         where: the place of its first line in the audit, ``file:line``.
         record: the place where it was read, ``file:line``.
-        output_line: number of its line in the output, from 1.
+        output_line: number of its line in the output, from 1; of a log the number of the sequence.
         user: whose it is, as the record says; None where it does not.
         edits: in the order of their positions; one at least.
         titles: of all its items, None for an item without one; None as a whole in older audits, which have the edited
@@ -106,6 +108,11 @@ class AuditedRecord:
     chances: list[float | None] | None
     expected_precision: dict[str, float] | None
     original: Original | None
+
+    @property
+    def unit(self) -> str:
+        """What ``output_line`` numbers, in a word: lines, or of a log, in which a record has no line, sequences."""
+        return SEQUENCE if self.record.rpartition(":")[0].endswith(f" {SEQUENCE}") else "line"
 
     @property
     def user_text(self) -> str:

@@ -88,7 +88,7 @@ def _rows(record: AuditedRecord, back: set[int]) -> set[int]:
         raise _no_audit(record.where) from None
     if any(edited[row] > sum(of[position] == row for position in back) for row in chosen):
         raise OptionError(
-            f"`only` names some of the edits of one row, those of line {record.output_line}",
+            f"`only` names some of the edits of one row, those of {record.unit} {record.output_line}",
             remedy="name all of them, or none",
         )
     return chosen

@@ -40,6 +40,7 @@ class Chosen:
     undone: Undone = field(default_factory=Undone, init=False)
 
     def __post_init__(self) -> None:
+        self._unit = "line"  # that the places number
         try:
             self._left = {_place(place) for place in (() if self.only is None else self.only)}
         except (TypeError, ValueError):
@@ -53,6 +54,7 @@ class Chosen:
         places = {edit.position: (record.output_line, edit.position) for edit in record.edits}
         back = {position for position, place in places.items() if self.only is None or place in self._left}
         self._left.difference_update(places.values())
+        self._unit = record.unit
         self.undone.of_records += 1
         self.undone.of_edits += len(places)
         self.undone.edits += len(back)
@@ -64,7 +66,7 @@ class Chosen:
         if self._left:
             line_number, position = min(self._left)
             raise OptionError(
-                f"`only` names item {position} of line {line_number}, of which the audit has no edit",
+                f"`only` names item {position} of {self._unit} {line_number}, of which the audit has no edit",
                 remedy="give a list that was made from this audit",
             )
 

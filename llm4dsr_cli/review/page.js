@@ -49,7 +49,7 @@ function toggle(edit) {
 function listOfBack() {
   const chosen = edits.filter((e) => back.has(e.index)).sort((a, b) => a.line - b.line || a.position - b.position);
   const lines = chosen.map((e) => `${e.line} ${e.position}  # ${titleOf(e.title)}`);
-  return [`# edits of ${data.audit} to take back: line of the output, position of the item`, ...lines, ""].join("\n");
+  return [`# edits of ${data.audit} to take back: ${data.unit} of the output, position of the item`, ...lines, ""].join("\n");
 }
 
 function tellBack() {
@@ -128,7 +128,7 @@ function fill(row, edit) {
   box.checked = kept;
   const p = make("span", "chance", chance(edit.p));
   p.style.setProperty("--p", edit.p);
-  const who = [edit.user, `line ${number(edit.line)}`].filter(Boolean).join(" · ");
+  const who = [edit.user, `${data.unit} ${number(edit.line)}`].filter(Boolean).join(" · ");
   const about = make("span", "who", who);
   about.title = edit.place;
   const head = make("div", "head", p, make("strong", "", titleOf(edit.title)), make("span", "", outcome(edit)), about);

@@ -35,8 +35,8 @@ def summary(audit: str | Path, scored: str | Path | None = None) -> dict[str, An
 
     Returns:
         A value for JSON. Titles and users are numbered, records and edits are lists, since there may be many:
-        ``records`` has [output line, record, user, number of items, [[position, title, probability], ...]], and
-        ``edits`` [record, position, action, title, probability, proposal]; -1 and null stand for nothing.
+        ``records`` has [number of the ``unit``, record, user, number of items, [[position, title, probability], ...]],
+        and ``edits`` [record, position, action, title, probability, proposal]; -1 and null stand for nothing.
 
     Raises:
         RecordError: a line is none of an audit, or none with probabilities.
@@ -53,6 +53,7 @@ def summary(audit: str | Path, scored: str | Path | None = None) -> dict[str, An
     chances = [edit[4] for edit in found.edits]
     return {
         "audit": str(audit),
+        "unit": found.unit,
         "scored": about,
         "thresholds": sorted(found.thresholds),
         "expected": found.expected,
@@ -81,9 +82,11 @@ class _Found:
     thresholds: set[float] = field(default_factory=set)
     expected: dict[str, float] | None = None
     chances: dict[int, list[float | None]] = field(default_factory=dict)  # by the line that was read
+    unit: str = "line"  # what the records' numbers count
 
     def add(self, record: AuditedRecord) -> None:
         number = len(self.records)
+        self.unit = record.unit
         sequence = self._sequence(record)
         n_items = len(record.titles) if record.titles is not None else 0
         self.records.append([record.output_line, record.record, record.user_text, n_items, sequence])

@@ -288,7 +288,8 @@ def test_a_compressed_audit_is_read_everywhere(tmp_path: Path, clean: Call, llm4
 
 
 def test_the_audit_of_a_log_is_shown_and_undone(tmp_path: Path, clean: Call, llm4dsr: Call) -> None:
-    """Guards: a page without the users of a log, and JSON lines in place of its rows."""
+    """Guards: a page without the users of a log, JSON lines in place of its rows, and the number of a sequence called a
+    line, on which something else stands."""
     source, out, audit = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "edits.jsonl"
     rows = [f"u{n},i{at},{title},{at}" for n, titles in enumerate(sequences(20)) for at, title in enumerate(titles)]
     source.write_text("\n".join(["user_id,item_id,title,timestamp", *rows, ""]), encoding="utf-8")
@@ -297,6 +298,13 @@ def test_the_audit_of_a_log_is_shown_and_undone(tmp_path: Path, clean: Call, llm
     edits = read_edits(audit)
     assert {edit["user"] for edit in edits} <= {f"u{n}" for n in range(20)}
     assert llm4dsr("report", tmp_path / "edits.html", "--audit", audit, "-q").code == 0
-    assert llm4dsr("show", audit).out.count(b"(dropped)") == len(edits) > 0
+    shown = llm4dsr("show", audit).out.decode()
+    assert shown.count("(dropped)") == len(edits) > 0
+    # Users stand in the log one after the other.
+    of_users = {f"sequence {edit['output_line']}  u{edit['output_line'] - 1}" for edit in edits}
+    assert {line for line in shown.splitlines() if not line.startswith(" ")} == of_users
+    (tmp_path / "undo.txt").write_text("1 999\n")
+    undone = llm4dsr("undo", audit, out, tmp_path / "back.csv", "--only", tmp_path / "undo.txt")
+    undone.failed(2, "--only names item 999 of sequence 1")
     assert llm4dsr("undo", audit, out, tmp_path / "back.csv").code == 0
     assert (tmp_path / "back.csv").read_bytes() == source.read_bytes()

@@ -210,6 +210,19 @@ def test_what_is_unticked_is_what_undo_takes_back(browser: Chromium, tmp_path: P
     assert (tmp_path / "all.jsonl").read_bytes() == source.read_bytes()
 
 
+@pytest.mark.parametrize(("record", "unit"), [("in.csv sequence:1", "sequence"), ("a sequence.jsonl:1", "line")])
+def test_edits_of_a_log_have_the_number_of_their_sequence(
+    browser: Chromium, tmp_path: Path, record: str, unit: str
+) -> None:
+    """Guards: "line 1" on the page, which is the header of the CSV."""
+    _, _, audit = run_of(tmp_path, 1, WORDS)
+    edit = json.loads(audit.read_bytes())
+    audit.write_text(json.dumps({**edit, "record": record}) + "\n", encoding="utf-8")
+    page = opened(browser, tmp_path, audit)
+    assert texts(page, ".who") == [f"user 1 · {unit} 1"]
+    page.close()
+
+
 def test_a_search_finds_titles_users_and_neighbours(browser: Chromium, tmp_path: Path) -> None:
     """Guards: a search that sees the edited titles only, or letters in one case only; keys that type into it."""
     _, _, audit = run_of(tmp_path, 60, WORDS)

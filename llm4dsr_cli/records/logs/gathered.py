@@ -14,6 +14,7 @@ import orjson
 
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.errors import OptionError
+from llm4dsr_cli.records.audit import SEQUENCE
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.json_lines import quote_names
 from llm4dsr_cli.records.logs.columns import Columns
@@ -75,7 +76,7 @@ class Gathered(str):
     @property
     def label(self) -> str:
         """What messages call it."""
-        return f"{self.log.file.name} sequence"
+        return f"{self.log.file.name} {SEQUENCE}"
 
 
 def gather(
