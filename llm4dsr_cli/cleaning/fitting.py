@@ -20,6 +20,8 @@ from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.sample import UserSequence
 from llm4dsr_cli.scores import Scorer
 
+# With fewer, counts that help to find what is put in do not help to find the noise of the data (docs/experiments.md).
+FEWEST_USERS = 100
 # The sample takes no longer to score than such a share of the data, or so many items.
 SHARE = 0.1
 FEW_ITEMS = 2_000
@@ -76,6 +78,8 @@ def fit_to(
     except OptionError as error:  # too few users, items or different titles
         return Fitted(None, False, f"the denoiser judges alone: {error.what}")
     counts, tried = f"counts of {n_users:,} users", f"{len(noisy):,} sequences with noise put in"
+    if n_users < FEWEST_USERS:
+        return Fitted(gate, False, f"the denoiser judges alone: {counts} are too few to help it")
     if helps:
         return Fitted(gate, True, f"the denoiser and {counts} judge together, weighed on {tried}")
     return Fitted(gate, False, f"the denoiser judges alone: {counts} did not help it on {tried}")

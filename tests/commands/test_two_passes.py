@@ -62,13 +62,13 @@ def test_without_options_the_counts_of_the_file_judge_beside_the_denoiser(
 
 
 def test_with_few_users_the_denoiser_judges_alone_and_says_so(tmp_path: Path, clean: Call) -> None:
-    """Guards: weights that were fitted on next to nothing, and a traceback."""
-    for n in (0, 1, 29):
+    """Guards: weights that were fitted on next to nothing, counts of few users that did harm, and a traceback."""
+    for n in (0, 1, 29, 80):
         source = write(tmp_path / f"{n}.jsonl", tasteful(n))
         report = tmp_path / "report.json"
         outcome = clean(source, tmp_path / "out.jsonl", "--report", report)
         assert outcome.code == 0, outcome.err
-        assert re.search(r"the denoiser judges alone: \d+ users .* are too few", outcome.err)
+        assert re.search(r"the denoiser judges alone: .*\d+ (users|titles) .*are too few", outcome.err)
         assert json.loads(report.read_bytes())["gate"]["fusion"] is False
 
 

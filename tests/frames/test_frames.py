@@ -251,7 +251,7 @@ def test_a_frame_is_cleaned_as_its_file_is(
     action: Any, titles: str, tiny: dict[str, Any], tmp_path: Path, clean: Call
 ) -> None:
     """Guards: the library and the command drifting apart: other batches, counts, shares, or another order."""
-    df = pd.DataFrame(interactions(users=70))
+    df = pd.DataFrame(interactions(users=120))
     catalog = tmp_path / "titles.csv"
     pd.DataFrame({"item_id": [*TITLES], "title": [*TITLES.values()]}).to_csv(catalog, index=False)
     options: list[Any] = ["--user-column", "user", "--item-column", "item", "--action", action]
@@ -266,14 +266,14 @@ def test_a_frame_is_cleaned_as_its_file_is(
     given: dict[str, Any] = {"threshold": None, "titles": "title" if titles == "column" else catalog}
     found = cleaned(df, tiny, action=action, say=said.append, **given)
     assert "judge together" in outcome.err and any("judge together" in line for line in said)
-    n_edits = int(0.05 * 420)
+    n_edits = int(0.05 * 720)
     if action == "mark":
         written = pd.read_csv(tmp_path / "out.csv")
         assert found["is_noise"].astype(int).tolist() == written["noise_flag"].tolist()
         assert found["is_noise"].sum() == n_edits
     else:
         pd.testing.assert_frame_equal(found.reset_index(drop=True), pd.read_csv(tmp_path / "out.csv"))
-        assert len(found) == 420 - n_edits or action == "replace"
+        assert len(found) == 720 - n_edits or action == "replace"
 
 
 # --- replacing -------------------------------------------------------------------------------------------------------

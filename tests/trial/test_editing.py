@@ -118,7 +118,7 @@ def test_histories_that_nobody_learns_from_are_edited_as_much_as_the_others(tiny
 
 def test_what_is_dropped_is_what_clean_drops(tiny_denoiser: Path) -> None:
     """Guards a trial of another cleaning than the one that its verdict names."""
-    split = split_of(users())
+    split = split_of(users(120))
     with editor(tiny_denoiser, split) as editing:
         sequences = split.item_sequences()
         cleaning = editing.cleaning.gated(action="drop").within_budget(0.1, sequences)
