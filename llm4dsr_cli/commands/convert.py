@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -37,7 +41,6 @@ def convert(
 
     from llm4dsr_cli.records.logs.gathered import Gathered, gather, is_stream, refuse_compressed_parquet
     from llm4dsr_cli.records.logs.table import ENDINGS, RecordFields, Table
-    from llm4dsr_cli.records.reader import LineReader
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     console = run.console()
@@ -67,15 +70,10 @@ def convert(
             remedy="if IN is a log, say so, as in `format` csv" if asks_format else "end OUT in .csv, or give a log",
         )
 
-    def lines() -> Iterator[tuple[str, bytes]]:
-        with LineReader.open(read) as reader:
-            for batch in reader.batches(1024):
-                yield from ((f"{reader.name}:{number}", line) for number, line in batch)
-
     n = 0
     if ending == ".jsonl":
         with out:
-            for _, line in lines():
+            for _, line in _lines(read):
                 out.write(line)
                 n += 1
         console.say(f"{target}: {n:,} sequences")
@@ -87,14 +85,46 @@ def convert(
     columns = fields.log_options().columns
     if isinstance(found, Gathered):
         columns = found.named(columns)
-    table = Table(lines, taken, columns)
-    if not table.has_user:
-        raise OptionError(
-            "no sequence says whose it is, and in a log only users tell sequences apart",
-            where=source,
-            remedy="name the field with `user_field`",
-        )
-    with out:
-        table.write(out.write_bytes, ending)
+    with _readable_twice(read) as twice:
+        table = Table(lambda: _lines(twice), taken, columns)
+        if not table.has_user:
+            raise OptionError(
+                "no sequence says whose it is, and in a log only users tell sequences apart",
+                where=source,
+                remedy="name the field with `user_field`",
+            )
+        with out:
+            table.write(out.write_bytes, ending)
     console.say(f"{target}: {table.rows_written:,} rows")
     return 0
+
+
+def _lines(source: str) -> Iterator[tuple[str, bytes]]:
+    """The lines of an input, each with its place."""
+    from llm4dsr_cli.records.reader import LineReader
+
+    with LineReader.open(source) as reader:
+        for batch in reader.batches(1024):
+            yield from ((f"{reader.name}:{number}", line) for number, line in batch)
+
+
+class _Copy(str):
+    """The path of a copy; ``label`` is what messages call it."""
+
+    label: str
+
+
+@contextmanager
+def _readable_twice(source: str) -> Iterator[str]:
+    """The same input, or a copy of one that can be read once."""
+    from llm4dsr_cli.records.reader import can_be_read_twice, open_input
+
+    if can_be_read_twice(source):
+        yield source
+        return
+    with TemporaryDirectory(prefix="llm4dsr-") as folder:
+        copy = _Copy(Path(folder, "input"))
+        copy.label = "stdin" if source == "-" else source
+        with closing(open_input(source)) as stream, Path(copy).open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        yield copy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,21 @@ def test_a_log_comes_back_from_its_sequences(tmp_path: Path, convert: Call, endi
     assert convert(tmp_path / "s.jsonl", tmp_path / f"back{ending}", "--user-field", "user_id", *names).code == 0
     assert convert(tmp_path / f"back{ending}", tmp_path / "again.jsonl").code == 0
     assert read(tmp_path / "again.jsonl") == read(tmp_path / "s.jsonl")
+
+
+def test_sequences_come_through_a_pipe(tmp_path: Path) -> None:
+    """Guards: a header and no row, with exit code 0: the table is read twice, and a pipe was empty by then."""
+    records = [{"user_id": user, "items": [user, user + 1], "rating": [3, 4]} for user in range(2_000)]
+    source = write(tmp_path / "s.jsonl", records)
+    for given, target in ((str(source), "file.csv"), ("-", "pipe.csv")):
+        program = [sys.executable, "-m", "llm4dsr_cli", "convert", given, str(tmp_path / target)]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            _, told = process.communicate(source.read_bytes())
+        assert process.returncode == 0 and b"4,000 rows" in told
+    assert (tmp_path / "pipe.csv").read_bytes() == (tmp_path / "file.csv").read_bytes()
+    program[-1] = str(tmp_path / "wrong.csv")
+    wrong = subprocess.run(program, input=b'{"user_id": 1, "items": [2]}\n[]\n', capture_output=True, check=False)
+    assert wrong.returncode == 1 and b"stdin:2" in wrong.stderr
 
 
 def test_rows_that_are_left_out_are_counted(tmp_path: Path, convert: Call) -> None:
