@@ -130,7 +130,6 @@ def test_titles_that_differ_in_white_space_only_are_one_item() -> None:
         ({"noise": [0, "1", 0]}, ['"noise"[1] is "1"']),
         ({"noise": [0, 1.0, 0]}, ['"noise"[1]']),
         ({"noise": [0, None, 0]}, ['"noise"[1] is null']),
-        ({"noise": [False, True, False]}, ['"noise"[0]']),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_with_line_and_remedy(noise: dict[str, Any], words: list[str]) -> None:
