@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -41,6 +38,7 @@ def convert(
 
     from llm4dsr_cli.records.logs.gathered import Gathered, gather, is_stream, refuse_compressed_parquet
     from llm4dsr_cli.records.logs.table import ENDINGS, RecordFields, Table
+    from llm4dsr_cli.records.reader import readable_twice
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     console = run.console()
@@ -85,7 +83,7 @@ def convert(
     columns = fields.log_options().columns
     if isinstance(found, Gathered):
         columns = found.named(columns)
-    with _readable_twice(read) as twice:
+    with readable_twice(read) as twice:
         table = Table(lambda: _lines(twice), taken, columns)
         if not table.has_user:
             raise OptionError(
@@ -99,32 +97,10 @@ def convert(
     return 0
 
 
-def _lines(source: str) -> Iterator[tuple[str, bytes]]:
+def _lines(source: str | Path) -> Iterator[tuple[str, bytes]]:
     """The lines of an input, each with its place."""
     from llm4dsr_cli.records.reader import LineReader
 
     with LineReader.open(source) as reader:
         for batch in reader.batches(1024):
             yield from ((f"{reader.name}:{number}", line) for number, line in batch)
-
-
-class _Copy(str):
-    """The path of a copy; ``label`` is what messages call it."""
-
-    label: str
-
-
-@contextmanager
-def _readable_twice(source: str) -> Iterator[str]:
-    """The same input, or a copy of one that can be read once."""
-    from llm4dsr_cli.records.reader import can_be_read_twice, open_input
-
-    if can_be_read_twice(source):
-        yield source
-        return
-    with TemporaryDirectory(prefix="llm4dsr-") as folder:
-        copy = _Copy(Path(folder, "input"))
-        copy.label = "stdin" if source == "-" else source
-        with closing(open_input(source)) as stream, Path(copy).open("wb") as file:
-            shutil.copyfileobj(stream, file)
-        yield copy

@@ -7,8 +7,10 @@ import gzip
 import io
 import os
 import queue
+import shutil
 import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +75,26 @@ def can_be_read_twice(path: str | Path) -> bool:
     except (OSError, ValueError, AttributeError):  # nothing there; or a standard input that is none, or in memory
         return path != "-"
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+class _Copy(str):
+    """The path of a copy; ``label`` is what messages call it."""
+
+    label: str
+
+
+@contextlib.contextmanager
+def readable_twice(path: str | Path) -> Iterator[str | Path]:
+    """The same input, or a copy of one that can be read once; the copy goes at the end."""
+    if can_be_read_twice(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="llm4dsr-") as folder:
+        copy = _Copy(Path(folder, "input"))
+        copy.label = "stdin" if path == "-" else os.fspath(path)
+        with contextlib.closing(open_input(path)) as stream, Path(copy).open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        yield copy
 
 
 class LineReader:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from llm4dsr_cli.errors import Llm4dsrError, RecordError
@@ -19,7 +16,7 @@ from llm4dsr_cli.records.logs.gathered import check_name, is_stream
 from llm4dsr_cli.records.logs.log import holds
 from llm4dsr_cli.records.logs.patches import LINES, WHOLE, Digest
 from llm4dsr_cli.records.names import names_of, value_at
-from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, open_input
+from llm4dsr_cli.records.reader import LineReader, can_be_read_twice, readable_twice
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.record_format import RecordFormat
 from llm4dsr_cli.records.undo_log import undo_log, written_with
@@ -55,10 +52,7 @@ def undo_edits(
         OutputError: ``target`` cannot be written.
     """
     if not can_be_read_twice(audit):
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, "audit")
-            with closing(open_input(audit)) as stream, copy.open("wb") as out:
-                shutil.copyfileobj(stream, out)
+        with readable_twice(audit) as copy:
             return undo_edits(copy, file, target, only)
     if _is_parquet(file):
         raise Llm4dsrError(
