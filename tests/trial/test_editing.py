@@ -127,6 +127,17 @@ def test_what_is_dropped_is_what_clean_drops(tiny_denoiser: Path) -> None:
         assert editing.cleaning.fuses
 
 
+def test_it_is_told_whose_newest_item_was_replaced(tiny_denoiser: Path, tmp_path: Path) -> None:
+    """Guards: a history that holds both the newest item and what took its place."""
+    split, setting = split_of(users()), Setting("replace", 0.5)
+    for _ in range(2):  # made, and kept
+        with editor(tiny_denoiser, split, tmp_path) as editing:
+            edited, decisions = editing.edited(setting), editing._decisions(setting)
+            last = [len(items) - 1 for items in split.sequences]
+            replaced = {n for n, one in enumerate(decisions) if last[n] in one.replacements}
+            assert edited.newest_replaced == replaced and 0 < len(replaced) < len(decisions)
+
+
 def pairs(edited: Edited, split: Split) -> list[tuple[Any, Any]]:
     return list(zip(edited.sequences, split.sequences, strict=True))
 

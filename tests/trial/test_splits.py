@@ -142,7 +142,7 @@ def test_a_split_by_time_shows_nothing_of_the_future() -> None:
     for user in range(300):
         n = int(rng.integers(3, 12))
         sequences.append(ItemSequence([f"item {i}" for i in rng.integers(0, 50, n)], user=user))
-        times.append(np.sort(rng.uniform(0, 100, n)).tolist())
+        times.append(np.sort(rng.uniform(80 if user % 9 == 0 else 0, 100, n)).tolist())  # some come late
     histories = Histories.of(sequences, times)
     split = by_time(histories)
     assert histories.times is not None
