@@ -31,5 +31,6 @@ def test_items_are_drawn_and_lent_as_often_as_step_by_step(counts: list[int]) ->
     drawn = [source.draw(0, rng) for _ in range(N)]
     found = Counter((item, source.is_lent(item, rng)) for item in drawn)
     wanted = Counter(naive(popularity, rng) for _ in range(N))
+    assert any(lent and popularity[item] > 1 for item, lent in found) == (popularity.max() > 1), "popular ones, too"
     for kind in {*found, *wanted}:
         assert found[kind] / N == pytest.approx(wanted[kind] / N, abs=0.01), kind
