@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from llm4dsr_cli.cleaning.decision import Decision, Fallback
 from llm4dsr_cli.cleaning.editing import additions, record_edits
 from llm4dsr_cli.cleaning.fitting import fit_to
 from llm4dsr_cli.cleaning.settings import CleaningSettings, check_choice
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.errors import ModelError, OptionError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llm4dsr_cli.replacing.generate.suggester import Suggester
 
 
-class Cleaning:
+class Cleaning(Closing):
     """Finds the items that do not belong, and what belongs there; see ``Cleaning.load``.
 
     Threads may share one: the denoiser judges for one of them at a time.
@@ -415,12 +415,6 @@ class Cleaning:
     def close(self) -> None:
         """Free the models that ``load`` has loaded; harmless when there is none."""
         self._open.close()
-
-    def __enter__(self) -> Cleaning:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def _spread(sequences: Sequence[ItemSequence], scores: Sequence[Scores]) -> list[Scores]:

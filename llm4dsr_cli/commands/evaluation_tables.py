@@ -22,9 +22,10 @@ DETECTION = {
     "precision_at_1pct": "P@1%",
     "precision_at_3pct": "P@3%",
     "precision_at_5pct": "P@5%",
+    "precision_at_10pct": "P@10%",
 }
 EDITS = {"precision": "precision", "recall": "recall", "f1": "F1", "false_edit_rate": "false edits"}
-SPELLED = {"AP": "average precision", "P@1%": "precision at 1%", "P@3%": "precision at 3%", "P@5%": "precision at 5%"}
+SPELLED = {"AP": "average precision", **{f"P@{n}%": f"precision at {n}%" for n in (1, 3, 5, 10)}}
 
 
 def print_tables(evaluation: Evaluation, *, color: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.console import Advance, untold
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE
 from llm4dsr_cli.errors import Llm4dsrError, OptionError
 from llm4dsr_cli.evaluation.bootstrap import Intervals, Multiplicities, bootstrap_intervals
@@ -27,8 +28,6 @@ from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.scores import BATCH_RECORDS, Scores, probability
 from llm4dsr_cli.thresholds import check_rate
-
-Advance = Callable[[str, float | None], None]
 
 # Of the figures these are no quality, and get no interval.
 COUNTS = ("n_items", "n_noise")
@@ -182,7 +181,7 @@ def evaluate(
     *,
     gate: GateFile | None = None,
     say: Callable[[str], None] = lambda line: None,
-    advance: Advance = lambda text, fraction: None,
+    advance: Advance = untold,
 ) -> Evaluation:
     """Measure a denoiser on labelled data, item by item.
 

@@ -25,6 +25,7 @@ class DetectionQuality:
     precision_at_1pct: float
     precision_at_3pct: float
     precision_at_5pct: float
+    precision_at_10pct: float
     n_items: int
     n_noise: int
 
@@ -79,6 +80,7 @@ class Ranking:
             precision_at_1pct=_precision_at(noise_at, clean_at, 0.01),
             precision_at_3pct=_precision_at(noise_at, clean_at, 0.03),
             precision_at_5pct=_precision_at(noise_at, clean_at, 0.05),
+            precision_at_10pct=_precision_at(noise_at, clean_at, 0.1),
             n_items=int(noise_at.sum() + clean_at.sum()),
             n_noise=int(noise_at.sum()),
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.model.llama import MAX_SEQUENCES, Context, Model, Tokens
 
@@ -19,7 +19,7 @@ _SPLIT_CELLS = 512
 _LAST = np.zeros(1, dtype=np.int32)
 
 
-class Branching:
+class Branching(Closing):
     """Reads prompts causally and goes on from them token by token; branches of one prompt share its cells.
 
     It is not thread-safe.
@@ -121,9 +121,3 @@ class Branching:
     def close(self) -> None:
         """Free the context; the model stays the caller's."""
         self._context.close()
-
-    def __enter__(self) -> Branching:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()

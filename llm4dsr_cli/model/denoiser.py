@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm4dsr_cli.cache import file_sha256, open_to_others
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.adapter import Part
 from llm4dsr_cli.model.base_model import find_base, is_file
@@ -54,7 +54,7 @@ class _WindowOf(NamedTuple):
     items: NDArray[np.int64]
 
 
-class Denoiser:
+class Denoiser(Closing):
     """Scores sequences with a language model and its adapter; see ``Denoiser.load``.
 
     Attributes:
@@ -290,12 +290,6 @@ class Denoiser:
         """Free the context and the model, when no thread scores any more; once closed, it stays closed."""
         if self._turns.end():
             self._loaded.close()
-
-    def __enter__(self) -> Denoiser:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def read_denoiser(model: str | Path | None) -> tuple[Path, DenoiserMetadata, bool]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.model.llama import Context, Model, Tokens
 
@@ -21,7 +21,7 @@ class Request:
     positions: Tokens
 
 
-class Engine:
+class Engine(Closing):
     """Runs many token sequences at once through one llama.cpp context.
 
     Sequences are packed into micro-batches of at most ``batch_tokens`` tokens, in their order. Within a micro-batch
@@ -88,9 +88,3 @@ class Engine:
     def close(self) -> None:
         """Free the context; the model stays the caller's."""
         self._context.close()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()

@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.architecture import check_model
 from llm4dsr_cli.model.cores import FreeCores
@@ -113,7 +113,7 @@ def open_files() -> tuple[Path, ...]:
     return tuple(_open_files)
 
 
-class Model:
+class Model(Closing):
     """A GGUF model in llama.cpp's hands: its weights (or only its vocabulary), and its tokenizer.
 
     Raises:
@@ -174,12 +174,6 @@ class Model:
         if model:
             _open_files.remove(self._path)
             _call(llama_cpp.llama_model_free, model)
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 class Context:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import MissingExtraError, ModelError, OptionError, OutOfMemoryError
 from llm4dsr_cli.model.engine import Request
 from llm4dsr_cli.model.llama import Tokens
@@ -30,7 +30,7 @@ _BATCH_TOKENS = {"cpu": 2_048}
 _BATCH_TOKENS_OF_A_GPU = 65_536
 
 
-class TorchEngine:
+class TorchEngine(Closing):
     """Runs many token sequences at once through a transformers model.
 
     On a GPU where there is one, else on the CPU: products are in bfloat16 where the device multiplies it faster.
@@ -116,9 +116,3 @@ class TorchEngine:
     def close(self) -> None:
         """Free the weights."""
         del self._backbone, self._head
-
-    def __enter__(self) -> TorchEngine:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()

@@ -14,9 +14,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, cast
 
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import Llm4dsrError, OptionError, RecordError
 from llm4dsr_cli.records import zstd
 from llm4dsr_cli.records.bounds import BoundedQueue, bounded_batches, bounded_lines, is_full
@@ -97,7 +97,7 @@ def readable_twice(path: str | Path) -> Iterator[str | Path]:
         yield copy
 
 
-class LineReader:
+class LineReader(Closing):
     """Lines of one input, in batches; a context manager.
 
     A regular file is cut into batches of equal size (long lines into smaller ones), so that a run can be repeated
@@ -138,14 +138,6 @@ class LineReader:
         # A file's name need not be UTF-8, what is written about it must be. A log's records have another one.
         name = "stdin" if path == "-" else str(getattr(path, "label", path)).encode("utf-8", "replace").decode()
         return cls(open_input(path), name, rewind=path == "-", exact=exact)
-
-    def __enter__(self) -> LineReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop reading. Never waits for a producer: a thread that waits for one is left behind and closes later."""

@@ -36,6 +36,7 @@ KEYS = {
     "precision_at_1pct",
     "precision_at_3pct",
     "precision_at_5pct",
+    "precision_at_10pct",
     "n_items",
     "n_noise",
     "precision",

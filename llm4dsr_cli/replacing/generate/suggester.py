@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from llm4dsr_cli.cache import cache_folder, cache_subfolder, mark_used, tidy
+from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.model.branching import Branching
 from llm4dsr_cli.model.denoiser import check_options, find_runtime, no_numbers, read_denoiser
@@ -30,7 +30,7 @@ CELLS = 4096
 WIDTH = 4
 
 
-class Suggester:
+class Suggester(Closing):
     """Continues lists of titles by titles of a catalog; see ``Suggester.load``. Threads are served one after the other.
 
     Attributes:
@@ -195,12 +195,6 @@ class Suggester:
         """Free the context and the model, when no thread uses them any more; once closed, it stays closed."""
         if self._turns.end():
             self._loaded.close()
-
-    def __enter__(self) -> Suggester:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 class GeneratingProposer:
