@@ -151,7 +151,8 @@ def evaluate(
     from llm4dsr_cli.commands.evaluation_tables import print_tables
     from llm4dsr_cli.evaluation.measure import EvaluationSettings
     from llm4dsr_cli.evaluation.measure import evaluate as measure
-    from llm4dsr_cli.evaluation.plots import check_plot, plot_evaluation
+    from llm4dsr_cli.evaluation.picture import check_plot
+    from llm4dsr_cli.evaluation.plots import plot_evaluation
     from llm4dsr_cli.evaluation.reference_scores import check_baselines
     from llm4dsr_cli.records.writer import OutputFile, check_paths
     from llm4dsr_cli.scores import log_odds_of

@@ -265,7 +265,8 @@ def finetune(
     training.check(model, plot)
 
     from llm4dsr_cli.cleaning.tally import RunCounts
-    from llm4dsr_cli.finetune.curve import check_plot, plot_training
+    from llm4dsr_cli.evaluation.picture import check_plot
+    from llm4dsr_cli.finetune.curve import plot_training
     from llm4dsr_cli.finetune.start import find_start
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 

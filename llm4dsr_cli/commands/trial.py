@@ -178,7 +178,7 @@ def trial(
     """
     from llm4dsr_cli.cleaning.tally import RunCounts
     from llm4dsr_cli.commands.trial_tables import print_trial
-    from llm4dsr_cli.evaluation.plots import check_plot
+    from llm4dsr_cli.evaluation.picture import check_plot
     from llm4dsr_cli.files import atomic_path
     from llm4dsr_cli.records.json_lines import dumps
     from llm4dsr_cli.records.writer import OutputFile, check_paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,64 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm4dsr_cli.errors import MissingExtraError, OptionError
 from llm4dsr_cli.evaluation.bootstrap import Multiplicities, bootstrap_intervals
 from llm4dsr_cli.evaluation.metrics import precision_recall_curve
-from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.evaluation.picture import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION, picture
 from llm4dsr_cli.scores import probability
 
 if TYPE_CHECKING:
     from llm4dsr_cli.evaluation.measure import Evaluation
 
-FORMATS = (".png", ".svg", ".pdf")
-
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-GREY, INK = "#8A8A8A", "#222222"
 _BASELINES = ((GREEN, (0, (5, 1.5))), (ORANGE, (0, (1, 1))), (PURPLE, (0, (4, 1, 1, 1))))
 
 # Bins of equally many items, and narrower ones at the suspicious end, where the gate decides.
 _RELIABILITY_BINS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1)
 _DRAWS = 300
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "llm4dsr",
-}
-# Files of equal figures are equal.
-METADATA = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-
-
-def check_plot(plot: Path) -> None:
-    """Whether a plot of this name can be drawn, before anything is computed for it.
-
-    Raises:
-        OptionError: it ends in none of ``FORMATS``.
-        MissingExtraError: matplotlib is not installed.
-    """
-    if plot.suffix.lower() not in FORMATS:
-        raise OptionError(f"`plot` is {plot}: no such kind of picture", remedy=f"end its name in {', '.join(FORMATS)}")
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingExtraError("plot", "matplotlib") from error
 
 
 def plot_evaluation(evaluation: Evaluation, plot: Path) -> None:
@@ -78,23 +32,14 @@ def plot_evaluation(evaluation: Evaluation, plot: Path) -> None:
     Right: noise log-odds of items that are noise and of items that belong.
 
     Raises:
-        OptionError, MissingExtraError: see ``check_plot``.
+        OptionError, MissingExtraError: see ``picture.check_plot``.
         OutputError: the file cannot be written.
     """
-    check_plot(plot)
-    # No pyplot: a figure of its own needs no display and leaves the caller's settings alone.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    kind = plot.suffix.lower()
-    with rc_context(STYLE), atomic_path(plot) as temporary:
-        figure = Figure(figsize=(12.6, 4.1), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.04))
+    with picture(plot, 12.6, 4.1) as figure:
         left, middle, right = figure.subplots(1, 3)
         _precision_and_recall(left, evaluation)
         _reliability(middle, evaluation)
         _scores_by_label(right, evaluation)
-        figure.savefig(temporary, format=kind[1:], dpi=160, metadata=METADATA[kind])
 
 
 def _precision_and_recall(axes: Any, evaluation: Evaluation) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm4dsr_cli.evaluation.plots import BLUE, GREEN, GREY, INK, METADATA, ORANGE, PURPLE, STYLE, VERMILLION
-from llm4dsr_cli.evaluation.plots import check_plot as check_plot
-from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.evaluation.picture import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILLION, picture
 
 if TYPE_CHECKING:
     from llm4dsr_cli.finetune.run import Finetuned
@@ -25,17 +23,10 @@ def plot_training(done: Finetuned, path: Path) -> None:
     drawn for a single domain: the scores of several cannot be pooled.
 
     Raises:
-        OptionError, MissingExtraError: see ``check_plot``.
+        OptionError, MissingExtraError: see ``picture.check_plot``.
         OutputError: the file cannot be written.
     """
-    check_plot(path)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    kind = path.suffix.lower()
-    with rc_context(STYLE), atomic_path(path) as temporary:
-        figure: Any = Figure(figsize=(12.6, 4.4), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, wspace=0.04)
+    with picture(path, 12.6, 4.4) as figure:
         left, *others = figure.subplots(1, 3)
         rows = [row for row in done.history if "loss" in row]
         left.plot([row["windows"] for row in rows], [row["loss"] for row in rows], "-o", **_line(BLUE))
@@ -49,7 +40,6 @@ def plot_training(done: Finetuned, path: Path) -> None:
         # One for all, beside the lines and not over them.
         handles, labels = others[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-        figure.savefig(temporary, format=kind[1:], dpi=160, metadata=METADATA[kind])
 
 
 def _validation(axes: Any, done: Finetuned, key: str) -> None:

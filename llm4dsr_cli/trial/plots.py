@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llm4dsr_cli.evaluation.plots import BLUE, GREY, METADATA, STYLE, check_plot
-from llm4dsr_cli.files import atomic_path
+from llm4dsr_cli.evaluation.picture import BLUE, GREY, picture
 from llm4dsr_cli.trial.compare import Compared
 from llm4dsr_cli.trial.metrics import CHOSEN_BY
 from llm4dsr_cli.trial.run import Trial
@@ -19,25 +18,17 @@ def plot_trial(trial: Trial, plot: Path) -> None:
     of the random control.
 
     Raises:
-        OptionError, MissingExtraError: see ``check_plot``.
+        OptionError, MissingExtraError: see ``picture.check_plot``.
         OutputError: the file cannot be written.
     """
-    check_plot(plot)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    kind = plot.suffix.lower()
     actions = list(dict.fromkeys(one.setting.action for one in trial.compared))
-    with rc_context(STYLE), atomic_path(plot) as temporary:
-        figure = Figure(figsize=(4.2 * len(actions), 3.8), layout=ConstrainedLayoutEngine(w_pad=0.12))
+    with picture(plot, 4.2 * len(actions), 3.8) as figure:
         parts = figure.subplots(1, len(actions), sharey=True, squeeze=False)[0]
         for axes, action in zip(parts, actions, strict=True):
             _changes(axes, [one for one in trial.compared if one.setting.action == action])
             axes.set(title=f"{action}", xlabel="items edited")
         figure.legend(*parts[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
         parts[0].set_ylabel(f"change of {CHOSEN_BY} on test targets")
-        figure.savefig(temporary, format=kind[1:], dpi=160, metadata=METADATA[kind])
 
 
 def _changes(axes: Any, compared: list[Compared]) -> None:
