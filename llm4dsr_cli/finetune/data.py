@@ -187,9 +187,11 @@ class Sampler:
         """The window of this number as a lesson in suggesting titles: no noise, some items moved to its end.
 
         To suggest what belongs in the place of flagged items, a model continues the list of the others; so it learns to
-        name the items that were taken out, in any order, from those that were left in theirs.
+        name the items that were taken out, in any order, from those that were left in theirs. An item that stands twice
+        is in it once: what a sequence holds is never suggested for it.
         """
         domain_number, _, window, rng = self._cut(number)
+        window = window[np.sort(np.unique(window, return_index=True)[1])]
         moved = rng.random(len(window)) < MOVED_SHARE
         titles = self.domains[domain_number].titles
         return [titles[i] for i in [*window[~moved], *rng.permutation(window[moved])]]

@@ -257,6 +257,16 @@ def test_a_lesson_moves_some_items_to_the_end_in_any_order_and_leaves_the_others
     assert 0.4 < np.mean(rising) < 0.6
 
 
+def test_a_lesson_asks_for_no_title_that_stands_before_it() -> None:
+    """Guards a suggester that learns to name what the sequence holds, which is never suggested for it."""
+    sequences = [(f"u{n}", [*"abcd", "abcd"[n % 4], "e", "abcd"[n % 3]]) for n in range(20)]
+    sampler = Sampler(
+        [Domain.build("again", list("abcdefghijklmn"), sequences)], max_window=7, rates=(0.0,), shorten=0, seed=0
+    )
+    for number in range(100):
+        assert sorted(sampler.draw_titles(number)) == sorted(set(sampler.draw(number).titles))
+
+
 def test_a_domain_counts_equal_titles_as_one_item_and_leaves_out_short_sequences() -> None:
     """Guards noise that is the very title it replaces, under another id or with other white space."""
     domain = Domain.build("d", ["A", "B", " A"], [("u", ["A", "B\n", "C"]), ("v", ["A", "B"]), ("w", ["A"] * 3)])
