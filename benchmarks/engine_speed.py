@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from trial_data import read_domain
 
-from llm4dsr_cli.model.denoiser import ENGINES, Denoiser
+from llm4dsr_cli.model.denoiser import Denoiser
+from llm4dsr_cli.model.loading import ENGINES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -125,7 +125,7 @@ class ModelOptions(OptionSet):
 
     def check(self) -> None:
         """Refuse what ``load`` would refuse, before anything is read. Raises OptionError."""
-        from llm4dsr_cli.model.denoiser import check_options
+        from llm4dsr_cli.model.loading import check_options
 
         check_options(self.weights, self.threads, self.gpu_layers, self.engine)
 

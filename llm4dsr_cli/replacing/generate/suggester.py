@@ -13,8 +13,8 @@ from llm4dsr_cli.cache import cache_folder, cache_subfolder, mark_used, tidy
 from llm4dsr_cli.closing import Closing
 from llm4dsr_cli.errors import ModelError
 from llm4dsr_cli.model.branching import Branching
-from llm4dsr_cli.model.denoiser import check_options, find_runtime, no_numbers, read_denoiser
 from llm4dsr_cli.model.llama import Model, Tokens
+from llm4dsr_cli.model.loading import check_options, find_runtime, no_numbers, read_denoiser
 from llm4dsr_cli.model.metadata import DenoiserMetadata
 from llm4dsr_cli.model.prompts import Prompter
 from llm4dsr_cli.model.turns import Turns

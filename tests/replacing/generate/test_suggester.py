@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from llm4dsr_cli.cache import KEPT
 from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.model import merged_model as runtime_model
-from llm4dsr_cli.model.denoiser import Denoiser, read_denoiser
+from llm4dsr_cli.model.denoiser import Denoiser
 from llm4dsr_cli.model.engine import Engine, Request
 from llm4dsr_cli.model.llama import Model
+from llm4dsr_cli.model.loading import read_denoiser
 from llm4dsr_cli.replacing.candidates import Candidates
 from llm4dsr_cli.replacing.generate.suggester import WIDTH, GeneratingProposer, Suggester
 from llm4dsr_cli.replacing.generate.trie import Trie
