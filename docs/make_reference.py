@@ -20,7 +20,8 @@ HEAD = """# Command reference
 
 Written by `docs/make_reference.py` from `--help`; do not edit.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 finished but some records were skipped, 130 interrupted,
+Exit codes: 0 done, 1 failed, 2 usage, 3 finished but some records were skipped,
+129 the terminal was closed, 130 interrupted,
 141 the reader of the output left early, 143 terminated.
 """
 

@@ -43,7 +43,13 @@ class Fitted:
 
 
 def fit_to(
-    counted: Counted, titles: Sequence[str], scorer: Scorer, *, protect_last: int = 1, advance: Advance = untold
+    counted: Counted,
+    titles: Sequence[str],
+    scorer: Scorer,
+    *,
+    protect_last: int = 1,
+    rate: float | None = None,
+    advance: Advance = untold,
 ) -> Fitted:
     """Weigh the counts of some data against a denoiser.
 
@@ -51,6 +57,7 @@ def fit_to(
         titles: those of the items, and maybe others.
         scorer: a denoiser that is known by name and hash.
         protect_last: so many items at a sequence's end are left out, as the gate will never edit them.
+        rate: a false-edit rate that the two have to keep together; None where the threshold comes from elsewhere.
         advance: told what was scored, and the share of it.
     """
     n_users = len(counted.evidence.users)
@@ -80,6 +87,9 @@ def fit_to(
     counts, tried = f"counts of {n_users:,} users", f"{len(noisy):,} sequences with noise put in"
     if n_users < FEWEST_USERS:
         return Fitted(gate, False, f"the denoiser judges alone: {counts} are too few to help it")
+    if rate is not None and gate.fused.promised(rate) > rate * (1 + 1e-6):
+        told = f"{tried} are too few to promise a false-edit rate of {rate:g} with counts"
+        return Fitted(gate, False, f"the denoiser judges alone: {told}")
     if helps:
         return Fitted(gate, True, f"the denoiser and {counts} judge together, weighed on {tried}")
     return Fitted(gate, False, f"the denoiser judges alone: {counts} did not help it on {tried}")

@@ -20,6 +20,11 @@ class Settled(NamedTuple):
     survey: Survey | None
 
 
+def weighs_counts(settings: CleaningSettings, *, gate: bool) -> bool:
+    """Whether counts of the data judge beside the denoiser; those of a gate file take their place."""
+    return settings.fusion and not gate
+
+
 def counts_data(settings: CleaningSettings, *, gate: bool, catalog: bool, proposer: ProposerName) -> bool:
     """Whether the data have to be counted before they are scored: to judge beside the denoiser, or to replace items.
 
@@ -28,9 +33,8 @@ def counts_data(settings: CleaningSettings, *, gate: bool, catalog: bool, propos
         catalog: whether titles come from a catalog.
         proposer: who proposes items.
     """
-    fuses = settings.edit is not None and settings.fusion and not gate
     replaces = settings.action == "replace" and (not catalog or (not gate and proposer != "generate"))
-    return fuses or replaces
+    return weighs_counts(settings, gate=gate) or replaces
 
 
 def settled(
@@ -43,8 +47,8 @@ def settled(
 ) -> Settled:
     """The cleaning as it is to decide about these data: the steps between scoring and editing.
 
-    Where it edits a share of them, and no gate file says how, their counts are weighed against the denoiser; and the
-    threshold is found that edits this share.
+    Where there is no gate file, their counts are weighed against the denoiser; and where a share of them is to be
+    edited, the threshold is found that does it.
 
     Args:
         sequences: gives all of the data with their scores, as often as it is called.
@@ -53,7 +57,7 @@ def settled(
         advance: told what was scored, and the share of it.
     """
     settings = cleaning.settings
-    if settings.edit is not None and settings.fusion and cleaning.gate_file is None and cleaning.counted is not None:
+    if weighs_counts(settings, gate=cleaning.gate_file is not None) and cleaning.counted is not None:
         cleaning = cleaning.fitted(say=say, advance=advance)
     if settings.edit is None and not looks:
         return Settled(cleaning, None)

@@ -396,8 +396,8 @@ class Cleaning(Closing):
         """A cleaning whose judgements are fused with the counts of the data, where these help the denoiser.
 
         Noise is put into the sequences of some of the users that were counted, and scored. It needs ``counted``, and
-        FEWEST_SEQUENCES users; with fewer, or where the counts do not help, the denoiser judges alone. A user's counts
-        never judge the user's own items.
+        FEWEST_SEQUENCES users; with fewer, or where the counts do not help, or the sample is too small to promise the
+        false-edit rate, the denoiser judges alone. A user's counts never judge the user's own items.
 
         Args:
             say: told, in a sentence, who judges.
@@ -406,9 +406,13 @@ class Cleaning(Closing):
         if self.counted is None:
             raise OptionError("nothing was counted", remedy="give `counted`")
         titles = self.counted.items.titles if self.catalog is None else [title for _, title in self.catalog if title]
-        fitted = fit_to(self.counted, titles, self.scorer, protect_last=self.settings.protect_last, advance=advance)
+        rate = self.settings.rate(None)
+        fitted = fit_to(
+            self.counted, titles, self.scorer, protect_last=self.settings.protect_last, rate=rate, advance=advance
+        )
         say(fitted.told)
-        if fitted.gate is None:
+        # Judging alone, the denoiser keeps a rate by its own calibration, of more users than the sample has.
+        if fitted.gate is None or (rate is not None and not fitted.helps):
             return self
         return self._with(replace(self.settings, fusion=fitted.helps), None, fitted.gate)
 

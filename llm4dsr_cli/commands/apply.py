@@ -109,6 +109,8 @@ def apply(
 
     if is_file:
         cleaning = surveyed(cleaning, sequences, console, run.show)
+    if is_file and gate_file is None:
+        console.say("the scores judge alone: `llm4dsr calibrate` makes a gate file with counts, for --gate")
     with outputs.told_of_interrupts(), LineReader.open(source) as reader:
         cleaner: Cleaner[ScoredRecord] = Cleaner(cleaning, outputs.annotate)
         return outputs.run(reader, cleaner, lambda on_error: scored(reader, on_error), console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,7 +22,7 @@ from llm4dsr_cli.commands.outputs import Outputs
 from llm4dsr_cli.commands.parameters import option_sets
 from llm4dsr_cli.commands.ray_clean import clean_on_ray
 from llm4dsr_cli.commands.record_options import EditedRecordOptions
-from llm4dsr_cli.defaults import EDIT
+from llm4dsr_cli.defaults import EDIT, FALSE_EDIT_RATE
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -187,7 +187,17 @@ def clean(
         assert outputs is not None
         with LineReader.open(file.source) as reader:
             cleaner: Cleaner[Record] = Cleaner(cleaning, outputs.annotate)
-            return outputs.run(reader, cleaner, lambda on_error: file.read(reader, on_error), console)
+            tells = console.say if not gate.says_how_many else lambda line: None
+            return outputs.run(reader, cleaner, lambda on_error: _telling(file.read(reader, on_error), tells), console)
+
+
+def _telling(batches: Iterator[list[Record]], say: Callable[[str], None]) -> Iterator[list[Record]]:
+    """The same batches; with the first of them, what edits so little of a pipe is told."""
+    for number, batch in enumerate(batches):
+        if number == 0:
+            say(f"a pipe is read once: the denoiser judges alone, at a false-edit rate of {FALSE_EDIT_RATE:g}")
+            say(f"in a file, counts of all users judge, too, and {EDIT:.0%} of the items are edited")
+        yield batch
 
 
 def _load_catalog(files: Sequence[CleanedFile], console: Console, *, replaces: bool) -> Catalog | None:

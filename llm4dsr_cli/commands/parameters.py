@@ -53,13 +53,14 @@ def _is_set(annotation: Any) -> bool:
 
 
 def parameters(kind: Any) -> list[inspect.Parameter]:
-    """One for each field of a set, its heading noted where Typer keeps it."""
+    """One for each field of a set, the heading of the set that it was first in noted where Typer keeps it."""
     hints = get_type_hints(kind, include_extras=True)
     found = []
     for field in fields(kind):
         python_type, info = get_args(hints[field.name])
         info = copy(info)
-        info.rich_help_panel = kind.heading
+        first = next(one for one in reversed(kind.__mro__) if field.name in inspect.get_annotations(one))
+        info.rich_help_panel = getattr(first, "heading", kind.heading)
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         found.append(_parameter(field.name, default, Annotated[python_type, info]))
     return found

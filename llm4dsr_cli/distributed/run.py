@@ -17,7 +17,7 @@ import numpy as np
 from llm4dsr_cli.cache import file_sha256
 from llm4dsr_cli.cleaning.cleaner import Cleaner
 from llm4dsr_cli.cleaning.counted import Counted
-from llm4dsr_cli.cleaning.passes import counts_data
+from llm4dsr_cli.cleaning.passes import counts_data, weighs_counts
 from llm4dsr_cli.cleaning.run import Cleaning
 from llm4dsr_cli.cleaning.settings import CleaningSettings
 from llm4dsr_cli.console import Advance, untold
@@ -189,7 +189,7 @@ class _Run:
         self.tables = sum(map(is_table, self.sizes))
         if self.tables and shards.audit is not None:
             raise OptionError("`audit` is of lines, and there is Parquet", remedy="leave it out, or give JSON lines")
-        self._fuses = settings.edit is not None and settings.fusion and gate is None
+        self._fuses = weighs_counts(settings, gate=gate is not None)
         self.rates: dict[tuple[str, int], tuple[int, int, float]] = {}
         self.passes: dict[str, float] = {}
         self.work: dict[str, float] = {}

@@ -72,6 +72,34 @@ def test_with_few_users_the_denoiser_judges_alone_and_says_so(tmp_path: Path, cl
         assert json.loads(report.read_bytes())["gate"]["fusion"] is False
 
 
+def test_a_threshold_and_a_rate_are_of_the_same_judges_as_a_share(tmp_path: Path, source: Path, clean: Call) -> None:
+    """Guards: counts that judge for --edit alone; the threshold that a run names, given to the next one, edited others.
+
+    A rate that the sample is too small to promise is kept by the denoiser alone, by its own calibration."""
+    target, audit, report = tmp_path / "out.jsonl", tmp_path / "audit.jsonl", tmp_path / "report.json"
+
+    def run(*options: Any) -> tuple[list[tuple[int, int]], dict[str, Any]]:
+        outcome = clean(source, target, "--audit", audit, "--report", report, *options)
+        assert outcome.code == 0, outcome.err
+        told = json.loads(report.read_bytes())
+        return [(edit["output_line"], edit["position"]) for edit in read_edits(audit)], told["gate"]
+
+    shared, gate = run("--edit", "5%")
+    assert gate["fusion"]
+    found, told = run("--threshold", gate["threshold"] - 1e-4)
+    assert told["fusion"]
+    assert set(found) >= set(shared)
+    assert len(found) <= 1.1 * len(shared)
+    kept, told = run("--false-edit-rate", "0.02")
+    assert told["fusion"]
+    odd = [record["odd"] for record in read(source)]
+    right = sum(odd[line - 1] == position for line, position in kept)
+    assert right > 5
+    assert len(kept) - right <= min(right, 0.02 * 160 * 7)
+    assert not run("--false-edit-rate", "0.001")[1]["fusion"]
+    assert not run("--threshold", "0.5", "--no-fusion")[1]["fusion"]
+
+
 def test_what_is_announced_is_done(tmp_path: Path, source: Path, clean: Call) -> None:
     """Guards: a table of another gate than the one that edits."""
     announced = {}
