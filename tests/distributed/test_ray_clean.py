@@ -36,7 +36,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("options", [[], ["--action", "replace"]])
+@pytest.mark.parametrize("options", [[], ["--action", "replace"], ["--false-edit-rate", "0.05"]])
 def test_shards_become_what_the_file_of_all_of_them_becomes(tmp_path: Path, clean: Call, options: list[str]) -> None:
     """Guards every step at once, byte for byte: counts of a part of the users, a threshold of a part of the scores,
     an item that no other shard may propose, an edit that is made twice or not at all, lists that lose step."""
