@@ -25,7 +25,7 @@ from llm4dsr_cli.errors import ModelError, OptionError
 from llm4dsr_cli.gate.coverage import Coverage
 from llm4dsr_cli.gate.gate import Gate
 from llm4dsr_cli.gate.gate_file import GateFile
-from llm4dsr_cli.gate.survey import Survey
+from llm4dsr_cli.gate.survey import KnownNoise, Survey
 from llm4dsr_cli.records.catalog import Catalog
 from llm4dsr_cli.records.edits import Action, dropped_and_put
 from llm4dsr_cli.records.parallel import ParallelLists
@@ -91,7 +91,9 @@ class Cleaning(Closing):
             self._gate = settings.gate(surveyed.threshold(settings.edit))
         self.gate_file = gate_file
         # What was counted of the data themselves holds no more than the last items of a long history, and is no other.
-        own = gate_file is not None and counted is not None and gate_file.evidence is counted.evidence
+        own = gate_file is not None and (
+            gate_file.cross_fitted or (counted is not None and gate_file.evidence is counted.evidence)
+        )
         self.coverage = None if gate_file is None or own else Coverage(gate_file.evidence)
         self.replacer = replacer
         self.counted = counted
@@ -384,8 +386,12 @@ class Cleaning(Closing):
     def survey(self, sequences: Iterable[ItemSequence | Sequence[str | None]]) -> Survey:
         """What shares of edits would do to these sequences, which are scored, or their kept scores read."""
         scores = (log_odds for batch in _batches(sequences) for log_odds in self.log_odds(batch))
-        noise = None if self.gate_file is None else self.gate_file.known_noise(fusion=self.settings.fusion)
-        return Survey(scores, self.settings.gate(-math.inf), noise)
+        return Survey(scores, self.settings.gate(-math.inf), self.known_noise)
+
+    @property
+    def known_noise(self) -> KnownNoise | None:
+        """Scores of the items that were put in to calibrate; None where nobody has."""
+        return None if self.gate_file is None else self.gate_file.known_noise(fusion=self.settings.fusion)
 
     def editing(self, share: float, survey: Survey) -> Cleaning:
         """A cleaning that edits at most this share of all items that a survey saw, the most suspicious ones."""

@@ -111,6 +111,10 @@ def tell_cut(cut_titles: CutTitles, console: Console) -> None:
         console.say(told)
 
 
+# What follows where counts judge.
+VOUCHING = "a user's records vouch for each other's noise (--no-fusion judges without counts)"
+
+
 def warn_of_nameless(console: Console, count: int, user_field: str, otherwise: str) -> None:
     """Say how many records name no user, and what follows if users have several of them."""
     if count:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from llm4dsr_cli.commands.edited_sequences import edited_item, surroundings
+from llm4dsr_cli.commands.inputs import VOUCHING, warn_of_nameless
 
 if TYPE_CHECKING:
     from llm4dsr_cli.cleaning.run import Cleaning
@@ -27,6 +28,8 @@ def surveyed(
 
     with console.progress() as advance:
         cleaning, survey = settled(cleaning, sequences, looks=not console.quiet, say=console.say, advance=advance)
+    if cleaning.counted is not None and cleaning.fuses:
+        warn_of_nameless(console, cleaning.counted.nameless, cleaning.user_field, VOUCHING)
     if survey is not None and not console.quiet:
         _show(cleaning, survey, sequences(), console, examples)
     return cleaning

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llm4dsr_cli.commands.inputs import exit_code, skips
+from llm4dsr_cli.commands.inputs import VOUCHING, exit_code, skips, warn_of_nameless
 from llm4dsr_cli.commands.options import GateOptions, ModelOptions, OutputOptions, RayOptions, RejectOptions
 from llm4dsr_cli.commands.outlook import tell_shares
 from llm4dsr_cli.commands.project_command import taken_from_file
@@ -15,7 +16,9 @@ from llm4dsr_cli.defaults import EDIT
 from llm4dsr_cli.errors import OptionError
 
 if TYPE_CHECKING:
+    from llm4dsr_cli.cleaning.run import Cleaning
     from llm4dsr_cli.console import Console
+    from llm4dsr_cli.gate.survey import Survey
     from llm4dsr_cli.replacing.replacer import ProposerName
 
 
@@ -64,10 +67,17 @@ def clean_on_ray(
     from llm4dsr_cli.distributed.cluster import joined
     from llm4dsr_cli.distributed.run import Shards, clean_folder
 
+    def surveyed(cleaning: Cleaning, survey: Survey) -> None:
+        if cleaning.counted is not None and cleaning.fuses:
+            warn_of_nameless(console, cleaning.counted.nameless, shards.user_field, VOUCHING)
+        if not console.quiet:
+            tell_shares(survey, console)
+
     began = time.monotonic()
     gate_file = gate.load()
     catalog = records.load_catalog(source, console, keep_fields=said["action"] == "replace")
-    report = _report_file(output, source)
+    inputs = {**records.inputs(), **gate.inputs(), **model.inputs()}
+    report = _report_file(output, inputs, {"IN": source, "OUT": target, "--audit": output.audit, "--rejects": rejects})
     shards = Shards(
         source,
         target,
@@ -92,7 +102,7 @@ def clean_on_ray(
                 dry_run=dry_run,
                 say=console.say,
                 progress=console.progress,
-                surveyed=lambda cleaning, survey: None if console.quiet else tell_shares(survey, console),
+                surveyed=surveyed,
                 **loading,
             )
         except KeyboardInterrupt:
@@ -120,12 +130,15 @@ def clean_on_ray(
     return exit_code(cleaner.counts, rejects, console)
 
 
-def _report_file(output: OutputOptions, source: str) -> Any:
+def _report_file(output: OutputOptions, inputs: dict[str, str], folders: dict[str, str | None]) -> Any:
     from llm4dsr_cli.records.writer import OutputFile, check_paths
 
     if output.report is None:
         return None
-    check_paths({"IN": source}, {"--report": output.report})
+    check_paths(inputs, {"--report": output.report})
+    for name, folder in folders.items():
+        if folder is not None and Path(output.report).resolve().is_relative_to(Path(folder).resolve()):
+            raise OptionError(f"--report lies in {name}, {folder}", remedy="give --report another path")
     return OutputFile(output.report)
 
 

@@ -332,7 +332,8 @@ def _command(found: Trial, source: str, *sets: OptionSet) -> str | None:
     setting, edit = found.setting, found.clean_share()
     if setting is None or edit is None:
         return None
-    words = ["llm4dsr", "clean", source, "OUT"]
+    # With a split by time the targets are whatever came late, and no option protects that.
+    words = ["llm4dsr", "clean", source if found.protocol["protect_last"] else "TRAINING_PART", "OUT"]
     for options in sets:
         for field in fields(options):  # type: ignore[arg-type]
             value = getattr(options, field.name)

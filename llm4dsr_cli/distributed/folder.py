@@ -58,6 +58,11 @@ class Folder:
         """Whether another folder is this one, or lies in it."""
         return bool(self._files == other._files) and f"{other._root}/".startswith(f"{self._root}/")
 
+    def passes_over(self, other: Folder) -> bool:
+        """Whether another folder lies in this one under a name that ``sizes`` passes over."""
+        inner = other._root.removeprefix(f"{self._root}/")
+        return self.holds(other) and inner != other._root and _is_hidden(inner)
+
     def label(self, name: str) -> str:
         """A file's name for messages."""
         return f"{self.path}/{name}"
@@ -67,6 +72,13 @@ class Folder:
 
         What begins with a dot or an underscore, as do a run's own files, is passed over.
         """
+        return {name: int(info.size) for name, info in self._below()}
+
+    def stamps(self) -> dict[str, list[int | None]]:
+        """Bytes, and nanoseconds of the last change where the file system tells, by name of the same files."""
+        return {name: [int(info.size), info.mtime_ns] for name, info in self._below()}
+
+    def _below(self) -> list[tuple[str, Any]]:
         from pyarrow.fs import FileSelector, FileType
 
         with self._explained():
@@ -74,12 +86,12 @@ class Folder:
                 remedy = "put it into a folder, or cut it: split -n l/64 --additional-suffix=.jsonl FILE FOLDER/part-"
                 raise OptionError("is a file", where=self.path, remedy=remedy)
             found = self._files.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
-        sizes = {}
+        files = {}
         for info in found:
             name = str(PurePosixPath(info.path).relative_to(PurePosixPath(self._root)))
-            if info.type == FileType.File and not any(part.startswith((".", "_")) for part in name.split("/")):
-                sizes[name] = int(info.size)
-        return dict(sorted(sizes.items()))
+            if info.type == FileType.File and not _is_hidden(name):
+                files[name] = info
+        return sorted(files.items())
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -168,3 +180,7 @@ class Folder:
 def _told(error: Any) -> str:
     first = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     return first[:300] or type(error).__name__
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))

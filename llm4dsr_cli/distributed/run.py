@@ -25,7 +25,7 @@ from llm4dsr_cli.defaults import USER_FIELD
 from llm4dsr_cli.distributed.cluster import Cluster
 from llm4dsr_cli.distributed.folder import Folder
 from llm4dsr_cli.distributed.shards import ShardEditor, ShardReader, is_table
-from llm4dsr_cli.distributed.state import RunState
+from llm4dsr_cli.distributed.state import OWN, RunState
 from llm4dsr_cli.distributed.steps import Count, Done, Edit, Job, Judging, Look, Pick, Score
 from llm4dsr_cli.errors import CatalogError, OptionError, OutputError
 from llm4dsr_cli.gate.gate_file import GateFile
@@ -186,6 +186,7 @@ class _Run:
             raise OptionError("is no folder with files in it", where=shards.source, remedy="give a folder of shards")
         if self.source.holds(self.target):
             raise OptionError("lies in the folder that is read", where=shards.target, remedy="give another folder")
+        self._check_folders()
         self.tables = sum(map(is_table, self.sizes))
         if self.tables and shards.audit is not None:
             raise OptionError("`audit` is of lines, and there is Parquet", remedy="leave it out, or give JSON lines")
@@ -193,6 +194,21 @@ class _Run:
         self.rates: dict[tuple[str, int], tuple[int, int, float]] = {}
         self.passes: dict[str, float] = {}
         self.work: dict[str, float] = {}
+
+    def _check_folders(self) -> None:
+        """Refuse audits and rejects that would be written over shards, or over each other; raises OptionError."""
+        taken = {"IN": self.source, "OUT": self.target}
+        for name, path in (("`audit`", self.shards.audit), ("`rejects`", self.shards.rejects)):
+            if path is None:
+                continue
+            folder = Folder(path)
+            for other, there in taken.items():
+                own = other == "OUT" and there.passes_over(folder)
+                if not own and (there.holds(folder) or folder.holds(there)):
+                    raise OptionError(
+                        f"{other} and {name} share a folder, {path}", remedy=f"give {name} one of its own"
+                    )
+            taken[name] = folder
 
     def run(self, dry_run: bool, surveyed: Callable[[Cleaning, MergedSurvey], None]) -> FolderRun | None:
         shards, settings = self.shards, self.settings
@@ -211,6 +227,7 @@ class _Run:
             job = self._job(denoiser)
             state = self._state(denoiser)
             if state.begin():
+                self._check_all_there(f"delete {OWN} in it, and the same command makes it again")
                 return None
             there = self.target.sizes()
             left = [name for name in self.sizes if name not in there]
@@ -239,7 +256,7 @@ class _Run:
             cleaner.lists.merge(lists)
             if not dry_run:
                 self._edit(job, judging, lists, cleaner, left)
-                self._check_all_there()
+                self._check_all_there("give a folder that all machines share")
                 state.finish()
         return FolderRun(
             cleaner, survey, len(self.sizes), len(self.sizes) - len(left), self.rates, self.passes, self.work
@@ -257,7 +274,7 @@ class _Run:
     def _state(self, denoiser: Denoiser) -> RunState:
         shards = self.shards
         scores = {
-            "the shards": self.sizes,
+            "the shards": self.source.stamps(),
             "the fields of the records": [asdict(shards.record_format), shards.user_field],
             "`catalog`": None if shards.catalog_path is None else file_sha256(shards.catalog_path, CatalogError),
             "`model`": denoiser.sha256,
@@ -275,14 +292,14 @@ class _Run:
         }
         return RunState(self.target, scores, edits)
 
-    def _check_all_there(self) -> None:
+    def _check_all_there(self, remedy: str) -> None:
         there = self.target.sizes()
         missing = [name for name in self.sizes if name not in there]
         if missing:
             raise OutputError(
                 f"{len(missing):,} shards are not here, though they were written ({missing[0]})",
                 where=self.shards.target,
-                remedy="give a folder that all machines share",
+                remedy=remedy,
             )
 
     def _counted(self, job: Job, fitted: bool) -> Counted | None:
@@ -322,7 +339,7 @@ class _Run:
         for name in self.sizes:
             lists.merge(found[name][1])
         histogram = ScoreHistogram.merged([found[name][0] for name in self.sizes])
-        noise = None if cleaning.gate_file is None else cleaning.gate_file.known_noise(fusion=cleaning.settings.fusion)
+        noise = cleaning.known_noise if cleaning.settings.max_edits is None else None
         survey = MergedSurvey(histogram, noise)
         step = None if self.settings.edit is None else survey.step(self.settings.edit)
         if step is not None and cleaning.fuses:  # fused scores lie between the steps

@@ -19,7 +19,7 @@ from llm4dsr_cli.gate.calibration import CalibrationSettings, ScoredItems, summa
 from llm4dsr_cli.gate.counting import user_hash
 from llm4dsr_cli.gate.evidence import Evidence
 from llm4dsr_cli.gate.fusion import PRIOR_WEIGHTS, Fusion
-from llm4dsr_cli.gate.gate_file import GateFile
+from llm4dsr_cli.gate.gate_file import CROSS_FITTED, GateFile
 from llm4dsr_cli.scores import Scores
 from llm4dsr_cli.thresholds import ThresholdCurve
 
@@ -60,6 +60,7 @@ def cross_fitted_gate(
         calibration_users=np.array(sorted({user_hash(user) for user in users}), dtype=np.uint64),
         summary={
             "settings": asdict(settings),
+            CROSS_FITTED: True,
             "sequences": len(users),
             "fused": summary_of(curves[1], fused, items),
             "alone": summary_of(curves[0], of_denoiser, items),

@@ -41,6 +41,10 @@ class Gate:
         if self.protect_last < 0:
             raise OptionError(f"`protect_last` is {self.protect_last}", remedy="give 0 or more")
 
+    def judged(self, log_odds: NDArray[np.floating]) -> int:
+        """How many items of a sequence have a score and are not protected."""
+        return int((~np.isnan(log_odds[: max(0, len(log_odds) - self.protect_last)])).sum())
+
     def decide(self, log_odds: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which items of a sequence to edit.
 

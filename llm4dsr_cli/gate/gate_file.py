@@ -31,6 +31,7 @@ from llm4dsr_cli.thresholds import ThresholdCurve, check_rate
 
 FILE_VERSION = 3  # 1 knew items by titles as they are written; 2 weighed the positive part of log-odds apart
 MAKE_ONE = "make one with: llm4dsr calibrate DATA --output my.gate"
+CROSS_FITTED = "cross_fitted"  # in the summary of a gate that was fitted to the data of one run
 EVIDENCE = ("items", "users", "starts", "held", "words", "titles_with")
 TYPES = {
     "about": "|u1",
@@ -99,6 +100,11 @@ class GateFile:
             raise ValueError("a summary that is none")
         if users.ndim != 1 or users.dtype != np.uint64 or not ascends(users):
             raise ValueError("calibration users that do not ascend")
+
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether it was fitted to the very data that it judges, for one run over them."""
+        return self.summary.get(CROSS_FITTED) is True
 
     def known_noise(self, *, fusion: bool = True) -> KnownNoise | None:
         """Scores of the items that were put in; None where the file does not tell, or what it tells is none."""

@@ -24,11 +24,13 @@ class ScoreHistogram:
         steps: int64, ascending, shape (n_steps,): the scores that are there, in thousandths.
         counts: int64, shape (n_steps,): so many items have each.
         n_items: how many items there are, with those that could not be edited.
+        n_judged: how many of them have a score and are not protected.
     """
 
     steps: NDArray[np.int64]
     counts: NDArray[np.int64]
     n_items: int
+    n_judged: int
 
     @classmethod
     def of(cls, sequences: Iterable[NDArray[np.floating]], gate: Gate) -> tuple[ScoreHistogram, Scores]:
@@ -39,13 +41,14 @@ class ScoreHistogram:
         """
         anything = replace(gate, threshold=-math.inf)
         found: list[Scores] = [np.empty(0, dtype=np.float32)]
-        n_items = 0
+        n_items = n_judged = 0
         for log_odds in sequences:
             n_items += len(log_odds)
+            n_judged += gate.judged(log_odds)
             found.append(np.asarray(log_odds, dtype=np.float32)[anything.decide(log_odds)])
         editable = np.concatenate(found)
         steps, counts = np.unique(_steps(editable), return_counts=True)
-        return cls(steps, counts.astype(np.int64), n_items), editable
+        return cls(steps, counts.astype(np.int64), n_items, n_judged), editable
 
     @classmethod
     def merged(cls, parts: Sequence[ScoreHistogram]) -> ScoreHistogram:
@@ -53,7 +56,7 @@ class ScoreHistogram:
         steps, place = np.unique(np.concatenate([part.steps for part in parts]), return_inverse=True)
         counts = np.zeros(len(steps), dtype=np.int64)
         np.add.at(counts, place, np.concatenate([part.counts for part in parts]))
-        return cls(steps, counts, sum(part.n_items for part in parts))
+        return cls(steps, counts, sum(part.n_items for part in parts), sum(part.n_judged for part in parts))
 
 
 class MergedSurvey(Survey):
@@ -61,7 +64,7 @@ class MergedSurvey(Survey):
 
     Args:
         histogram: of all data.
-        noise: as for ``Survey``.
+        noise: as for ``Survey``; None where the gate has ``max_edits``.
         exact: the scores of all items in the step of one threshold, by the step; where they are fused scores, that
             threshold is exact with them alone, and others are so to a thousandth.
     """
@@ -69,7 +72,7 @@ class MergedSurvey(Survey):
     def __init__(
         self, histogram: ScoreHistogram, noise: KnownNoise | None = None, exact: tuple[int, Scores] | None = None
     ) -> None:
-        self.n_items = histogram.n_items
+        self.n_items, self.n_judged = histogram.n_items, histogram.n_judged
         self.noise = noise
         scores, counts = score_of(histogram.steps), histogram.counts
         if exact is not None:

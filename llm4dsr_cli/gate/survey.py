@@ -64,20 +64,23 @@ class Survey:
         sequences: noise log-odds of each sequence's items, shape (n_items,), NaN for items that nobody could judge.
         gate: says which items could be edited, whatever its threshold: neither protected ones, nor more of a sequence
             than it allows.
-        noise: scores of items that were put in; None where there are none.
+        noise: scores of items that were put in; None where there are none. With ``max_edits`` they are of no use: what
+            that leaves of a sequence is chosen by the scores, and so is no sample.
 
     Attributes:
         n_items: how many items there are.
+        n_judged: how many of them have a score and are not protected.
         n_editable: how many of them could be edited.
     """
 
     def __init__(self, sequences: Iterable[NDArray[np.floating]], gate: Gate, noise: KnownNoise | None = None) -> None:
         anything = replace(gate, threshold=-math.inf)
-        self.n_items = 0
+        self.n_items = self.n_judged = 0
         # Arrays that grow by their bytes: a small array of numpy's for each sequence takes ten times as much.
         scores, positions, ends = array("f"), array("I"), array("Q")
         for log_odds in sequences:
             self.n_items += len(log_odds)
+            self.n_judged += gate.judged(log_odds)
             editable = np.flatnonzero(anything.decide(log_odds))
             if log_odds.dtype == np.float64 and scores.typecode == "f":  # rounded they would not be told apart
                 scores = array("d", scores)
@@ -88,7 +91,7 @@ class Survey:
         self._ends = np.asarray(ends)  # of the sequences, in these
         self._ascending = np.sort(self._scores)
         self.n_editable = len(scores)
-        self.noise = noise
+        self.noise = noise if gate.max_edits is None else None
 
     def threshold(self, share: float) -> float:
         """The threshold above which the most suspicious items lie, as many as a share of all items is.
@@ -129,7 +132,7 @@ class Survey:
     def right(self, threshold: float) -> dict[float, float] | None:
         """Share of the edits of a gate with this threshold that is right, by the share of the data that is noise.
 
-        If a share q of the items that can be edited is noise like that which was put in, and r of such noise lies above
+        If a share q of the items that are judged is noise like that which was put in, and r of such noise lies above
         the threshold, then q * r of them are noise that is edited: so many of the edits are right. Surer edits are
         never right less often: where the samples say otherwise, their figures are pooled (isotonic regression; Barlow
         and others, "Statistical inference under order restrictions", 1972). None where no noise was put in, or nothing
@@ -152,7 +155,7 @@ class Survey:
         edits = self._above(thresholds)
         edits = np.unique(edits[edits > 0])
         thresholds = np.append(self._score_at(edits[edits < n]), [-np.inf] * bool((edits == n).any()))
-        return edits, _falling(self.noise.above(thresholds) * n / edits, edits)
+        return edits, _falling(self.noise.above(thresholds) * self.n_judged / edits, edits)
 
     def most_noise(self) -> float | None:
         """At most so much of the data is noise like that which was put in; None where none was put in.
@@ -161,7 +164,7 @@ class Survey:
         what lies above it of the data and of the noise that was put in is a bound (Blanchard, Lee and Scott, JMLR 2010,
         section 4). Both are known from samples, and are taken to be two standard deviations off.
         """
-        n = self.n_editable
+        n = self.n_judged
         if self.noise is None or not n:
             return None
         thresholds = np.asarray(self.noise.log_odds)[1:]

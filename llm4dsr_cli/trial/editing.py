@@ -26,10 +26,11 @@ from llm4dsr_cli.trial.kept import Kept, digest
 from llm4dsr_cli.trial.recommenders import Weights
 from llm4dsr_cli.trial.settings import AS_IT_IS, FLAGGED_WEIGHT, Setting, TrialAction
 from llm4dsr_cli.trial.splits import Split
+from llm4dsr_cli.version import __version__
 
 _KEPT_EVERY = 10.0  # seconds
 # Of gates and edits that are kept: another one where the same data give others.
-_VERSION = 2
+_VERSION = (3, __version__)
 
 
 @dataclass(frozen=True)

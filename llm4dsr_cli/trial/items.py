@@ -146,15 +146,15 @@ def joined(windows: list[list[T]], *, sessions: bool = False) -> list[T]:
     """
     pieces: list[list[T]] = []
     for window in windows:
-        merged, others = window, []
+        merged, others, at = window, [], None
         for piece in pieces:
             both = _merged(piece, merged, sessions)
             if both is None:
                 others.append(piece)
             else:
-                merged = both
+                merged, at = both, len(others) if at is None else at
         # A window that joins two pieces stands where the first of them stood, one that joins none at the end.
-        at = len(others) if merged is window else next(i for i, piece in enumerate(pieces) if piece not in others)
+        at = len(others) if at is None else at
         pieces = [*others[:at], merged, *others[at:]]
     return [one for piece in pieces for one in piece]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from llm4dsr_cli.archives import ARCHIVE_ERRORS
 from llm4dsr_cli.errors import OutputError
 from llm4dsr_cli.files import atomic_path, explained
 
@@ -69,7 +69,7 @@ class Kept:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
+        except (KeyError, *ARCHIVE_ERRORS):
             return None  # it is made again
 
     def put(self, kind: str, key: str, **arrays: NDArray[Any]) -> Arrays:

@@ -44,7 +44,7 @@ def ranks(
                 row[hidden] = -np.inf
         truth = scores[np.arange(len(scores)), targets[rows]][:, None]
         found[rows] = (scores > truth).sum(axis=1) + ((scores == truth).sum(axis=1) + 1) / 2
-        found[rows][np.isneginf(truth[:, 0])] = np.inf
+        found[rows][~(truth[:, 0] > -np.inf)] = np.inf  # NaN, too
     return found
 
 

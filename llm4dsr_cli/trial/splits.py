@@ -118,8 +118,16 @@ class Split:
         return [self.items.sequence(numbers, user) for numbers, user in zip(self.sequences, self.users, strict=True)]
 
     def with_users(self, n: int, seed: int) -> Split:
-        """The same of ``n`` sequences that are drawn at random, with their targets."""
-        kept = np.sort(np.random.default_rng([seed, 2]).permutation(len(self.sequences))[:n])
+        """The same of ``n`` sequences that are drawn at random, with their targets.
+
+        Of those with targets five times FEWEST_TARGETS of each kind are drawn first, so that there is something to
+        compare where few have any.
+        """
+        drawn = np.random.default_rng([seed, 2]).permutation(len(self.sequences))
+        needed = [
+            drawn[np.isin(drawn, targets.sequence)][: 5 * FEWEST_TARGETS] for targets in (self.test, self.validation)
+        ]
+        kept = np.sort(np.array(list(dict.fromkeys(np.concatenate([*needed, drawn]).tolist())), dtype=np.int64)[:n])
         place = np.full(len(self.sequences), -1)
         place[kept] = np.arange(len(kept))
 

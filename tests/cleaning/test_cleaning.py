@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -262,6 +263,11 @@ def test_a_gate_of_these_data_is_never_of_other_data() -> None:
     cleaning = Cleaning(Judge(by_number), CleaningSettings(threshold=0.5), counted=Counted.of(data))
     fitted = cleaning.fitted()
     assert fitted.gate_file is not None and fitted.coverage is None
+    # Another process of a cluster has the gate alone, and not what was counted for it.
+    elsewhere = Cleaning(
+        Judge(by_number), CleaningSettings(threshold=0.5), gate_file=pickle.loads(pickle.dumps(fitted.gate_file))
+    )
+    assert elsewhere.coverage is None
     assert len(list(fitted.decide(data))) == len(data)
 
 

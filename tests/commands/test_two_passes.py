@@ -100,6 +100,16 @@ def test_a_threshold_and_a_rate_are_of_the_same_judges_as_a_share(tmp_path: Path
     assert not run("--threshold", "0.5", "--no-fusion")[1]["fusion"]
 
 
+def test_records_that_name_nobody_are_told_of_where_counts_judge(tmp_path: Path, clean: Call) -> None:
+    """Guards: "counts of 160 users" of a few users' windows, which vouch for each other's noise, without a word."""
+    records = [{("user" if key == "user_id" else key): value for key, value in one.items()} for one in tasteful(160)]
+    source = write(tmp_path / "in.jsonl", records)
+    told = clean(source, "--dry-run")
+    assert (told.code, 'have no "user_id"' in told.err, "--user-field" in told.err) == (0, True, True), told.err
+    for options in (["--user-field", "user"], ["--no-fusion"]):
+        assert "user-field" not in clean(source, "--dry-run", *options).err
+
+
 def test_what_is_announced_is_done(tmp_path: Path, source: Path, clean: Call) -> None:
     """Guards: a table of another gate than the one that edits."""
     announced = {}

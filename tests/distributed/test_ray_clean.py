@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,13 @@ def test_a_dry_run_writes_no_shard_and_its_scores_are_used(tmp_path: Path, clean
     source, out = write_shards(tmp_path / "in", records, 32), tmp_path / "out"
     assert clean(source, out, "--ray", "--dry-run").code == 0
     assert not list(out.glob("*.jsonl"))
+    changed = source / "part-001.jsonl"
+    changed.write_bytes(b"".join(reversed(changed.read_bytes().splitlines(keepends=True))))
+    stale = clean(source, out, "--ray", "--dry-run")  # as many bytes, and scores of other items
+    assert (stale.code, "the shards" in stale.err) == (2, True), stale.err
+    changed.write_bytes(b"".join(reversed(changed.read_bytes().splitlines(keepends=True))))
+    shutil.rmtree(out)
+    assert clean(source, out, "--ray", "--dry-run").code == 0
     looked = clean(source, out, "--ray", "--dry-run", "--edit", "3%", "--annotate")
     assert (looked.code, "scores of 2 of 2 shards are there already" in looked.err) == (0, True), looked.err
     done = clean(source, out, "--ray")
@@ -224,7 +232,21 @@ def test_what_is_wrong_is_told_in_one_sentence(
     clean_quietly(source / "part-000.jsonl", out, "--ray").failed(2, "is a file", "split")
     clean_quietly(source, out, "--ray", "--time-column", "t").failed(2, "--time-column", "convert")
     clean_quietly(source, "--ray", "--dry-run").failed(2, "OUT")
+    before = together(source)
+    catalog = write(tmp_path / "titles.jsonl", [{"id": "a", "title": "A"}])
+    for folder in (source, source / "in", tmp_path, out, out / "audit"):
+        clean_quietly(source, out, "--ray", "--audit", folder).failed(2, "--audit", "share a folder")
+        rejects = ("--on-error", "skip", "--rejects", folder)
+        clean_quietly(source, out, "--ray", *rejects).failed(2, "--rejects", "share a folder")
+    for report in (source / "report.json", out / "report.json"):
+        clean_quietly(source, out, "--ray", "--report", report).failed(2, "--report lies in")
+    clean_quietly(source, out, "--ray", "--catalog", catalog, "--report", catalog).failed(2, "--report", "--catalog")
+    assert together(source) == before
     assert clean_quietly(source, out, "--ray", "--threshold", "0.5").code == 0
+    shard = out / "part-000.jsonl"
+    kept = shard.rename(tmp_path / "kept")
+    clean_quietly(source, out, "--ray", "--threshold", "0.5").failed(1, "part-000.jsonl", "delete _llm4dsr")
+    kept.rename(shard)
     clean_quietly(source, out, "--ray", "--threshold", "0.6").failed(2, "another choice", "out")
     clean_quietly(source, tmp_path, "--ray").failed(2, "not empty")
     clean_quietly(source, source / "out", "--ray").failed(2, "out", "lies in the folder")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm4dsr_cli.gate.gate import Gate
+from llm4dsr_cli.gate.histogram import MergedSurvey, ScoreHistogram
 from llm4dsr_cli.gate.survey import ASSUMED_NOISE, KnownNoise, Survey
 
 scores = st.floats(-5, 5, width=32) | st.sampled_from([0.0, 1.0, math.nan])
@@ -136,6 +137,32 @@ def test_of_a_few_sequences_nothing_is_said_to_be_without_noise(n: int) -> None:
         assert most is not None and most > 0
         below += most < labels.mean()
     assert below <= 9
+
+
+@pytest.mark.parametrize(("length", "gate"), [(3, Gate(0.0, protect_last=0)), (10, Gate(0.0, protect_last=3))])
+def test_items_that_no_gate_would_take_are_a_part_of_the_data(length: int, gate: Gate) -> None:
+    """Guards: a share of noise among what could be edited, where the least suspicious item of each sequence is left
+    out of that: of short sequences a third of the edits was said to be right where half of them were."""
+    rng = np.random.default_rng(length)
+    sample = np.quantile(rng.normal(3, 1, 2000), np.linspace(0, 1, 101)).tolist()
+    noise = rng.permutation(np.arange(4_000 * length) % 20 == 0).reshape(-1, length)
+    scores = [rng.normal(0, 1, length) + 3 * one for one in noise]
+    survey = Survey(scores, gate, KnownNoise(sample, 2000))
+    threshold = survey.threshold(0.05)
+    decided = [Gate(threshold, None, gate.protect_last).decide(one) for one in scores]
+    right = sum((edits & one).sum() for edits, one in zip(decided, noise, strict=True)) / sum(map(np.sum, decided))
+    told = survey.right(threshold)
+    assert told is not None and told[0.05] == pytest.approx(right, abs=0.04)
+    merged = MergedSurvey(ScoreHistogram.of(scores, gate)[0], survey.noise)
+    assert merged.right(threshold) == pytest.approx(told, abs=0.01)
+    assert merged.most_noise() == pytest.approx(survey.most_noise(), abs=0.005)
+
+
+def test_of_a_few_edits_a_sequence_nothing_is_said() -> None:
+    """Guards: "3% of the edits are right", where 93% were: one edit a sequence is the most suspicious item of it."""
+    survey = Survey([np.array([1.0, 2.0, 0.0])] * 50, Gate(0.0, max_edits=1), KnownNoise([0.0, 1.0, 3.0], 100))
+    assert survey.right(0.5) is None
+    assert survey.most_noise() is None
 
 
 def test_without_noise_to_measure_by_nothing_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,17 @@ def test_ranks_and_gains_are_those_of_a_naive_computation() -> None:
         for rank, gain in zip(found.tolist(), gains(found, metric).tolist(), strict=True):
             expected = (1.0 if name == "HR" else 1 / np.log2(rank + 1)) if rank <= int(cut) else 0.0
             assert gain == pytest.approx(expected)
+
+
+def test_a_score_that_is_no_number_ranks_last() -> None:
+    """Guards: a network whose weights became no numbers, of which every target ranked first."""
+
+    class Broken:
+        def scores(self, histories: Any) -> Any:
+            return np.array([[np.nan, np.nan, np.nan], [0.1, np.nan, 0.3]], dtype=np.float32)
+
+    found = ranks(Broken(), [np.array([0]), np.array([1])], np.array([2, 1]))  # type: ignore[arg-type]
+    assert np.isinf(found).all()
 
 
 def test_masked_items_are_out_of_the_ranking_and_a_masked_target_is_never_found() -> None:

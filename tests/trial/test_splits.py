@@ -7,7 +7,7 @@ import pytest
 
 from llm4dsr_cli.errors import OptionError
 from llm4dsr_cli.sequences import ItemSequence
-from llm4dsr_cli.trial.items import Histories
+from llm4dsr_cli.trial.items import MIN_OVERLAP, Histories, joined
 from llm4dsr_cli.trial.splits import FEWEST_TARGETS, Targets, by_time, leave_two_out
 
 
@@ -164,6 +164,35 @@ def test_a_split_by_time_shows_nothing_of_the_future() -> None:
         }
     with pytest.raises(OptionError, match="no times"):
         by_time(Histories.of(sequences))
+
+
+@pytest.mark.parametrize(
+    ("windows", "history"),
+    [
+        (["ABC", "ABC", "XAB"], "XABC"),  # it ended in a traceback
+        (["AB", "CD", "ABE"], "ABECD"),  # and this put the newest window last
+        (["CD", "XY", "BCDE"], "BCDEXY"),
+        (["AB", "CD", "EF"], "ABCDEF"),
+        (["AB", "YZ", "BCD", "ABCD"], "ABCDYZ"),
+    ],
+)
+def test_a_window_that_holds_an_earlier_one_stands_where_that_stood(windows: list[str], history: str) -> None:
+    """Guards: what is joined to a piece that it holds whole goes to the end, and with it the targets; a traceback."""
+    minimum = 2
+    assert minimum == MIN_OVERLAP
+    sequences = [ItemSequence([*window], user="u") for window in windows]
+    found = Histories.of(sequences)
+    assert "".join(str(found.items.titles[i]) for i in found.sequences[0]) == history
+    assert sorted(set(joined([[*window] for window in windows], sessions=True))) == sorted(history)
+
+
+def test_of_many_users_without_targets_some_with_targets_are_drawn() -> None:
+    """Guards: a time budget under which a trial has too few targets, and has them too few whenever it goes on."""
+    long = [ItemSequence([f"{u} {i}" for i in range(4)], user=u) for u in range(40)]
+    short = [ItemSequence([f"{u} {i}" for i in range(2)], user=u) for u in range(40, 2_000)]
+    split = leave_two_out(Histories.of([*short, *long])).with_users(10 * FEWEST_TARGETS, seed=1)
+    assert len(split.sequences) == 10 * FEWEST_TARGETS
+    assert len(split.test) == len(split.validation) == 40
 
 
 def test_some_users_have_their_own_targets() -> None:
