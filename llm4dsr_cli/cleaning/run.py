@@ -241,7 +241,7 @@ class Cleaning(Closing):
         """
         judgeable = [sequence.judgeable() for sequence in sequences]
         scores = self._scores(judgeable)
-        if self.gate_file is not None and self.settings.fusion:
+        if self.gate_file is not None and self.fuses:
             fuse = self.gate_file.fuse
             scores = [fuse(one.titles, one.owner, found) for one, found in zip(judgeable, scores, strict=True)]
         return _spread(sequences, scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from llm4dsr_cli.cleaning.decision import Fallback
 from llm4dsr_cli.defaults import FALSE_EDIT_RATE
@@ -13,6 +14,8 @@ from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.records.edits import Action
 from llm4dsr_cli.scores import log_odds_of
 from llm4dsr_cli.thresholds import check_rate
+
+A_SHARE = "give a share of all items, between 0 and 1, as .05"
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,19 @@ class CleaningSettings:
         check_choice("fallback", self.fallback, ("drop", "keep"))
         ways = {"threshold": self.threshold, "false_edit_rate": self.false_edit_rate, "edit": self.edit}
         for name, value in {**ways, "max_edits": self.max_edits}.items():
-            if (
-                name != "edit"
-                and value is not None
-                and (isinstance(value, bool) or not isinstance(value, (int, float)))
-            ):
-                raise OptionError(f"`{name}` is {value!r}", remedy="give a number")
-        if isinstance(self.protect_last, bool) or not isinstance(self.protect_last, int):
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, Real):
+                    raise OptionError(f"`{name}` is {value!r}", remedy=A_SHARE if name == "edit" else "give a number")
+                if not isinstance(value, (int, float)):  # numpy's numbers, which no report could hold
+                    object.__setattr__(self, name, float(value))
+        if isinstance(self.protect_last, bool) or not isinstance(self.protect_last, Integral):
             raise OptionError(f"`protect_last` is {self.protect_last!r}", remedy="give a whole number")
+        object.__setattr__(self, "protect_last", int(self.protect_last))
         given = [f"`{name}`" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} contradict each other", remedy="give one of them")
-        if self.edit is not None and not (isinstance(self.edit, (int, float)) and 0 < self.edit < 1):
-            raise OptionError(f"`edit` is {self.edit}", remedy="give a share of all items, between 0 and 1, as .05")
+        if self.edit is not None and not 0 < self.edit < 1:
+            raise OptionError(f"`edit` is {self.edit}", remedy=A_SHARE)
         if self.false_edit_rate is not None:
             check_rate(self.false_edit_rate)
         self.gate(0.0 if self.threshold is None else log_odds_of(self.threshold))

@@ -17,13 +17,13 @@ from llm4dsr_cli.gate.fusion import Fusion, fusion_features
 from llm4dsr_cli.gate.gate_file import GateFile
 from llm4dsr_cli.gate.noise_source import NoiseSource
 from llm4dsr_cli.gate.sample import UserSequence
+from llm4dsr_cli.gate.survey import ASSUMED_NOISE
 from llm4dsr_cli.noise import inject_noise
 from llm4dsr_cli.scores import BATCH_RECORDS, Scorer, Scores, probability
 from llm4dsr_cli.sequences import IndexedSequences, ItemSequence
 from llm4dsr_cli.thresholds import ThresholdCurve
 
 STATED_RATES = (0.005, 0.01, 0.02, 0.05)
-ASSUMED_NOISE = (0.02, 0.05, 0.1)
 # What the fusion's few weights need is little: most users go to the thresholds.
 FUSION_SHARE = 1 / 3
 FEWEST_SEQUENCES = 30

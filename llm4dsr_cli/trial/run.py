@@ -266,6 +266,6 @@ class _Work:
         if name in self._took:
             return float(np.mean(self._took[name]))
         guessed = {one: _GUESSED.get(one, _GUESSED_NETWORK) for one in self._left}
-        known = [one for one in self._took if guessed[one]]
-        scale = float(np.mean([np.mean(self._took[one]) / guessed[one] for one in known])) if known else 1.0
+        scales = [np.mean(took) / guessed[one] for one, took in self._took.items()]
+        scale = float(np.mean(scales)) if scales else 1.0
         return guessed[name] * scale

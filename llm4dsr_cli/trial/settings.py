@@ -94,6 +94,8 @@ class TrialSettings:
                 raise OptionError(f"`action` is {action}: no such action", remedy="choose drop, replace or weigh")
         if (self.shares is not None and not self.shares) or not self.actions:
             raise OptionError("there is no setting to try", remedy="name shares and actions")
+        if not 0 < self.confidence < 1:
+            raise OptionError(f"`confidence` is {self.confidence:g}", remedy="give a share, such as 0.95")
         if self.time_budget is not None and self.time_budget <= 0:
             raise OptionError(f"`time_budget` is {self.time_budget:g} seconds", remedy="give more than none")
 

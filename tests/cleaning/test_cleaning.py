@@ -149,7 +149,7 @@ def test_a_stream_is_read_a_batch_ahead_and_no_further() -> None:
         ({"threshold": 1.5}, "`threshold`"),
         ({"false_edit_rate": 0.0}, "`false_edit_rate`"),
         ({"edit": 1.0}, "`edit`"),
-        ({"edit": "5%"}, "`edit` is 5%: give a share"),
+        ({"edit": "5%"}, "`edit` is '5%': give a share"),
         ({"max_edits": 1.5}, "`max_edits`"),
         ({"protect_last": -1}, "`protect_last`"),
     ],
@@ -252,6 +252,16 @@ def test_records_are_refused_by_a_gate_of_other_data_as_sequences_are() -> None:
         list(cleaning.decide([one["items"] for one in records]))
     with pytest.raises(ModelError, match="of other data"):
         list(cleaning.clean(records))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """Guards: "`protect_last` is 1: give a whole number", for a number that came out of an array."""
+    settings = CleaningSettings(edit=np.float32(0.5), max_edits=np.int64(2), protect_last=np.int64(1))  # type: ignore[arg-type]
+    assert settings == CleaningSettings(edit=0.5, max_edits=2, protect_last=1)
+    assert json.loads(json.dumps(vars(settings)))["max_edits"] == 2
+    for wrong in ({"edit": True}, {"edit": "5%"}, {"protect_last": 1.0}, {"max_edits": "1"}):
+        with pytest.raises(OptionError, match=r"give a (whole )?(number|share)"):
+            CleaningSettings(**wrong)
 
 
 def test_a_gate_of_these_data_is_never_of_other_data() -> None:
