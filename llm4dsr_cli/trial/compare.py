@@ -212,9 +212,13 @@ class _Relative:
         self.draws = draws
         self._measured = measured
         self.recommenders = recommenders
+        self._known: dict[tuple[Setting, str, str], Floats] = {}  # a thousand numbers each, asked for several times
 
     def _means(self, setting: Setting, recommender: str, metric: str) -> Floats:
-        return self.draws.means(gains(self._measured.ranks[setting, recommender], metric))
+        key = setting, recommender, metric
+        if key not in self._known:
+            self._known[key] = self.draws.means(gains(self._measured.ranks[setting, recommender], metric))
+        return self._known[key]
 
     def finds(self, recommender: str) -> bool:
         """Whether it finds a target in the data as they are."""
