@@ -23,7 +23,7 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     ``waiting`` is called once, when this one has to wait. Raises OSError when the file cannot be made.
     """
     told = False
-    while (file := _locked(path)) is None:
+    while (file := opened_locked(path)) is None:
         if not told:
             waiting()
             told = True
@@ -41,8 +41,12 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 path.unlink()
 
 
-def _locked(path: Path) -> BinaryIO | None:
-    file = path.open("ab")
+def opened_locked(path: Path) -> BinaryIO | None:
+    """A file, made if it is not there, open to be read and added to, and locked; None when another has it locked.
+
+    Raises OSError when it cannot be made.
+    """
+    file = path.open("a+b")
     # Whoever had the lock may have removed the file between its opening and its lock here.
     with suppress(FileNotFoundError):
         if lock(file) and os.path.samestat(os.fstat(file.fileno()), path.stat()):

@@ -14,7 +14,7 @@ import orjson
 from llm4dsr_cli import parts
 from llm4dsr_cli.errors import OptionError, OutputError
 from llm4dsr_cli.files import AtomicFile, check_name, followed
-from llm4dsr_cli.locks import lock
+from llm4dsr_cli.locks import lock, opened_locked
 from llm4dsr_cli.records.record import Record
 from llm4dsr_cli.records.writer import OutputFile
 
@@ -73,7 +73,7 @@ class ResumableFile(OutputFile):
         return OptionError(what, remedy=f"{or_else}{_removal(self._part, self._state_file)}, and leave out `resume`")
 
     def _open(self) -> BinaryIO:
-        self._lock = _locked(self._state_file)
+        self._lock = opened_locked(self._state_file)
         if self._lock is None:
             raise _being_written(self.name)
         # Another run may have begun and stopped since this object was made.
@@ -288,17 +288,6 @@ def check_part(path: str | Path, *, resume: bool) -> None:
             raise _being_written(str(path))
     if _has_content(part) and not resume:
         raise _left_over(part, state)
-
-
-def _locked(state: Path) -> BinaryIO | None:
-    """The state file, made if it is not there, open and locked; None when another run has it locked."""
-    file = state.open("a+b")
-    # A run that has just ended may have removed the file between its opening and its lock.
-    with contextlib.suppress(FileNotFoundError):
-        if lock(file) and os.path.samestat(os.fstat(file.fileno()), state.stat()):
-            return file
-    file.close()
-    return None
 
 
 def _has_content(part: Path) -> bool:
