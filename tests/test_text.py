@@ -109,7 +109,8 @@ def test_a_hostile_denoiser_is_used_without_harm(
     assert done.code == 0
     assert "first use of" in done.err
     assert all(line.isprintable() for line in done.err.splitlines())
-    refused = clean(source, tmp_path / "out.jsonl", "--model", hostile_denoiser, "--false-edit-rate", 1e-9)
+    rate = ("--no-fusion", "--false-edit-rate", 1e-9)
+    refused = clean(source, tmp_path / "out.jsonl", "--model", hostile_denoiser, *rate)
     refused.failed(1)
     assert refused.err[:-1].isprintable()
 

@@ -159,7 +159,8 @@ def test_a_terminal_sees_progress(tmp_path: Path, engine: list[str]) -> None:
 
 def test_a_log_file_sees_no_progress(tmp_path: Path, clean: Call, clean_quietly: Call) -> None:
     """Guards: escape codes and hundreds of bars in a log."""
-    source = write(tmp_path / "in.jsonl", [{"items": t} for t in sequences(200, seed=11)])
+    records = [{"user_id": user, "items": titles} for user, titles in enumerate(sequences(200, seed=11))]
+    source = write(tmp_path / "in.jsonl", records)
     assert clean(source, tmp_path / "out.jsonl").code == 0
     outcome = clean(source, tmp_path / "out.jsonl")
     assert not re.search(r"\x1b|\r|records, \d+/s", outcome.err)
