@@ -241,7 +241,7 @@ class Cleaning(Closing):
         """
         judgeable = [sequence.judgeable() for sequence in sequences]
         scores = self._scores(judgeable)
-        if self.gate_file is not None and self.fuses:
+        if self.gate_file is not None and self.settings.fusion:
             fuse = self.gate_file.fuse
             scores = [fuse(one.titles, one.owner, found) for one, found in zip(judgeable, scores, strict=True)]
         return _spread(sequences, scores)
@@ -390,8 +390,13 @@ class Cleaning(Closing):
 
     @property
     def known_noise(self) -> KnownNoise | None:
-        """Scores of the items that were put in to calibrate; None where nobody has."""
-        return None if self.gate_file is None else self.gate_file.known_noise(fusion=self.settings.fusion)
+        """Scores of the items that were put in to calibrate; None where nobody has.
+
+        And none with ``max_edits``: what that leaves of a sequence is chosen by the scores, and so is no sample.
+        """
+        if self.gate_file is None or self.settings.max_edits is not None:
+            return None
+        return self.gate_file.known_noise(fusion=self.settings.fusion)
 
     def editing(self, share: float, survey: Survey) -> Cleaning:
         """A cleaning that edits at most this share of all items that a survey saw, the most suspicious ones."""

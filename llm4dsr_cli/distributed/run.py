@@ -339,7 +339,7 @@ class _Run:
         for name in self.sizes:
             lists.merge(found[name][1])
         histogram = ScoreHistogram.merged([found[name][0] for name in self.sizes])
-        noise = cleaning.known_noise if cleaning.settings.max_edits is None else None
+        noise = cleaning.known_noise
         survey = MergedSurvey(histogram, noise)
         step = None if self.settings.edit is None else survey.step(self.settings.edit)
         if step is not None and cleaning.fuses:  # fused scores lie between the steps

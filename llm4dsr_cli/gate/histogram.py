@@ -64,7 +64,7 @@ class MergedSurvey(Survey):
 
     Args:
         histogram: of all data.
-        noise: as for ``Survey``; None where the gate has ``max_edits``.
+        noise: as for ``Survey``.
         exact: the scores of all items in the step of one threshold, by the step; where they are fused scores, that
             threshold is exact with them alone, and others are so to a thousandth.
     """

@@ -64,8 +64,7 @@ class Survey:
         sequences: noise log-odds of each sequence's items, shape (n_items,), NaN for items that nobody could judge.
         gate: says which items could be edited, whatever its threshold: neither protected ones, nor more of a sequence
             than it allows.
-        noise: scores of items that were put in; None where there are none. With ``max_edits`` they are of no use: what
-            that leaves of a sequence is chosen by the scores, and so is no sample.
+        noise: scores of items that were put in; None where there are none.
 
     Attributes:
         n_items: how many items there are.
@@ -91,7 +90,7 @@ class Survey:
         self._ends = np.asarray(ends)  # of the sequences, in these
         self._ascending = np.sort(self._scores)
         self.n_editable = len(scores)
-        self.noise = noise if gate.max_edits is None else None
+        self.noise = noise
 
     def threshold(self, share: float) -> float:
         """The threshold above which the most suspicious items lie, as many as a share of all items is.

@@ -100,6 +100,17 @@ def test_a_threshold_and_a_rate_are_of_the_same_judges_as_a_share(tmp_path: Path
     assert not run("--threshold", "0.5", "--no-fusion")[1]["fusion"]
 
 
+def test_of_a_few_edits_a_sequence_nothing_is_promised(source: Path, clean: Call) -> None:
+    """Guards: "3% of the edits are right", where 93% were: one edit a sequence is the most suspicious item of it."""
+    for options, told in (([], True), (["--max-edits", "1"], False)):
+        outcome = clean(source, "--dry-run", *options)
+        assert ("judge together" in outcome.err, outcome.code) == (True, 0)
+        assert ("of the data is noise" in outcome.err, "items that --edit would edit" in outcome.err) == (
+            told,
+            not told,
+        )
+
+
 def test_records_that_name_nobody_are_told_of_where_counts_judge(tmp_path: Path, clean: Call) -> None:
     """Guards: "counts of 160 users" of a few users' windows, which vouch for each other's noise, without a word."""
     records = [{("user" if key == "user_id" else key): value for key, value in one.items()} for one in tasteful(160)]

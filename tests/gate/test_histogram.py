@@ -31,8 +31,7 @@ def parts_of(arrays: list[np.ndarray], gate: Gate) -> tuple[ScoreHistogram, np.n
 def test_of_a_denoisers_scores_nothing_is_lost(lists: list[list[float]], gate: Gate) -> None:
     """Guards: a score that is rounded into another step, items that cannot be edited, and a share of other items."""
     arrays = [canonical(np.array(one, dtype=np.float32)) for one in lists]
-    noise = NOISE if gate.max_edits is None else None
-    whole, merged = Survey(arrays, gate, NOISE), MergedSurvey(parts_of(arrays, gate)[0], noise)
+    whole, merged = Survey(arrays, gate, NOISE), MergedSurvey(parts_of(arrays, gate)[0], NOISE)
     assert merged.n_items == whole.n_items
     assert merged.most_noise() == whole.most_noise()
     for share in SHARES:

@@ -158,13 +158,6 @@ def test_items_that_no_gate_would_take_are_a_part_of_the_data(length: int, gate:
     assert merged.most_noise() == pytest.approx(survey.most_noise(), abs=0.005)
 
 
-def test_of_a_few_edits_a_sequence_nothing_is_said() -> None:
-    """Guards: "3% of the edits are right", where 93% were: one edit a sequence is the most suspicious item of it."""
-    survey = Survey([np.array([1.0, 2.0, 0.0])] * 50, Gate(0.0, max_edits=1), KnownNoise([0.0, 1.0, 3.0], 100))
-    assert survey.right(0.5) is None
-    assert survey.most_noise() is None
-
-
 def test_without_noise_to_measure_by_nothing_is_said() -> None:
     survey = Survey(arrays([[1.0, 2.0, 3.0]]), Gate(0.0))
     assert survey.outlook(0.5).right is None and survey.most_noise() is None
